@@ -1,0 +1,37 @@
+"""From uint8 rows of an image set to a network's input, on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Feed:
+    """Rows of an image set on `device`: the whole set lives there if it takes less than half of the free memory."""
+
+    def __init__(self, images: Tensor, device: torch.device) -> None:
+        self.device = device
+        fits = device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        self.images = images.to(device) if fits else images
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] on the device, for rows int64 [B] on the CPU."""
+        if self.images.device == self.device:
+            return self.images[rows.to(self.device, non_blocking=True)]
+        return self.images[rows].pin_memory().to(self.device, non_blocking=True)
+
+
+def to_network(images: Tensor, flips: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    """uint8 [B, C, H, W] to float32 in [-1, 1]: v / 127.5 - 1, or with `noise` u in [0, 1) (v + u) / 128 - 1.
+
+    `flips` is bool [B]: which images to mirror. Dequantisation by noise of one grey level is Miyato et al.'s.
+    """
+    x = images.float()
+    if flips is not None:
+        x = torch.where(flips[:, None, None, None], x.flip(3), x)
+    return x / 127.5 - 1 if noise is None else (x + noise) / 128 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [-1, 1], floating point, to the nearest of 256 levels: uint8 of the same shape."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

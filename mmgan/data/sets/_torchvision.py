@@ -1,0 +1,32 @@
+"""What the data sets of torchvision have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets import VisionDataset
+
+from mmgan.data.config import DataConfig
+from mmgan.errors import UserError
+
+
+def open_set(make: Callable[..., VisionDataset], config: DataConfig, **arguments: Any) -> Any:
+    """`make(root, download=..., **arguments)`; raises UserError, saying what to do, where the files are not in root."""
+    try:
+        return make(config.root, download=config.download, **arguments)
+    except (RuntimeError, OSError) as error:
+        if config.download:
+            raise UserError(f"cannot download {config.name} into {config.root}: {error}") from error
+        raise UserError(
+            f"{config.name} is not in {config.root}, or damaged there; pass --data.download true or another --data.root"
+        ) from error
+
+
+def tensors(images: np.ndarray | Tensor, labels: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """uint8 [N, H, W] or [N, C, H, W], and labels, as the tensors of an image set."""
+    images = torch.as_tensor(images)
+    return images.unsqueeze(1) if images.ndim == 3 else images, torch.as_tensor(labels).long()

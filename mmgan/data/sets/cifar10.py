@@ -1,0 +1,14 @@
+"""CIFAR-10: 50,000 and 10,000 colour images of 32x32."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.datasets import CIFAR10
+
+from mmgan.data.config import DataConfig
+from mmgan.data.sets._torchvision import open_set, tensors
+
+
+def load(config: DataConfig) -> tuple[Tensor, Tensor]:
+    data = open_set(CIFAR10, config, train=config.split_of("train", "test") == "train")
+    return tensors(data.data.transpose(0, 3, 1, 2).copy(), data.targets)

@@ -1,0 +1,34 @@
+"""Fashion-MNIST: 60,000 and 10,000 grey images of 28x28, from `root` or where a Linux package puts them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torchvision.datasets import FashionMNIST
+
+from mmgan.data.config import DataConfig
+from mmgan.data.sets._torchvision import open_set, tensors
+
+SYSTEM = Path("/usr/share/datasets/fashion-mnist")
+"""Debian's package dataset-fashion-mnist."""
+
+
+def load(config: DataConfig) -> tuple[Tensor, Tensor]:
+    """The files in `root` where there are any, else the system's."""
+    train = config.split_of("train", "test") == "train"
+    there = (Path(config.root) / "FashionMNIST" / "raw").is_dir()
+    if SYSTEM.is_dir() and not there and not config.download:
+        name = "train" if train else "t10k"
+        return tensors(_idx(SYSTEM / f"{name}-images-idx3-ubyte.gz"), _idx(SYSTEM / f"{name}-labels-idx1-ubyte.gz"))
+    data = open_set(FashionMNIST, config, train=train)
+    return tensors(data.data, data.targets)
+
+
+def _idx(file: Path) -> np.ndarray:
+    """An array of bytes in the IDX format: its number of dimensions in byte 3, then its shape, then the values."""
+    content = gzip.decompress(file.read_bytes())
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape).copy()

@@ -1,0 +1,14 @@
+"""MNIST: 60,000 and 10,000 grey images of 28x28."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.datasets import MNIST
+
+from mmgan.data.config import DataConfig
+from mmgan.data.sets._torchvision import open_set, tensors
+
+
+def load(config: DataConfig) -> tuple[Tensor, Tensor]:
+    data = open_set(MNIST, config, train=config.split_of("train", "test") == "train")
+    return tensors(data.data, data.targets)

@@ -1,0 +1,1 @@
+"""What every run needs, on Accelerate: command line, folder, randomness, checkpoints, logging, signals."""

@@ -1,0 +1,122 @@
+"""Checkpoints that are whole or not there: written beside, checked by hash, moved into place.
+
+    checkpoints/step-000500/  NAME.safetensors (weights)  state.pt (optimisers and the like)  checksums.json
+
+Nothing is unpickled on the way back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from mmgan.errors import UserError
+
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint read back, on the CPU."""
+
+    path: Path
+    step: int
+    """Steps done."""
+    weights: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+    def restore(self, name: str, module: nn.Module) -> None:
+        """Load the weights called `name` into `module`; raises UserError when they are another network's."""
+        try:
+            module.load_state_dict(self.weights[name])
+        except (KeyError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"{self.path} holds another {name} than this configuration makes ({first})") from error
+
+
+def save(
+    folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of `step` into `folder`, then remove all but the last `keep`; raises UserError on failure.
+
+    When writing fails (a full disk, say), what was written of it is removed and earlier checkpoints stay.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    contents = {"state.pt": buffer.getvalue()}
+    for name, tensors in weights.items():
+        contents[f"{name}.safetensors"] = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents["checksums.json"] = json.dumps({"format": FORMAT, "step": step, "sha256": sums}, indent=1).encode()
+
+    target = folder / f"step-{step:06d}"
+    part = folder / f".{target.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, content in contents.items():
+            with (part / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(
+            f"cannot write the checkpoint of step {step} to {folder} ({error.strerror}); earlier ones are untouched: "
+            "make room and run the same command again"
+        ) from error
+    for old in steps(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first; whether they are whole is not looked at."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in the folder `path`; raises ValueError, saying what is wrong, when it is not whole."""
+    try:
+        sums = json.loads((path / "checksums.json").read_text())
+        if sums["format"] != FORMAT:
+            raise ValueError(f"its format is {sums['format']}, this version reads {FORMAT}")
+        contents = {name: (path / name).read_bytes() for name in sums["sha256"]}
+        step = int(sums["step"])
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"it is not whole ({error})") from error
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != sums["sha256"][name]:
+            raise ValueError(f"{name} does not match its checksum")
+    weights = {
+        name.removesuffix(".safetensors"): safetensors.torch.load(content)
+        for name, content in contents.items()
+        if name.endswith(".safetensors")
+    }
+    state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
+    return Checkpoint(path, step, weights, state)
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The last whole checkpoint in `folder`, None when there is none; warns of each that is passed over."""
+    for path in reversed(steps(folder)):
+        try:
+            return read(path)
+        except ValueError as error:
+            warnings.warn(f"passing over the checkpoint {path}: {error}", stacklevel=2)
+    return None

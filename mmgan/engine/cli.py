@@ -1,0 +1,90 @@
+"""The command line: typed dataclasses, YAML files and options in one; errors in one line."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentError, HelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import jsonargparse
+
+from mmgan.errors import UserError
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Arguments(Generic[C]):
+    """A parsed command line."""
+
+    config: C
+    output: Path
+    yaml: str
+    """The whole configuration, every key with its meaning as a comment."""
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Lists the options of sections that may be null (`mixup`) in `--help` like those of any other."""
+
+    nullable: dict[str, type]
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """The help, with those options at its end."""
+        text = super().format_help(formatter).rstrip()
+        for name, section in self.nullable.items():
+            parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
+            parser.add_class_arguments(section, name)
+            text += f"\n\n{parser.format_help().strip()}"
+        return text + "\n"
+
+
+def parse(
+    config: type[C], description: str, nullable: dict[str, type] | None = None, args: Sequence[str] | None = None
+) -> Arguments[C]:
+    """Read `--config` files, merged from left to right, and the options over them into a `config`.
+
+    `nullable` names the sections that may be null and their types. Raises UserError for whatever does not fit.
+    """
+    parser = _Parser(description=description, exit_on_error=False)
+    parser.nullable = nullable or {}
+    parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
+    parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
+    parser.add_class_arguments(config)
+    try:
+        values = parser.parse_args(args)
+        made = parser.instantiate(values)
+        arguments = {field.name: made[field.name] for field in fields(config)}  # type: ignore[arg-type]
+        return Arguments(config(**arguments), Path(values.output), _yaml(parser, values))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
+
+
+def load(config: type[C], file: Path) -> C:
+    """The configuration a run was started with, from its `config.yaml`; raises UserError where it does not fit."""
+    return parse(config, "", args=["--config", str(file), "--output", str(file.parent)]).config
+
+
+def _yaml(parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -> str:
+    values = values.clone()
+    del values["config"], values["output"]
+    return parser.dump(values, skip_unset=False, skip_validation=True, with_comments=True)
+
+
+def _one_line(message: str) -> str:
+    """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>", "- Problem")
+    lines = (line.strip() for line in message.splitlines())
+    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(noise))
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a script's `main`; a UserError becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,91 @@
+"""Scalars on their way from the device to metrics.jsonl, a tracker and the terminal, without a sync in a step."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from mmgan.engine.run import Run
+from mmgan.errors import UserError
+
+
+class Log:
+    """Collects scalars on the device at every step, and every `every` steps writes the mean over them.
+
+    Resumed with `state()`, it writes the rows it would have written without the break.
+    """
+
+    def __init__(
+        self, run: Run, accelerator: Accelerator, start: int, steps: int, every: int, state: dict[str, Any]
+    ) -> None:
+        """For a run of `steps`, of which `start` are done; `state` is what `state()` returned then, or empty."""
+        self.run, self.accelerator, self.steps, self.every = run, accelerator, steps, every
+        self.names: list[str] = state.get("names", [])
+        self.rows: list[Tensor] = list(state["rows"].to(accelerator.device)) if "rows" in state else []
+        self.clock, self.timed = time.perf_counter(), 0
+        if accelerator.is_main_process:
+            run.truncate_metrics(start)
+            self.file = run.metrics.open("a")
+        accelerator.init_trackers("mmgan", init_kwargs={"tensorboard": {"purge_step": start}})
+        self.lines = accelerator.is_main_process and not sys.stderr.isatty()
+        hidden = self.lines or not accelerator.is_main_process
+        self.bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True)
+
+    def add(self, step: int, scalars: dict[str, Tensor]) -> None:
+        """Take the scalars of `step`, counted from 1, on the device; every `every` steps write their mean."""
+        self.names = list(scalars)
+        self.rows.append(torch.stack([value.detach().float() for value in scalars.values()]))
+        self.timed += 1
+        self.bar.update()
+        if step % self.every == 0 or step == self.steps:
+            self._write(step)
+
+    def check(self, step: int) -> Tensor:
+        """The scalars collected up to `step` on the CPU, [steps, names], over all processes.
+
+        Raises UserError, naming the step, the term and the last checkpoint, if one is not finite.
+        """
+        table = self.accelerator.reduce(torch.stack(self.rows), "mean").cpu()
+        bad = (~table.isfinite()).nonzero()
+        if len(bad):
+            row, column = (int(i) for i in bad[0])
+            raise UserError(
+                f"{self.names[column]} became {float(table[row, column])} at step {step - len(table) + row + 1}; "
+                f"the checkpoints in {self.run.checkpoints} are from before; lower lr or change the loss"
+            )
+        return table
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint after `step` must keep; checks that all scalars so far are finite."""
+        rows = self.check(step) if self.rows else torch.empty(0)
+        return {"names": self.names, "rows": rows}
+
+    def _write(self, step: int) -> None:
+        means = dict(zip(self.names, self.check(step).mean(0).tolist(), strict=True))
+        self.rows = []
+        speed = self.timed / (time.perf_counter() - self.clock)
+        self.clock, self.timed = time.perf_counter(), 0
+        self.accelerator.log(means, step=step)
+        if self.accelerator.is_main_process:
+            self.file.write(json.dumps({"step": step, **means, "steps_per_second": round(speed, 3)}) + "\n")
+            self.file.flush()
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+            self.bar.set_postfix_str(shown)
+            if self.lines:
+                left = math.ceil((self.steps - step) / speed)
+                print(f"step {step}/{self.steps}  {shown}  {speed:.1f} steps/s  {left} s left", flush=True)
+
+    def close(self) -> None:
+        """Close the file, the bar and the trackers."""
+        self.bar.close()
+        self.accelerator.end_training()
+        if self.accelerator.is_main_process:
+            self.file.close()

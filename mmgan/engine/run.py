@@ -1,0 +1,132 @@
+"""The folder of a run: config.yaml, environment.json, metrics.jsonl, checkpoints/, samples/, plots/."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from filelock import FileLock, Timeout
+
+from mmgan.errors import UserError
+
+HARMLESS = {"data.root", "data.download", "keep_checkpoints", "tracker"}
+"""Options that may change between two starts of a run, for they do not change its result."""
+
+
+def accelerate(folder: Path, mixed_precision: str, deterministic: bool, tracker: str | None) -> Accelerator:
+    """An Accelerator for a run in `folder`; raises UserError for what this machine cannot do."""
+    if tracker and tracker not in (known := [str(name) for name in get_available_trackers()]):
+        raise UserError(f"tracker {tracker!r} is not installed; there are {', '.join(known)}, or null for none")
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("mixed_precision fp16 needs a GPU; take bf16 or no")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    return Accelerator(mixed_precision=mixed_precision, log_with=tracker, project_dir=folder)
+
+
+class Run:
+    """A run's folder, held by this process (and those it is launched with) alone."""
+
+    def __init__(self, folder: Path, config: str, accelerator: Accelerator) -> None:
+        """Make the folder, or take up the run in it; `config` is the YAML text of its configuration.
+
+        Raises UserError when the folder cannot be written, holds something else, another configuration (naming the
+        keys that differ), or a run that is going on.
+        """
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = folder / "metrics.jsonl"
+        try:
+            self._check(config)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                self._lock = FileLock(folder / ".lock")
+                self._lock.acquire(timeout=0)
+                self._write("config.yaml", config)
+                self._write("environment.json", json.dumps(self._environment(accelerator), indent=1))
+                for name in ("checkpoints", "samples", "plots"):
+                    (folder / name).mkdir(exist_ok=True)
+            accelerator.wait_for_everyone()
+        except Timeout as error:
+            raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
+        except OSError as error:
+            raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
+        if self.metrics.exists():
+            rows = self.metrics.read_text().splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+            self._write(self.metrics.name, "".join(kept))
+
+    def _check(self, config: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "config.yaml"
+        if file.exists():
+            changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
+            if changes:
+                raise UserError(f"{self.folder} holds a run with {'; '.join(changes)}; choose another --output")
+        elif any(path.name != ".lock" for path in self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty and not a run; choose another --output")
+
+    def _write(self, name: str, text: str) -> None:
+        """Replace a file of the folder, whole or not at all."""
+        part = self.folder / f".{name}.part"
+        part.write_text(text)
+        part.replace(self.folder / name)
+
+    def _environment(self, accelerator: Accelerator) -> list[dict[str, Any]]:
+        """What ran this, a record for every start."""
+        file = self.folder / "environment.json"
+        return [*(json.loads(file.read_text()) if file.exists() else []), environment(accelerator)]
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Command, code, libraries and machine of this process."""
+    names = ("torch", "torchvision", "accelerate", "numpy")
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    device = accelerator.device
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in names},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """`key old, not new` for every option that differs, but for those that cannot change a result."""
+    before, after = flat(old), flat(new)
+    keys = sorted(key for key in before.keys() | after.keys() if key not in HARMLESS)
+    return [
+        f"{key} {before.get(key, 'unset')}, not {after.get(key, 'unset')}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as one level: {"mixup": {"alpha": 1}} to {"mixup.alpha": 1}."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out

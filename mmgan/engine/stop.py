@@ -1,0 +1,39 @@
+"""SIGINT and SIGTERM end a run after the step at hand."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+
+
+class Stop:
+    """While entered, a first SIGINT or SIGTERM is only remembered; a second one acts as ever."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.signal = 0
+
+    def __enter__(self) -> Stop:
+        self.before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, self.before[signal.Signals(number)])
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; several processes agree on it, at every tenth step."""
+        if self.accelerator.num_processes == 1:
+            return self.signal > 0
+        if step % 10:
+            return False
+        signals = self.accelerator.gather(torch.tensor([self.signal], device=self.accelerator.device))
+        self.signal = int(signals.max())
+        return self.signal > 0

@@ -1,0 +1,91 @@
+"""What a GAN run can be told. Defaults are the paper's, or Miyato et al.'s where it follows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmgan.data import DataConfig
+from mmgan.gan.losses import LOSSES
+from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
+from mmgan.mixup import DiscriminatorMixup
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """Training."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Data."""
+    network: str = "resnet"
+    """Module with the classes Generator and Discriminator: a file of mmgan/gan/networks, or `package.module`."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """Generator."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """Discriminator."""
+    mixup: DiscriminatorMixup | None = field(default_factory=DiscriminatorMixup)
+    """Mixup in the discriminator (Eq. 8-11); null for the baseline."""
+    loss: str = "js"
+    """js, hinge or wasserstein (mmgan/gan/losses.py)."""
+    saturating: bool = False
+    """The generator maximises the discriminator's loss on fakes, Eq. 10 as printed, instead of minimising -log d."""
+    gradient_penalty: float = 0.0
+    """Weight of the mean squared gradient norm of d at real images (`dnorm` of the official code)."""
+    steps: int = 50_000
+    """Generator steps."""
+    n_dis: int = 5
+    """Discriminator steps for each generator step."""
+    batch_size: int = 64
+    """Real images, and as many fakes, of a discriminator step, over all processes."""
+    g_batch_size: int | None = None
+    """Fakes of a generator step, over all processes; null: as batch_size. Miyato et al. take 128."""
+    reuse_fakes: bool = False
+    """Step the generator first and show the discriminator its fakes, made before that step (the official code)."""
+    lr: float = 2e-4
+    """Adam's learning rate, for both networks."""
+    betas: tuple[float, float] = (0.0, 0.9)
+    """Adam's decay rates."""
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    """Linear decay to 0 over all steps, or none."""
+    ema: float | None = None
+    """Decay of an average of the generator's weights, from which samples are then made; null: none, as in the paper."""
+    seed: int = 0
+    """Every random number follows from it."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Precision of convolutions and matrix products."""
+    deterministic: bool = True
+    """Only algorithms that give the same bits every time; false lets a GPU pick the fastest."""
+    log_every: int = 50
+    """Steps between rows of metrics.jsonl, each a mean over them."""
+    sample_every: int = 1000
+    """Steps between sample grids, always of the same latents."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many of the last checkpoints to keep."""
+    tracker: str | None = "tensorboard"
+    """A tracker Accelerate knows (tensorboard, wandb, ...) that gets every row of metrics.jsonl too; null: none."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        for name in ("steps", "n_dis", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.batch_size < 2 or self.generator_batch < 2:
+            raise ValueError("batch_size and g_batch_size must be at least 2")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be in (0, 1), not {self.ema}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
+        if self.gradient_penalty < 0:
+            raise ValueError(f"gradient_penalty must be 0 or more, not {self.gradient_penalty}")
+        if self.gradient_penalty and self.mixup and self.mixup.replace:
+            raise ValueError("gradient_penalty needs real rows, which mixup.replace drops; set one of the two only")
+        if self.reuse_fakes and self.generator_batch != self.batch_size:
+            raise ValueError("reuse_fakes needs g_batch_size to be null or equal to batch_size")
+
+    @property
+    def generator_batch(self) -> int:
+        """Fakes of a generator step, over all processes."""
+        return self.g_batch_size or self.batch_size

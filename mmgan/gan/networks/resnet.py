@@ -1,0 +1,219 @@
+"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), Table 4, for images of 8 to 64 pixels.
+
+At 32x32 with the default widths these are their CIFAR-10 networks exactly. For other sizes the same blocks are
+stacked: the generator doubles a 4 to 7 pixel map up to the image; the discriminator halves the image until its map is
+at most 8 pixels wide (once at least), and two blocks without resampling follow.
+
+A network module exposes `Generator(resolution, channels, GeneratorConfig)` and `Discriminator(resolution, channels,
+DiscriminatorConfig)`; write another file like this one to add a network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import ParametrizationList
+
+from mmgan.gan.networks.fused import conv_pool, upsample_conv
+from mmgan.mixup import Staged
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The generator's size and variants."""
+
+    z_dim: int = 128
+    """Dimension of the latent z ~ N(0, I)."""
+    width: int = 256
+    """Channels of every block."""
+    gain: float = math.sqrt(2)
+    """Glorot gain of the 3x3 convolutions (Miyato: sqrt 2; the official code: 1)."""
+    shortcut_gain: float = 1.0
+    """Glorot gain of the 1x1 shortcuts (Miyato: 1; the official code: sqrt 2)."""
+    shortcut_conv: bool = True
+    """Whether shortcuts have a 1x1 convolution (the official code's have none)."""
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The discriminator's size and variants."""
+
+    width: int = 128
+    """Channels of every block."""
+    gain: float = math.sqrt(2)
+    """Glorot gain of the 3x3 convolutions (Miyato: sqrt 2; the official code: 1)."""
+    shortcut_gain: float = 1.0
+    """Glorot gain of the 1x1 shortcuts (Miyato: 1; the official code: sqrt 2)."""
+    pool: Literal["sum", "mean"] = "sum"
+    """Global pooling before the last layer (the official code's is mean)."""
+    spectral_norm: Literal["all", "main", "none"] = "all"
+    """Which weights are normalised: all; all but the shortcuts', as in the official code; or none."""
+    power_iterations: int = 1
+    """Power iterations of the spectral norm in a training pass (the official code runs one for each of its passes)."""
+
+
+class Generator(nn.Module):
+    """Latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1]."""
+
+    def __init__(self, resolution: int, channels: int, config: GeneratorConfig | None = None) -> None:
+        super().__init__()
+        config = config or GeneratorConfig()
+        doublings = _doublings(resolution)
+        self.bottom = resolution // 2**doublings
+        self.width = config.width
+        self.linear = _glorot(nn.Linear(config.z_dim, config.width * self.bottom**2), 1.0)
+        self.blocks = nn.Sequential(*(_Up(config) for _ in range(doublings)))
+        self.norm = _batch_norm(config.width)
+        self.image = _glorot(nn.Conv2d(config.width, channels, 3, padding=1), 1.0)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images of latents."""
+        h = self.linear(z).reshape(-1, self.width, self.bottom, self.bottom)
+        return self.image(F.relu(self.norm(self.blocks(h)))).tanh()
+
+
+class Discriminator(Staged):
+    """Images [N, channels, resolution, resolution] to logits [N].
+
+    Layer 0 is the input and layer k the output of residual block k: layers 0, 1, 2 are the paper's `input`, `h1`, `h2`.
+    """
+
+    def __init__(self, resolution: int, channels: int, config: DiscriminatorConfig | None = None) -> None:
+        config = config or DiscriminatorConfig()
+        _doublings(resolution)
+        blocks: list[nn.Module] = [_First(channels, config)]
+        size = resolution // 2
+        while size > 8:
+            blocks.append(_Down(config))
+            size //= 2
+        blocks += [_Plain(config) for _ in range(2)]
+        super().__init__(*blocks, _Head(config))
+        for name, layer in list(self.named_modules()):
+            wanted = config.spectral_norm == "all" or (config.spectral_norm == "main" and "shortcut" not in name)
+            if isinstance(layer, nn.Conv2d | nn.Linear) and wanted:
+                spectral_norm(layer, n_power_iterations=config.power_iterations)
+                weight = cast("ParametrizationList", layer.get_submodule("parametrizations.weight"))
+                weight[0] = _FullPrecision(weight[0])
+
+
+def _doublings(resolution: int) -> int:
+    """How often the generator doubles its first map of 4 to 7 pixels."""
+    for n in range(1, 5):
+        bottom, rest = divmod(resolution, 2**n)
+        if rest == 0 and 4 <= bottom <= 7:
+            return n
+    raise ValueError(f"no ResNet for {resolution} pixels; take 8, 16, 28, 32, 48, 64 (4 to 7 times a power of 2)")
+
+
+class _FullPrecision(nn.Module):
+    """A parametrization outside autocast, whose half precision would blur the spectral norm's power iteration."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.norm(weight)
+
+
+L = TypeVar("L", nn.Conv2d, nn.Linear)
+
+
+def _glorot(layer: L, gain: float) -> L:
+    """Glorot uniform weights and zero bias."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _conv3(inputs: int, outputs: int, gain: float) -> nn.Conv2d:
+    return _glorot(nn.Conv2d(inputs, outputs, 3, padding=1), gain)
+
+
+def _conv1(inputs: int, outputs: int, gain: float) -> nn.Conv2d:
+    return _glorot(nn.Conv2d(inputs, outputs, 1), gain)
+
+
+def _batch_norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=2e-5)  # the authors' framework's default
+
+
+class _Up(nn.Module):
+    """Generator block: batch norm, ReLU, doubling, 3x3, batch norm, ReLU, 3x3.
+
+    The 1x1 shortcut runs before its nearest upsampling, with which it commutes.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1, self.norm2 = _batch_norm(width), _batch_norm(width)
+        self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
+        self.shortcut = _conv1(width, width, config.shortcut_gain) if config.shortcut_conv else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = upsample_conv(F.relu(self.norm1(x)), self.conv1.weight, self.conv1.bias)
+        h = self.conv2(F.relu(self.norm2(h)))
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+
+
+class _First(nn.Module):
+    """Discriminator's first block: 3x3, ReLU, 3x3, halving; its shortcut halves, then 1x1."""
+
+    def __init__(self, channels: int, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.conv1, self.conv2 = _conv3(channels, width, config.gain), _conv3(width, width, config.gain)
+        self.shortcut = _conv1(channels, width, config.shortcut_gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = conv_pool(F.relu(self.conv1(x)), self.conv2.weight, self.conv2.bias)
+        return h + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class _Down(nn.Module):
+    """Discriminator block: ReLU, 3x3, ReLU, 3x3, halving; its 1x1 shortcut runs after the halving, which commutes."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
+        self.shortcut = _conv1(width, width, config.shortcut_gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = conv_pool(F.relu(self.conv1(F.relu(x))), self.conv2.weight, self.conv2.bias)
+        return h + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class _Plain(nn.Module):
+    """Discriminator block without resampling: ReLU, 3x3, ReLU, 3x3; the shortcut is the identity."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class _Head(nn.Module):
+    """ReLU, global pooling, linear without bias."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.pool = config.pool
+        self.linear = _glorot(nn.Linear(config.width, 1, bias=False), 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(x)
+        h = h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
+        return self.linear(h).squeeze(1)

@@ -1,0 +1,26 @@
+"""A run's curves as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def plot_losses(metrics: Path, path: Path) -> None:
+    """Draw the terms of the loss over steps from a `metrics.jsonl`."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [row["step"] for row in rows]
+    styles = iter(("-", "--", ":", "-.", (0, (5, 1))))
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for name in (name for name in rows[-1] if name.startswith("loss/")):
+        axes.plot(steps, [row[name] for row in rows], label=name.removeprefix("loss/"), linestyle=next(styles))
+    axes.set(xlabel="generator step", ylabel="loss term", title="Terms of Eq. 11, and the generator's loss")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,60 @@
+"""Images from a generator: by number, as a grid, along a line between latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.utils import make_grid, save_image
+
+from mmgan.data import to_uint8
+from mmgan.engine.randomness import stream
+
+BLOCK = 1024
+"""Latents are drawn in blocks of so many, each from its own stream."""
+
+
+def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
+    """Latents number `start` to `stop` - 1 of a seed: float32 [stop - start, z_dim] on the CPU.
+
+    Latent i depends on the seed and on i alone.
+    """
+    blocks = range(start // BLOCK, (stop - 1) // BLOCK + 1)
+    z = torch.cat([torch.randn(BLOCK, z_dim, generator=stream(seed, "sample", block)) for block in blocks])
+    return z[start - blocks[0] * BLOCK :][: stop - start]
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
+    """Images of `z` in batches, uint8 [B, C, H, W] on the generator's device, whose mode is left as it was."""
+    device = next(generator.parameters()).device
+    training = generator.training
+    try:
+        for batch in z.split(batch_size):
+            generator.eval()
+            images = to_uint8(generator(batch.to(device)))
+            generator.train(training)
+            yield images
+    finally:
+        generator.train(training)
+
+
+def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
+    """Latents on great circles from z[2r] to z[2r + 1], `columns` of them for each of `rows`: [rows * columns, z_dim].
+
+    Circles keep the length of a Gaussian latent; a straight line would pass near the origin, where none is drawn.
+    """
+    a, b = z[0 : 2 * rows : 2, None], z[1 : 2 * rows : 2, None]
+    t = torch.linspace(0, 1, columns)[None, :, None]
+    angle = F.cosine_similarity(a, b, dim=-1).acos()[..., None]
+    return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
+
+
+def save_grid(images: Tensor, path: Path, columns: int) -> None:
+    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each."""
+    scale = max(1, 32 // images.shape[-1])
+    large = F.interpolate(images.float() / 255, scale_factor=scale)
+    save_image(make_grid(large, columns, pad_value=0.5), path)

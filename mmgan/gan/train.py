@@ -1,0 +1,87 @@
+"""The training loop of a GAN."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mmgan.data import load
+from mmgan.engine import checkpoint
+from mmgan.engine.log import Log
+from mmgan.engine.run import Run, accelerate
+from mmgan.engine.stop import Stop
+from mmgan.errors import UserError
+from mmgan.gan.config import GANConfig
+from mmgan.gan.networks import build
+from mmgan.gan.plot import plot_losses
+from mmgan.gan.sample import generate, latents, save_grid
+from mmgan.gan.updates import Updates
+
+
+def train(config: GANConfig, folder: Path, yaml: str) -> None:
+    """Train the GAN that `config` describes in `folder`, or go on from its last checkpoint.
+
+    `yaml` is the configuration as text, kept with the run. Raises UserError for what the user can mend. After SIGINT
+    or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
+    """
+    accelerator = accelerate(folder, config.mixed_precision, config.deterministic, config.tracker)
+    with accelerator.local_main_process_first():
+        images = load(config.data).images
+    _check_batches(config, len(images), accelerator.num_processes)
+    torch.manual_seed(config.seed)
+    generator, discriminator = build(config, images.shape[-1], images.shape[1])
+    run = Run(folder, yaml, accelerator)
+
+    saved = checkpoint.latest(run.checkpoints)
+    if saved and saved.step == config.steps:
+        accelerator.print(f"{folder} is finished: {config.steps} steps")
+        return
+    updates = Updates(config, generator, discriminator, images, accelerator)
+    if saved:
+        updates.restore(saved)
+        accelerator.print(f"{folder}: going on after step {saved.step}")
+    start = saved.step if saved else 0
+    log = Log(run, accelerator, start, config.steps, config.log_every, saved.state["log"] if saved else {})
+
+    with Stop(accelerator) as stop:
+        for step in range(start + 1, config.steps + 1):
+            done = (step - 1) / config.steps
+            updates.set_lr(config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr)
+            numbers = range((step - 1) * config.n_dis, step * config.n_dis)
+            if config.reuse_fakes:
+                loss, fake = updates.generator(step)
+                terms = [updates.discriminator(number, fake) for number in numbers]
+            else:
+                terms = [updates.discriminator(number) for number in numbers]
+                loss, _ = updates.generator(step)
+            means = {f"loss/{name}": torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
+            log.add(step, means | {"loss/generator": loss})
+
+            stopped, last = stop.requested(step), step == config.steps
+            if step % config.checkpoint_every == 0 or stopped or last:
+                state = updates.state() | {"log": log.state(step)}
+                if accelerator.is_main_process:
+                    checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
+                    plot_losses(run.metrics, folder / "plots" / "losses.png")
+            if accelerator.is_main_process and (step % config.sample_every == 0 or last):
+                z = latents(config.seed, 0, 100, config.generator.z_dim)
+                grid = torch.cat(list(generate(updates.sampler(), z)))
+                save_grid(grid, folder / "samples" / f"step-{step:06d}.png", columns=10)
+            if stopped:
+                break
+    log.close()
+    if stop.signal:
+        accelerator.print(f"stopped after step {step}; the same command goes on from there")
+        sys.exit(128 + stop.signal)
+    accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+
+
+def _check_batches(config: GANConfig, size: int, processes: int) -> None:
+    """Raise UserError for a batch that the data or the processes do not allow."""
+    if config.batch_size > size:
+        raise UserError(f"batch_size {config.batch_size} is larger than the data set of {size} images")
+    for name, batch in (("batch_size", config.batch_size), ("g_batch_size", config.generator_batch)):
+        if processes > 1 and batch % (2 * processes):
+            raise UserError(f"{name} {batch} must be a multiple of {2 * processes} for {processes} processes")

@@ -1,0 +1,112 @@
+"""The two updates of a GAN, and all that they change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mmgan.data import Feed, to_network
+from mmgan.engine.checkpoint import Checkpoint
+from mmgan.engine.randomness import Draws, stream
+from mmgan.gan.config import GANConfig
+from mmgan.gan.losses import LOSSES
+from mmgan.gan.objective import discriminator_terms, generator_loss
+
+
+class Updates:
+    """Networks and optimisers, prepared by Accelerate, and how one update changes them.
+
+    Every draw is a function of the seed and the number of the update; batches are the global ones' shares.
+    """
+
+    def __init__(
+        self,
+        config: GANConfig,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        images: Tensor,
+        accelerator: Accelerator,
+    ) -> None:
+        """`images`: uint8 [N, C, R, R], the real data."""
+        self.config, self.accelerator = config, accelerator
+        self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.draws = Draws(config.seed, self.rank, self.world, device)
+        self.images, self.feed = images, Feed(images, device)
+        self.loss = LOSSES[config.loss]
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        for network in self.networks.values():
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        optimisers = [Adam(net.parameters(), config.lr, config.betas, fused=True) for net in self.networks.values()]
+        self.G, self.D, self.adam_g, self.adam_d = accelerator.prepare(generator, discriminator, *optimisers)
+
+    def discriminator(self, number: int, fake: Tensor | None = None) -> dict[str, Tensor]:
+        """Discriminator update `number`: one step on Eq. 11; its terms. `fake` instead of fresh fakes where given."""
+        config, size = self.config, self.config.batch_size
+        if fake is None:
+            with torch.no_grad():
+                fake = self.G(self.draws.normal("d-latents", number, size, config.generator.z_dim))
+        plans = config.mixup.draw(size, stream(config.seed, "plan", number)) if config.mixup else ()
+        plans = tuple(plan.shard(self.rank, self.world, size).to(fake.device) for plan in plans)
+        real = self._real(number)
+        terms = discriminator_terms(self.D, real, fake, self.loss, config.mixup, plans, config.gradient_penalty)
+        self.adam_d.zero_grad()
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        self.adam_d.step()
+        return terms
+
+    def generator(self, number: int) -> tuple[Tensor, Tensor]:
+        """Generator update `number`; its loss, and the fakes it was made on. The discriminator is left as it is."""
+        size, weights = self.config.generator_batch, self.networks["discriminator"]
+        fake = self.G(self.draws.normal("g-latents", number, size, self.config.generator.z_dim))
+        weights.requires_grad_(False)
+        with self.accelerator.no_sync(self.D):  # without gradients of its own, DDP has nothing to wait for
+            loss = generator_loss(self.D, fake, self.loss, self.config.saturating)
+        weights.requires_grad_(True)
+        self.adam_g.zero_grad()
+        self.accelerator.backward(loss)
+        self.adam_g.step()
+        if self.ema:
+            self.ema.update_parameters(self.networks["generator"])
+        return loss, fake.detach()
+
+    def _real(self, number: int) -> Tensor:
+        size, data = self.config.batch_size, self.config.data
+        x = self.feed(self.draws.rows(number, size, len(self.images)))
+        flips = self.draws.uniform("flip", number, size) < 0.5 if data.flip else None
+        noise = self.draws.uniform("noise", number, size, *self.images.shape[1:]) if data.dequantise else None
+        return to_network(x, flips, noise)
+
+    def set_lr(self, lr: float) -> None:
+        """Set both learning rates."""
+        for group in (*self.adam_g.param_groups, *self.adam_d.param_groups):
+            group["lr"] = lr
+
+    def sampler(self) -> nn.Module:
+        """The generator to sample from: the average of its weights where one is kept."""
+        return self.ema.module if self.ema else self.networks["generator"]
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weights of a checkpoint."""
+        networks = self.networks | ({"ema": self.ema} if self.ema else {})
+        return {name: network.state_dict() for name, network in networks.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The rest of a checkpoint."""
+        scaler = self.accelerator.scaler
+        parts = {"adam_g": self.adam_g, "adam_d": self.adam_d} | ({"scaler": scaler} if scaler else {})
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go back to a checkpoint of the same configuration."""
+        for name, network in (self.networks | ({"ema": self.ema} if self.ema else {})).items():
+            saved.restore(name, network)
+        self.adam_g.load_state_dict(saved.state["adam_g"])
+        self.adam_d.load_state_dict(saved.state["adam_d"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(saved.state["scaler"])
