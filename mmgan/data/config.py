@@ -27,6 +27,10 @@ class DataConfig:
     dequantise: bool = True
     """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
 
+    def __post_init__(self) -> None:
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"data.resolution must be positive, not {self.resolution}")
+
     def split_of(self, *splits: str) -> str:
         """`split`, one of `splits`; raises UserError for another."""
         if self.split not in splits:

@@ -34,9 +34,10 @@ def load(config: DataConfig) -> Images:
         raise UserError(f"no data set {config.name!r}; data.name can be {', '.join(data_sets())} or package.module")
     try:
         module = importlib.import_module(config.name if "." in config.name else f"{sets.__name__}.{config.name}")
-    except ModuleNotFoundError as error:
+        load_set = module.load
+    except (ModuleNotFoundError, AttributeError, TypeError) as error:
         raise UserError(f"cannot import the data set {config.name!r}: {error}") from error
-    images, labels = module.load(config)
+    images, labels = load_set(config)
     height, width = images.shape[-2:]
     if config.resolution and (height, width) != (config.resolution, config.resolution):
         images = resize(images, [config.resolution, config.resolution], antialias=True)

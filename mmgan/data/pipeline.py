@@ -16,7 +16,7 @@ class Feed:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """uint8 [B, C, H, W] on the device, for rows int64 [B] on the CPU."""
-        if self.images.device == self.device:
+        if self.images.device.type == self.device.type:  # a device may lack the index its tensors have
             return self.images[rows.to(self.device, non_blocking=True)]
         return self.images[rows].pin_memory().to(self.device, non_blocking=True)
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -108,7 +109,10 @@ def read(path: Path) -> Checkpoint:
         for name, content in contents.items()
         if name.endswith(".safetensors")
     }
-    state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"state.pt holds more than tensors and plain values ({error})") from error
     return Checkpoint(path, step, weights, state)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentError, HelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import jsonargparse
+import yaml
 
 from mmgan.errors import UserError
 
@@ -30,7 +32,7 @@ class Arguments(Generic[C]):
 class _Parser(jsonargparse.ArgumentParser):
     """Lists the options of sections that may be null (`mixup`) in `--help` like those of any other."""
 
-    nullable: dict[str, type]
+    nullable: Mapping[str, type] = MappingProxyType({})
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help, with those options at its end."""
@@ -50,7 +52,7 @@ def parse(
     `nullable` names the sections that may be null and their types. Raises UserError for whatever does not fit.
     """
     parser = _Parser(description=description, exit_on_error=False)
-    parser.nullable = nullable or {}
+    parser.nullable = nullable or parser.nullable
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
     parser.add_class_arguments(config)
@@ -63,15 +65,29 @@ def parse(
         raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
 
 
+def call(function: Callable[..., Any], args: Sequence[str] | None = None) -> None:
+    """Call `function` with what the command line says; its docstring is the help. Raises UserError like `parse`."""
+    parser = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    try:
+        values = parser.instantiate(parser.parse_args(args))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
+    function(**values.as_dict())
+
+
 def load(config: type[C], file: Path) -> C:
     """The configuration a run was started with, from its `config.yaml`; raises UserError where it does not fit."""
-    return parse(config, "", args=["--config", str(file), "--output", str(file.parent)]).config
+    return parse(config, "A run.", args=["--config", str(file), "--output", str(file.parent)]).config
 
 
 def _yaml(parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -> str:
     values = values.clone()
     del values["config"], values["output"]
-    return parser.dump(values, skip_unset=False, skip_validation=True, with_comments=True)
+    options = {"skip_unset": False, "skip_validation": True}
+    plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
+    # The writer of comments leaves a string like "no" without quotes; then better without comments.
+    return commented if yaml.safe_load(commented) == yaml.safe_load(plain) else plain
 
 
 def _one_line(message: str) -> str:

@@ -24,17 +24,17 @@ HARMLESS = {"data.root", "data.download", "keep_checkpoints", "tracker"}
 """Options that may change between two starts of a run, for they do not change its result."""
 
 
-def accelerate(folder: Path, mixed_precision: str, deterministic: bool, tracker: str | None) -> Accelerator:
+def accelerate(folder: Path, mixed_precision: str | None, deterministic: bool, tracker: str | None) -> Accelerator:
     """An Accelerator for a run in `folder`; raises UserError for what this machine cannot do."""
     if tracker and tracker not in (known := [str(name) for name in get_available_trackers()]):
         raise UserError(f"tracker {tracker!r} is not installed; there are {', '.join(known)}, or null for none")
     if mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("mixed_precision fp16 needs a GPU; take bf16 or no")
+        raise UserError("mixed_precision fp16 needs a GPU; take bf16 or null")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
-    return Accelerator(mixed_precision=mixed_precision, log_with=tracker, project_dir=folder)
+    return Accelerator(mixed_precision=mixed_precision or "no", log_with=tracker, project_dir=folder)
 
 
 class Run:
@@ -49,11 +49,11 @@ class Run:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
+        self._lock = FileLock(folder / ".lock")
         try:
             self._check(config)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                self._lock = FileLock(folder / ".lock")
                 self._lock.acquire(timeout=0)
                 self._write("config.yaml", config)
                 self._write("environment.json", json.dumps(self._environment(accelerator), indent=1))
@@ -64,6 +64,10 @@ class Run:
             raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
         except OSError as error:
             raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
+
+    def release(self) -> None:
+        """Let other processes have the folder; the end of this process does so too."""
+        self._lock.release()
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
@@ -113,20 +117,13 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`key old, not new` for every option that differs, but for those that cannot change a result."""
-    before, after = flat(old), flat(new)
-    keys = sorted(key for key in before.keys() | after.keys() if key not in HARMLESS)
-    return [
-        f"{key} {before.get(key, 'unset')}, not {after.get(key, 'unset')}"
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options as one level: {"mixup": {"alpha": 1}} to {"mixup.alpha": 1}."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return out
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after, name = old.get(key), new.get(key), prefix + key
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{name}.")
+        elif before != after and name not in HARMLESS:
+            found.append(f"{name} {before}, not {after}")
+    return found

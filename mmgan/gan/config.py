@@ -51,8 +51,8 @@ class GANConfig:
     """Decay of an average of the generator's weights, from which samples are then made; null: none, as in the paper."""
     seed: int = 0
     """Every random number follows from it."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Precision of convolutions and matrix products."""
+    mixed_precision: Literal["bf16", "fp16"] | None = None
+    """Half precision for convolutions and matrix products; null: none."""
     deterministic: bool = True
     """Only algorithms that give the same bits every time; false lets a GPU pick the fastest."""
     log_every: int = 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,41 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from mmgan.data import to_uint8
+from mmgan.engine.checkpoint import latest, read
+from mmgan.engine.cli import load
 from mmgan.engine.randomness import stream
+from mmgan.errors import UserError
+from mmgan.gan.config import GANConfig
+from mmgan.gan.networks import build
 
 BLOCK = 1024
 """Latents are drawn in blocks of so many, each from its own stream."""
+
+
+def load_generator(
+    run: Path, step: int | None, weights: Literal["auto", "raw", "ema"], device: torch.device
+) -> tuple[nn.Module, int]:
+    """The generator of a checkpoint (None: the last) of the run in `run`, and the dimension of its latents.
+
+    `weights` "auto" takes the average where the run keeps one. Raises UserError where there is nothing to load.
+    """
+    file = run / "config.yaml"
+    if not file.exists():
+        raise UserError(f"{run} is no run: it has no config.yaml")
+    config = load(GANConfig, file)
+    try:
+        folder = run / "checkpoints"
+        saved = latest(folder) if step is None else read(folder / f"step-{step:06d}")
+    except ValueError as error:
+        raise UserError(f"cannot read the checkpoint of step {step} in {folder}: {error}") from error
+    if saved is None:
+        raise UserError(f"{run} has no checkpoint yet")
+    if weights == "ema" and "ema" not in saved.weights:
+        raise UserError(f"{run} keeps no average of its weights (ema); take raw")
+    resolution, channels = saved.state["images"]
+    generator, _ = build(config, resolution, channels)
+    saved.restore("ema" if weights != "raw" and "ema" in saved.weights else "generator", generator)
+    return generator.to(device), config.generator.z_dim
 
 
 def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:

@@ -53,7 +53,7 @@ class Updates:
                 fake = self.G(self.draws.normal("d-latents", number, size, config.generator.z_dim))
         plans = config.mixup.draw(size, stream(config.seed, "plan", number)) if config.mixup else ()
         plans = tuple(plan.shard(self.rank, self.world, size).to(fake.device) for plan in plans)
-        real = self._real(number)
+        real = self.real(number)
         terms = discriminator_terms(self.D, real, fake, self.loss, config.mixup, plans, config.gradient_penalty)
         self.adam_d.zero_grad()
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
@@ -75,7 +75,8 @@ class Updates:
             self.ema.update_parameters(self.networks["generator"])
         return loss, fake.detach()
 
-    def _real(self, number: int) -> Tensor:
+    def real(self, number: int) -> Tensor:
+        """Real batch `number`: the share of this process, in [-1, 1]."""
         size, data = self.config.batch_size, self.config.data
         x = self.feed(self.draws.rows(number, size, len(self.images)))
         flips = self.draws.uniform("flip", number, size) < 0.5 if data.flip else None
@@ -93,19 +94,24 @@ class Updates:
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The weights of a checkpoint."""
-        networks = self.networks | ({"ema": self.ema} if self.ema else {})
-        return {name: network.state_dict() for name, network in networks.items()}
+        return {name: network.state_dict() for name, network in self._kept().items()}
+
+    def _kept(self) -> dict[str, nn.Module]:
+        return self.networks | ({"ema": self.ema.module} if self.ema else {})
 
     def state(self) -> dict[str, Any]:
         """The rest of a checkpoint."""
         scaler = self.accelerator.scaler
         parts = {"adam_g": self.adam_g, "adam_d": self.adam_d} | ({"scaler": scaler} if scaler else {})
-        return {name: part.state_dict() for name, part in parts.items()}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        return state | {"images": (self.images.shape[-1], self.images.shape[1])}
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint of the same configuration."""
-        for name, network in (self.networks | ({"ema": self.ema} if self.ema else {})).items():
+        for name, network in self._kept().items():
             saved.restore(name, network)
+        if self.ema:
+            self.ema.n_averaged.fill_(saved.step)
         self.adam_g.load_state_dict(saved.state["adam_g"])
         self.adam_d.load_state_dict(saved.state["adam_d"])
         if self.accelerator.scaler:

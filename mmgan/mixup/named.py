@@ -54,6 +54,8 @@ class NamedLayers(nn.Module):
             if not isinstance(output, Tensor):
                 raise RuntimeError(f"module {self.names[layer - 1]!r} puts out {type(output).__name__}, not one tensor")
             runs[layer] += 1
+            if runs[layer] > 1:
+                raise RuntimeError(f"module {self.names[layer - 1]!r} runs more than once in a pass")
             return mix_at(layer, output, plans)
 
         handles = []
@@ -66,6 +68,6 @@ class NamedLayers(nn.Module):
             for handle in handles:
                 handle.remove()
         for layer, n in runs.items():
-            if n != 1:
-                raise RuntimeError(f"module {self.names[layer - 1]!r} ran {n} times in one pass; a layer must run once")
+            if n == 0:
+                raise RuntimeError(f"module {self.names[layer - 1]!r} did not run, so nothing was mixed")
         return output

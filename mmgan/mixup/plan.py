@@ -45,7 +45,7 @@ class Plan(NamedTuple):
         """
         dtype = torch.promote_types(h.dtype, self.lam.dtype)
         lam = self.lam.to(dtype).reshape(-1, *[1] * (h.ndim - 1))
-        left, right = (h.index_select(0, rows).to(dtype) for rows in (self.left, self.right))
+        left, right = (_select(h, rows).to(dtype) for rows in (self.left, self.right))
         mixed = torch.lerp(right, left, lam).to(h.dtype)
         if self.detach:
             mixed = mixed.detach()
@@ -77,6 +77,13 @@ class Plan(NamedTuple):
 
         lam = self.lam if self.lam.ndim == 0 else self.lam[mine]
         return self._replace(left=local(self.left), right=local(self.right), lam=lam)
+
+
+def _select(h: Tensor, rows: Tensor) -> Tensor:
+    """`h[rows]` in the memory format of `h`; its gradient costs a fraction of that of `h[rows]`."""
+    if h.ndim == 4 and h.is_contiguous(memory_format=torch.channels_last):
+        return h.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return h.index_select(0, rows)
 
 
 def mix_at(layer: int, h: Tensor, plans: tuple[Plan, ...]) -> Tensor:

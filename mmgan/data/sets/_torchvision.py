@@ -18,7 +18,7 @@ def open_set(make: Callable[..., VisionDataset], config: DataConfig, **arguments
     """`make(root, download=..., **arguments)`; raises UserError, saying what to do, where the files are not in root."""
     try:
         return make(config.root, download=config.download, **arguments)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:  # the last two: a damaged MNIST
         if config.download:
             raise UserError(f"cannot download {config.name} into {config.root}: {error}") from error
         raise UserError(

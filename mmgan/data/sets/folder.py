@@ -31,7 +31,7 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     """
     config.split_of("train")
     root = Path(config.root).expanduser()
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}  # not .pdf
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:
         raise UserError(f"no images under {root}" if root.is_dir() else f"no folder {root}; set data.root")
@@ -56,20 +56,21 @@ def _decode(files: list[Path], resolution: int | None, cache: Path) -> None:
             raise UserError(f"images of {len(sizes)} sizes under {files[0].parent}; set data.resolution")
         width, height = (resolution, resolution) if resolution else sizes.pop()
         mode = "L" if all(grey for _, grey in shapes) else "RGB"
-        cache.parent.mkdir(parents=True, exist_ok=True)
         part = cache.with_name(f"{cache.name}.{os.getpid()}")
         shape = (len(files), len(mode), height, width)
         try:
-            array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-            decoded = pool.map(lambda file: _pixels(file, mode, resolution), files)
-            for i, pixels in enumerate(tqdm(decoded, "decoding", len(files), disable=None)):
-                array[i] = pixels
-            array.flush()
-            part.rename(cache)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+                decoded = pool.map(lambda file: _pixels(file, mode, resolution), files)
+                for i, pixels in enumerate(tqdm(decoded, "decoding", len(files), disable=None)):
+                    array[i] = pixels
+                array.flush()
+                part.rename(cache)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot write {part}: {error}; set XDG_CACHE_HOME to another folder") from error
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _shape(file: Path) -> tuple[tuple[int, int], bool]:
@@ -95,5 +96,6 @@ def _opened(file: Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} is not an image Pillow can read; mend or remove it") from error
     if image.mode.startswith(("I", "F")):
+        image.close()
         raise UserError(f"{file} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
     return image

@@ -1,0 +1,210 @@
+"""Time a GAN's training step, as ratios inside one run.
+
+    python scripts/benchmark.py --resolution 32 --g_width 256 --d_width 128 --batch_size 16
+
+A step is one update of the discriminator and one of the generator. Every round times all variants in turn, so that a
+drift of the machine's speed falls on all of them; a ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmgan.engine import cli
+from mmgan.gan.config import GANConfig
+from mmgan.gan.networks import build, resnet
+from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
+from mmgan.gan.updates import Updates
+from mmgan.mixup import DiscriminatorMixup
+
+
+def benchmark(
+    resolution: int = 32,
+    channels: int = 3,
+    g_width: int = 256,
+    d_width: int = 128,
+    batch_size: int = 16,
+    rounds: int = 10,
+    mixed_precision: Literal["bf16", "fp16"] | None = None,
+) -> None:
+    """Print the cost of mixup, of three passes instead of one, and the distance to the convolutions alone.
+
+    Args:
+        resolution: pixels of an image
+        channels: 1 or 3
+        g_width: channels of the generator's blocks
+        d_width: channels of the discriminator's blocks
+        batch_size: real images, and fakes, of a step
+        rounds: how often every variant is timed, after one round that does not count
+        mixed_precision: bf16, fp16, or null for none
+    """
+    make = partial(make_updates, resolution, channels, g_width, d_width, batch_size, mixed_precision)
+    plain, mixed = make(None), {layer: make(DiscriminatorMixup(layers=(layer,))) for layer in (0, 1, 2)}
+    device = plain.accelerator.device
+    convolutions = record(lambda: step(plain))
+    with two_steps():
+        convolutions3 = record(lambda: step(plain))
+
+    variants: dict[str, Callable[[], object]] = {"plain": lambda: step(plain)}
+    variants["convolutions"] = lambda: [call() for call in convolutions]
+    variants["3x3 convolutions"] = lambda: [call() for call in convolutions3]
+    for layer, one in mixed.items():
+        variants[f"mixup {layer}"] = partial(step, one)
+        variants[f"fused {layer}"] = partial(fused_pass, one, layer)
+        variants[f"three {layer}"] = partial(three_passes, one, layer)
+    times = measure(variants, rounds, device)
+
+    def ratio(a: str, b: str) -> str:
+        ratios = [x / y for x, y in zip(times[a], times[b], strict=True)]
+        return f"{statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
+
+    print(f"{channels}x{resolution}x{resolution}, widths {g_width}/{d_width}, batch {batch_size}, {rounds} rounds,")
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {mixed_precision=}")
+    print(f"plain step: {1e3 * statistics.median(times['plain']):.0f} ms\n")
+    print("ratio, median (range over rounds)")
+    for layer in mixed:
+        print(f"step with mixup at layer {layer} / plain step:           {ratio(f'mixup {layer}', 'plain')}")
+    for layer in mixed:
+        print(f"three discriminator passes / one, mixup at layer {layer}: {ratio(f'three {layer}', f'fused {layer}')}")
+    print(f"its convolutions alone / plain step:              {ratio('convolutions', 'plain')}")
+    print(f"3x3 convolutions around resampling / plain step:  {ratio('3x3 convolutions', 'plain')}")
+    alone = get_context("spawn")
+    for name, mixup in (("plain step", None), ("step with mixup at layer 1", DiscriminatorMixup(layers=(1,)))):
+        with ProcessPoolExecutor(1, mp_context=alone) as process:
+            print(f"peak memory of the {name}: {process.submit(peak, make, mixup).result():.0f} MiB")
+
+
+def make_updates(
+    resolution: int,
+    channels: int,
+    g_width: int,
+    d_width: int,
+    batch_size: int,
+    mixed_precision: str | None,
+    mixup: DiscriminatorMixup | None,
+) -> Updates:
+    """Networks and optimisers on random images."""
+    torch.manual_seed(0)
+    images = torch.randint(256, (4 * batch_size, channels, resolution, resolution), dtype=torch.uint8)
+    config = GANConfig(
+        generator=GeneratorConfig(width=g_width),
+        discriminator=DiscriminatorConfig(width=d_width),
+        mixup=mixup,
+        batch_size=batch_size,
+    )
+    accelerator = Accelerator(mixed_precision=mixed_precision or "no")
+    return Updates(config, *build(config, resolution, channels), images, accelerator)
+
+
+def step(updates: Updates) -> None:
+    """One update of each network."""
+    updates.discriminator(0)
+    updates.generator(0)
+
+
+def inputs(updates: Updates, layer: int) -> tuple[Tensor, Tensor, Any]:
+    """Real rows, as many others in place of fakes, and a plan that mixes at `layer`."""
+    real = updates.real(0)
+    (plan,) = DiscriminatorMixup(layers=(layer,)).draw(len(real))
+    return real, real.flip(0), plan.to(real.device)
+
+
+def fused_pass(updates: Updates, layer: int) -> None:
+    """Real, fake and mixed rows through the discriminator together, and back."""
+    real, fake, plan = inputs(updates, layer)
+    updates.D(torch.cat([real, fake]), plan).mean().backward()
+
+
+def three_passes(updates: Updates, layer: int) -> None:
+    """Real rows, fake rows, then the rows mixed from their states at `layer`, and back: the official code's form."""
+    real, fake, plan = inputs(updates, layer)
+    states, logits = [], []
+    for images in (real, fake):
+        states.append(updates.D(images, stop=layer))
+        logits.append(updates.D(states[-1], start=layer))
+    logits.append(updates.D(plan._replace(keep=False).mix(torch.cat(states)), start=layer))
+    torch.cat(logits).mean().backward()
+
+
+@contextmanager
+def two_steps() -> Any:
+    """Resampling and 3x3 convolution in two steps instead of the fused 4x4 one."""
+
+    def conv_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.avg_pool2d(F.conv2d(x, weight, bias, padding=1), 2)
+
+    def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(F.interpolate(x, scale_factor=2), weight, bias, padding=1)
+
+    with mock.patch.multiple(resnet, conv_pool=conv_pool, upsample_conv=upsample_conv):
+        yield
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps every convolution, forward and backward, as a call that repeats it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default):
+            self.calls.append(lambda: func(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def record(work: Callable[[], object]) -> list[Callable[[], object]]:
+    """The convolutions `work` does, each as a call that repeats it on the same tensors."""
+    work()
+    with _Recorder() as recorder:
+        work()
+    return recorder.calls
+
+
+def measure(variants: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of every variant in every round; the first round is dropped."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds + 1):
+        for name, work in variants.items():
+            synchronise(device)
+            start = time.perf_counter()
+            work()
+            synchronise(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak(make: Callable[[DiscriminatorMixup | None], Updates], mixup: DiscriminatorMixup | None) -> float:
+    """MiB a step takes at most: of the GPU's memory, or of this process's above what it had before making networks."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    updates = make(mixup)
+    for _ in range(2):
+        step(updates)
+    if updates.accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(updates.accelerator.device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+
+
+if __name__ == "__main__":
+    cli.run(lambda: cli.call(benchmark))

@@ -1,0 +1,15 @@
+# Make the virtual environment .venv, if there is none, and install what this project needs into it.
+# Sourced by quickstart.sh and test.sh with the extras to install: "" or "[test]".
+python=${PYTHON:-python3}
+if [ ! -x .venv/bin/python ]; then
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "error: $("$python" --version) is too old; set PYTHON to a Python 3.11 or newer" >&2; exit 2; }
+  "$python" -m venv .venv
+fi
+stamp=.venv/installed
+want="$1 $(cksum <pyproject.toml)"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+  echo "installing into .venv (the first time takes a few minutes)"
+  .venv/bin/python -m pip install --quiet --editable ".$1"
+  echo "$want" >"$stamp"
+fi

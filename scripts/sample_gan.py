@@ -1,0 +1,68 @@
+"""Draw images from a trained GAN.
+
+    python scripts/sample_gan.py runs/digits
+    python scripts/sample_gan.py runs/digits --num_images 1000 --seed 1 --output images/
+
+Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs beside them.
+Image i depends on the seed and on i alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torchvision.io import write_png
+from tqdm import tqdm
+
+from mmgan.engine import cli
+from mmgan.errors import UserError
+from mmgan.gan.sample import generate, interpolation, latents, load_generator, save_grid
+
+
+def sample(
+    run: Path,
+    checkpoint: Literal["last"] | int = "last",
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    seed: int = 0,
+    num_images: int = 0,
+    output: Path | None = None,
+    batch_size: int = 256,
+) -> None:
+    """Draw images from a trained GAN: a grid of 100, a latent interpolation and, asked, single images.
+
+    Args:
+        run: folder of the run
+        checkpoint: last, or the step of a checkpoint that was kept
+        weights: raw, ema (the average), or auto: ema where the run has one
+        seed: seed of the latents
+        num_images: how many single images to write, as images/000000.png and so on
+        output: folder to write to; default: RUN/samples
+        batch_size: images made at once
+    """
+    if num_images < 0 or batch_size < 1:
+        raise UserError("num_images must be 0 or more and batch_size positive")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator, z_dim = load_generator(run, None if checkpoint == "last" else checkpoint, weights, device)
+    folder = output or run / "samples"
+    try:
+        (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
+        grid = torch.cat(list(generate(generator, latents(seed, 0, 100, z_dim), batch_size)))
+        save_grid(grid, folder / "grid.png", columns=10)
+        path = interpolation(latents(seed, 0, 16, z_dim), rows=8, columns=12)
+        save_grid(torch.cat(list(generate(generator, path, batch_size))), folder / "interpolation.png", columns=12)
+        with tqdm(total=num_images, unit="image", disable=None if num_images else True) as bar:
+            for start in range(0, num_images, batch_size):
+                z = latents(seed, start, min(start + batch_size, num_images), z_dim)
+                (images,) = generate(generator, z, batch_size)
+                for i, image in enumerate(images.cpu(), start):
+                    write_png(image, str(folder / "images" / f"{i:06d}.png"))
+                bar.update(len(images))
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror})") from error
+    print(f"wrote grid.png, interpolation.png{f' and {num_images} images' if num_images else ''} to {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(lambda: cli.call(sample))

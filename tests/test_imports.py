@@ -1,0 +1,48 @@
+"""Who may import whom: the directions of the house."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+MAY = {
+    "mixup": {"torch", "mmgan.mixup"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors"},
+    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
+    | {"mmgan.engine", "mmgan.errors"},
+    "gan": {"torch", "torchvision", "accelerate", "matplotlib"}
+    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "errors")},
+}
+"""What each package of mmgan may import besides the standard library."""
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level packages a file imports; of mmgan, the package below it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "mmgan" else str(node.module) for alias in node.names
+            }
+    parts = [name.split(".") for name in names]
+    return {".".join(part[:2]) if part[0] == "mmgan" else part[0] for part in parts} - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("package", MAY)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    files = list((ROOT / "mmgan" / package).rglob("*.py"))
+    assert files
+    for file in files:
+        assert imported(file) <= MAY[package], file
+
+
+def test_every_package_has_its_line_here() -> None:
+    assert {path.parent.name for path in (ROOT / "mmgan").glob("*/__init__.py")} == set(MAY)
