@@ -11,7 +11,7 @@ import torch
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 SMALL = ["--generator.width", "8", "--generator.z_dim", "4", "--discriminator.width", "8", "--batch_size", "8"]
 """Options that make a GAN run small."""
 
@@ -20,9 +20,9 @@ def command(script: str, *options: str, processes: int = 1) -> list[str]:
     """The command line of a script; several processes through `accelerate launch`."""
     if processes == 1:
         return [sys.executable, f"scripts/{script}.py", *options]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--multi_gpu"]
-    return [sys.executable, *launch[:-1], f"scripts/{script}.py", *options]
+    launch = ["--quiet", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *launch, f"scripts/{script}.py", *options]
 
 
 def run(script: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:

@@ -51,7 +51,7 @@ def parse(
 
     `nullable` names the sections that may be null and their types. Raises UserError for whatever does not fit.
     """
-    parser = _Parser(description=description, exit_on_error=False)
+    parser = _Parser(description=description or None, exit_on_error=False)
     parser.nullable = nullable or parser.nullable
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
@@ -78,7 +78,7 @@ def call(function: Callable[..., Any], args: Sequence[str] | None = None) -> Non
 
 def load(config: type[C], file: Path) -> C:
     """The configuration a run was started with, from its `config.yaml`; raises UserError where it does not fit."""
-    return parse(config, "A run.", args=["--config", str(file), "--output", str(file.parent)]).config
+    return parse(config, "", args=["--config", str(file), "--output", str(file.parent)]).config
 
 
 def _yaml(parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -> str:

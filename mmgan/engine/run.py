@@ -34,7 +34,20 @@ def accelerate(folder: Path, mixed_precision: str | None, deterministic: bool, t
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
-    return Accelerator(mixed_precision=mixed_precision or "no", log_with=tracker, project_dir=folder)
+    accelerator = Accelerator(mixed_precision=mixed_precision or "no", log_with=tracker, project_dir=folder)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or ("MASTER_PORT" in os.environ and "RANK" not in os.environ)
+    if several and accelerator.num_processes == 1:  # `accelerate launch` starts several CPU processes in one way only
+        raise UserError(
+            "launched for several processes, but this is the only one; without GPUs start them by "
+            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N, without --cpu"
+        )
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if accelerator.device.type == "cpu" and accelerator.num_processes * threads < cores:
+        accelerator.print(
+            f"using {threads} thread(s) a process on {cores} cores; for all of them: "
+            f"accelerate launch --num_cpu_threads_per_process {cores // accelerator.num_processes}"
+        )
+    return accelerator
 
 
 class Run:

@@ -88,4 +88,4 @@ class GANConfig:
     @property
     def generator_batch(self) -> int:
         """Fakes of a generator step, over all processes."""
-        return self.g_batch_size or self.batch_size
+        return self.batch_size if self.g_batch_size is None else self.g_batch_size

@@ -12,8 +12,10 @@ import matplotlib.pyplot as plt
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
-    """Draw the terms of the loss over steps from a `metrics.jsonl`."""
+    """Draw the terms of the loss over steps from a `metrics.jsonl`; nothing where it has no row yet."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    if not rows:
+        return
     steps = [row["step"] for row in rows]
     styles = iter(("-", "--", ":", "-.", (0, (5, 1))))
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")

@@ -30,6 +30,8 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     without, all must have one size.
     """
     config.split_of("train")
+    if config.download:
+        raise UserError("a folder of images cannot be downloaded; leave data.download false")
     root = Path(config.root).expanduser()
     suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}  # not .pdf
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.is_file())

@@ -39,6 +39,9 @@ class GeneratorConfig:
     shortcut_conv: bool = True
     """Whether shortcuts have a 1x1 convolution (the official code's have none)."""
 
+    def __post_init__(self) -> None:
+        _check_positive("generator", z_dim=self.z_dim, width=self.width)
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
@@ -53,9 +56,18 @@ class DiscriminatorConfig:
     pool: Literal["sum", "mean"] = "sum"
     """Global pooling before the last layer (the official code's is mean)."""
     spectral_norm: Literal["all", "main", "none"] = "all"
-    """Which weights are normalised: all; all but the shortcuts', as in the official code; or none."""
+    """Which weights are normalised: all; all but the shortcuts', as in a version of the official code; or none."""
     power_iterations: int = 1
     """Power iterations of the spectral norm in a training pass (the official code runs one for each of its passes)."""
+
+    def __post_init__(self) -> None:
+        _check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
+
+
+def _check_positive(section: str, **values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{section}.{name} must be positive, not {value}")
 
 
 class Generator(nn.Module):

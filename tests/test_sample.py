@@ -1,0 +1,89 @@
+"""Images from a trained generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgan.gan.sample import generate, interpolation, latents, load_generator
+from tests.conftest import run, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(folder, "--steps", "6", "--ema", "0.5", "--checkpoint_every", "3", "--lr", "1e-2")
+    return folder
+
+
+def test_the_command_writes_a_grid_an_interpolation_and_single_images(trained: Path, tmp_path: Path) -> None:
+    done = run("sample_gan", str(trained), "--num_images", "11", "--batch_size", "4", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "grid.png") as grid, Image.open(tmp_path / "interpolation.png") as path:
+        assert grid.size == (10 * 34 + 2, 10 * 34 + 2)
+        assert path.size == (12 * 34 + 2, 8 * 34 + 2)
+    generator, z_dim = load_generator(trained, None, "auto", torch.device("cpu"))
+    (expected,) = generate(generator, latents(0, 0, 11, z_dim))
+    for i, image in enumerate(expected):
+        with Image.open(tmp_path / "images" / f"{i:06d}.png") as written:
+            assert np.array_equal(np.asarray(written), image[0].numpy())
+
+
+def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
+    generator, z_dim = load_generator(trained, None, "auto", torch.device("cpu"))
+    (some,) = generate(generator, latents(3, 1020, 1030, z_dim))
+    (others,) = generate(generator, latents(3, 1025, 1027, z_dim))
+    assert torch.equal(some[5:7], others)
+    assert torch.equal(torch.cat(list(generate(generator, latents(3, 1020, 1030, z_dim), batch_size=3))), some)
+    assert not torch.equal(latents(4, 0, 5, z_dim), latents(3, 0, 5, z_dim))
+
+
+def test_weights_and_checkpoints_can_be_chosen(trained: Path) -> None:
+    z = latents(0, 0, 4, 4)
+
+    def images(step: int | None, weights: str) -> torch.Tensor:
+        return next(generate(load_generator(trained, step, weights, torch.device("cpu"))[0], z))  # type: ignore[arg-type]
+
+    assert torch.equal(images(None, "auto"), images(6, "ema"))
+    assert not torch.equal(images(6, "ema"), images(6, "raw"))
+    assert not torch.equal(images(3, "raw"), images(6, "raw"))
+
+
+def test_generating_leaves_the_generator_as_it_was(trained: Path) -> None:
+    generator, z_dim = load_generator(trained, None, "raw", torch.device("cpu"))
+    generator.train()
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    list(generate(generator, latents(0, 0, 8, z_dim), batch_size=4))
+    assert generator.training
+    assert all(torch.equal(before[key], value) for key, value in generator.state_dict().items())
+
+
+def test_an_interpolation_goes_from_one_latent_to_another_on_a_circle() -> None:
+    z = latents(0, 0, 16, 32)
+    path = interpolation(z, rows=3, columns=5).reshape(3, 5, 32)
+    torch.testing.assert_close(path[:, 0], z[0:6:2])
+    torch.testing.assert_close(path[:, -1], z[1:6:2])
+    units = torch.nn.functional.normalize(path, dim=-1)
+    middle = torch.nn.functional.normalize(units[:, 0] + units[:, -1], dim=-1)
+    assert path.norm(dim=-1).min() > 0.6 * z.norm(dim=-1).min()
+    assert (units[:, 2] * middle).sum(-1).min() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nowhere"], "nowhere is no run"),
+        (["RUN", "--checkpoint", "4"], "cannot read the checkpoint of step 4"),
+        (["RUN", "--num_images", "-1"], "num_images must be 0 or more"),
+        (["RUN", "--output", "/proc/x"], "cannot write to /proc/x"),
+    ],
+)
+def test_mistakes_get_one_line(trained: Path, options: list[str], words: str) -> None:
+    done = run("sample_gan", *(str(trained) if option == "RUN" else option for option in options))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1

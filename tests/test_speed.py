@@ -1,0 +1,101 @@
+"""What makes a step fast, as far as it is not a matter of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmgan.gan.config import GANConfig
+from mmgan.gan.networks import build
+from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
+from mmgan.gan.updates import Updates
+from mmgan.mixup import DiscriminatorMixup
+from tests.conftest import run
+
+
+def updates(mixup: DiscriminatorMixup | None) -> Updates:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = GANConfig(
+        generator=GeneratorConfig(width=8, z_dim=4),
+        discriminator=DiscriminatorConfig(width=8),
+        mixup=mixup,
+        batch_size=8,
+    )
+    images = torch.randint(256, (32, 1, 16, 16), dtype=torch.uint8)
+    return Updates(config, *build(config, 16, 1), images, Accelerator(cpu=True))
+
+
+class Counter(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.name()] = self.counts.get(func.name(), 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("mixup", "reads"), [(None, 0), (DiscriminatorMixup(), 1)])
+def test_a_step_reads_nothing_back_from_the_device(mixup: DiscriminatorMixup | None, reads: int) -> None:
+    """The one value read is the layer, drawn on the CPU."""
+    one = updates(mixup)
+    with Counter() as counter:
+        one.discriminator(0)
+        one.generator(0)
+    assert counter.counts.get("aten::_local_scalar_dense", 0) == reads
+    assert not {"aten::nonzero", "aten::equal"} & counter.counts.keys()
+
+
+def test_real_fake_and_mixed_rows_cost_one_pass() -> None:
+    """As many convolutions with mixup as without."""
+    counts = []
+    for mixup in (None, DiscriminatorMixup()):
+        one = updates(mixup)
+        with Counter() as counter:
+            one.discriminator(0)
+        counts.append(counter.counts["aten::convolution"])
+    assert counts[0] == counts[1]
+
+
+def test_the_generator_s_step_computes_no_gradient_of_the_discriminator_s_weights() -> None:
+    one = updates(DiscriminatorMixup())
+    before = {name: p.clone() for name, p in one.networks["discriminator"].named_parameters()}
+    one.generator(0)
+    for name, p in one.networks["discriminator"].named_parameters():
+        assert p.grad is None
+        assert torch.equal(p, before[name])
+        assert p.requires_grad
+
+
+def test_networks_and_their_states_are_channels_last() -> None:
+    one = updates(DiscriminatorMixup())
+    formats = []
+
+    def look(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
+        formats.append(output.is_contiguous(memory_format=torch.channels_last))
+
+    for network in one.networks.values():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d) or type(module).__name__ in ("_Up", "_First", "_Plain"):
+                module.register_forward_hook(look)
+    one.discriminator(0)
+    one.generator(0)
+    assert len(formats) > 20
+    assert all(formats)
+
+
+def test_the_benchmark_runs() -> None:
+    sizes = ["--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"]
+    done = run("benchmark", *sizes, "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("/ plain step:") == 5
+    assert done.stdout.count("three discriminator passes / one") == 3
+    assert "peak memory" in done.stdout

@@ -1,0 +1,285 @@
+"""A GAN run as a user starts, breaks and resumes it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgan.engine import checkpoint
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, command, digits, run, train
+
+BUSY = ["--ema", "0.9", "--n_dis", "2", "--data.flip", "true", "--log_every", "7"]
+"""Options that give a run all the state it can have."""
+
+
+def result(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything a run ends with: its last checkpoint and its metrics, without speeds."""
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {"step": last.step, **last.weights, **last.state}, [
+        {k: v for k, v in row.items() if k != "steps_per_second"} for row in rows
+    ]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality to the last bit, through nested states."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def start(output: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+    line = command("train_gan", *digits(output), *options, processes=processes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(process: subprocess.Popen[str]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("step "):
+            return
+
+
+def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    options = [*BUSY, "--steps", "120", "--checkpoint_every", "5"]
+    train(tmp_path / "whole", *options)
+    moments = random.Random(time.time_ns())
+    kills = 0
+    for _ in range(3):
+        with start(tmp_path / "killed", *options) as process:
+            wait_for_step(process)
+            time.sleep(moments.uniform(0, 0.6))
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 1
+    done = train(tmp_path / "killed", *options)
+    assert "going on after step" in done.stdout or "is finished" in done.stdout
+    assert same(result(tmp_path / "whole"), result(tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    options = [*BUSY, "--steps", "150", "--checkpoint_every", "1000"]
+    with start(tmp_path / "stopped", *options) as process:
+        wait_for_step(process)
+        process.send_signal(number)
+        assert process.stdout
+        text = process.stdout.read()
+    assert process.returncode == 128 + number, text
+    assert "the same command goes on from there" in text
+    assert 0 < result(tmp_path / "stopped")[0]["step"] < 150
+    train(tmp_path / "stopped", *options)
+    train(tmp_path / "whole", *options)
+    assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
+
+
+def test_a_finished_run_says_so_and_is_left_alone(tmp_path: Path) -> None:
+    train(tmp_path, "--steps", "4")
+    before = {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".jsonl")
+    }
+    again = train(tmp_path, "--steps", "4")
+    assert "is finished" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_watching_a_run_changes_nothing_in_it(tmp_path: Path) -> None:
+    train(tmp_path / "a", "--steps", "12")
+    watch = ["--sample_every", "1", "--log_every", "1", "--checkpoint_every", "3", "--tracker", "tensorboard"]
+    train(tmp_path / "b", "--steps", "12", *watch)
+    (a, _), (b, rows) = result(tmp_path / "a"), result(tmp_path / "b")
+    assert same(a["generator"], b["generator"])
+    assert same(a["discriminator"], b["discriminator"])
+    assert len(list((tmp_path / "b" / "samples").iterdir())) == len(rows) == 12
+    assert list((tmp_path / "b").rglob("events.out.tfevents*"))
+    with Image.open(tmp_path / "b" / "plots" / "losses.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_half_precision_trains_and_resumes(tmp_path: Path) -> None:
+    train(tmp_path / "full", "--steps", "6")
+    train(tmp_path / "half", "--steps", "6", "--mixed_precision", "bf16")
+    full, half = result(tmp_path / "full")[0], result(tmp_path / "half")[0]
+    assert not same(full["generator"], half["generator"])
+    torch.testing.assert_close(full["generator"], half["generator"], atol=5e-3, rtol=0.1)
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in half["generator"].values())
+
+
+def test_two_processes_run_and_resume(tmp_path: Path) -> None:
+    options = ["--steps", "40", "--log_every", "5"]
+    with start(tmp_path / "stopped", *options, processes=2) as process:
+        wait_for_step(process)
+        process.send_signal(signal.SIGTERM)
+    train(tmp_path / "stopped", *options, processes=2)
+    train(tmp_path / "whole", *options, processes=2)
+    assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
+    assert [row["step"] for row in result(tmp_path / "whole")[1]] == list(range(5, 41, 5))
+    assert json.loads((tmp_path / "whole" / "environment.json").read_text())[0]["processes"] == 2
+
+
+@pytest.mark.parametrize("mixup", [[], ["--mixup", "null"], ["--mixup.share", "each", "--mixup.layer_per", "pair"]])
+def test_two_processes_get_the_gradient_of_one(tmp_path: Path, mixup: list[str]) -> None:
+    """The discriminator's, given the same fakes, to 1e-5 and on every rank."""
+    gradients = {}
+    for processes in (1, 2):
+        launch = command("x", *digits(tmp_path / "unused"), *mixup, processes=processes)
+        line = [part.replace("scripts/x.py", "tests/discriminator_gradient.py") for part in launch]
+        environment = ENVIRONMENT | {"RESULT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for rank in range(processes):
+            gradients[processes, rank] = torch.load(tmp_path / f"{processes}-{rank}.pt")
+    assert max(float(g.abs().max()) for g in gradients[1, 0].values()) > 1e-2
+    for name, gradient in gradients[1, 0].items():
+        torch.testing.assert_close(gradients[2, 0][name], gradient, atol=1e-5, rtol=0)
+        assert torch.equal(gradients[2, 0][name], gradients[2, 1][name])
+
+
+# What a user can get wrong
+
+
+def image_folder(path: Path, n: int = 16) -> Path:
+    path.mkdir()
+    for i in range(n):
+        noise = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path / f"{i}.png")
+    return path
+
+
+def broken_folder(path: Path) -> Path:
+    image_folder(path, 3)
+    (path / "1.png").write_bytes((path / "1.png").read_bytes()[:200])
+    return path
+
+
+def fails(*options: str) -> str:
+    """Run the command; its one line of error."""
+    done = run("train_gan", *options)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--stepz", "1"], "unrecognized arguments: --stepz"),
+        (["--mixup.alpha", "1.5"], "mixup.alpha must be in (0, 1], not 1.5"),
+        (["--mixup.layers", "[0,9]"], "the discriminator has layers 0 (its input) to 3"),
+        (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
+        (["--data.name", "cifar10"], "cifar10 is not in"),
+        (["--data.name", "cifar11"], "no data set 'cifar11'; data.name can be cifar10"),
+        (["--data.resolution", "30"], "no ResNet for 30 pixels"),
+        (["--network", "unet"], "no network 'unet'"),
+        (["--loss", "l2"], "loss must be one of js, hinge, wasserstein"),
+        (["--tracker", "abacus"], "tracker 'abacus' is not installed"),
+        (["--mixed_precision", "fp16"], "needs a GPU"),
+        (["--output", "/proc/run"], "choose another --output"),
+    ],
+)
+def test_a_mistake_gets_one_line(tmp_path: Path, options: list[str], words: str) -> None:
+    root = ["--data.root", str(tmp_path / "data")]
+    assert words in fails(*digits(tmp_path / "run"), *root, *options)
+
+
+def test_bad_folders_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    broken = broken_folder(tmp_path / "images") / "1.png"
+    folder = [*digits(tmp_path / "run"), "--data.name", "folder", "--data.root"]
+    assert "no images under" in fails(*folder, str(tmp_path / "empty"))
+    assert f"{broken} is a broken image" in fails(*folder, str(tmp_path / "images"))
+
+
+def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path: Path) -> None:
+    train(tmp_path / "a", "--steps", "4", "--checkpoint_every", "2")
+    train(tmp_path / "b", "--steps", "4", "--checkpoint_every", "2", "--discriminator.width", "16")
+    other = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "6"]
+    assert f"{tmp_path}/a holds a run with steps 4, not 6" in fails(*other)
+    last = tmp_path / "a" / "checkpoints" / "step-000004"
+    for file in last.iterdir():
+        file.unlink()
+    for file in (tmp_path / "b" / "checkpoints" / "step-000002").iterdir():
+        (last / file.name).write_bytes(file.read_bytes())
+    same_again = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "4"]
+    assert "step-000004 holds another discriminator" in fails(*same_again)
+
+
+def test_a_torn_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path) -> None:
+    options = ["--steps", "8", "--checkpoint_every", "4", "--log_every", "1"]
+    train(tmp_path / "a", *options)
+    train(tmp_path / "b", *options)
+    weights = tmp_path / "a" / "checkpoints" / "step-000008" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    again = train(tmp_path / "a", *options)
+    assert "passing over the checkpoint" in again.stderr
+    assert "going on after step 4" in again.stdout
+    assert same(result(tmp_path / "a"), result(tmp_path / "b"))
+
+
+def test_a_full_disk_in_the_middle_of_a_checkpoint_keeps_the_one_before(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk: the write fails half-way all the same."""
+    options = ["--checkpoint_every", "5", "--steps", "60", "--log_every", "5"]
+    with start(tmp_path / "run", *options) as process:
+        wait_for_step(process)
+        process.send_signal(signal.SIGTERM)
+    before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    largest = max(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*"))
+    full = subprocess.run(
+        command("train_gan", *digits(tmp_path / "run"), *options),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2)),
+    )
+    assert full.returncode == 2
+    assert "cannot write the checkpoint of step" in full.stderr.splitlines()[-1]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
+    train(tmp_path / "run", *options)
+    train(tmp_path / "whole", *options)
+    assert same(result(tmp_path / "run"), result(tmp_path / "whole"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path) -> None:
+    line = fails(*digits(tmp_path), "--lr", "1e30", "--loss", "wasserstein", "--steps", "40", "--log_every", "40")
+    assert "at step" in line
+    assert "loss/" in line
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+# Configurations
+
+
+@pytest.mark.parametrize("file", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs" / "gan").rglob("*.yaml")))
+def test_every_configuration_runs(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For two steps, at its own settings but for the widths and, where its data has to be fetched, the images."""
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = ["--data.name", "folder", "--data.root", str(image_folder(tmp_path / "images"))]
+    base = ["--config", "configs/gan/digits.yaml"] if "mixup" in file else []
+    here = ["--data.name", "digits"] if base else data
+    options = [*base, "--config", file, "--output", str(tmp_path / "run"), *here, *SMALL, "--steps", "2"]
+    done = run("train_gan", *options, "--g_batch_size", "8", "--tracker", "null")
+    assert done.returncode == 0, done.stderr
+    head = (ROOT / file).read_text()
+    assert all(word in head for word in ("scripts/train_gan.py", "Cost:", "Expected:"))
