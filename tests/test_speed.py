@@ -27,8 +27,8 @@ def updates(mixup: DiscriminatorMixup | None) -> Updates:
         mixup=mixup,
         batch_size=8,
     )
-    images = torch.randint(256, (32, 1, 16, 16), dtype=torch.uint8)
-    return Updates(config, *build(config, 16, 1), images, Accelerator(cpu=True))
+    images = torch.randint(256, (32, 3, 16, 16), dtype=torch.uint8)
+    return Updates(config, *build(config, 16, 3), images, Accelerator(cpu=True))
 
 
 class Counter(TorchDispatchMode):

@@ -87,6 +87,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Images of latents."""
         h = self.linear(z).reshape(-1, self.width, self.bottom, self.bottom)
+        h = h.contiguous(memory_format=torch.channels_last)
         return self.image(F.relu(self.norm(self.blocks(h)))).tanh()
 
 
