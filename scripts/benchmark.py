@@ -8,7 +8,6 @@ drift of the machine's speed falls on all of them; a ratio is the median of the 
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
@@ -197,13 +197,19 @@ def synchronise(device: torch.device) -> None:
 
 def peak(make: Callable[[DiscriminatorMixup | None], Updates], mixup: DiscriminatorMixup | None) -> float:
     """MiB a step takes at most: of the GPU's memory, or of this process's above what it had before making networks."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    before = peak_of_process()
     updates = make(mixup)
     for _ in range(2):
         step(updates)
     if updates.accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(updates.accelerator.device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    return peak_of_process() - before
+
+
+def peak_of_process() -> float:
+    """Largest resident memory of this process so far, in MiB (Linux; getrusage would count the parent's too)."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
 
 
 if __name__ == "__main__":

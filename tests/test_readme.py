@@ -1,0 +1,37 @@
+"""The README's code runs, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from mmgan.data import data_sets
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_loop_with_eq_11_runs_and_learns() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert len(names["logits"]) == 3 * 64
+    assert {plan.layer for plan in names["plans"]} <= {0, 1, 2}
+    assert ((names["fake"].mean(0) - torch.tensor([1.0, -1.0])).abs() < 0.7).all(), "fakes came near the real mode"
+    added = [line for line in code.splitlines() if line.endswith("#+")]
+    assert len(added) <= 10
+
+
+def test_files_and_options_it_names_exist() -> None:
+    for path in set(re.findall(r"(?:scripts|configs|docs|tests|mmgan)/[\w./-]+", README)):
+        assert (ROOT / path.rstrip(".")).exists(), path
+    for name in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_data_sets_it_names_are_those_there_are() -> None:
+    line = README.split("Data sets:")[1].split("Nothing is downloaded")[0]
+    assert set(re.findall(r"`(\w+)`", line)) == set(data_sets())
