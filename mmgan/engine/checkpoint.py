@@ -50,8 +50,17 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step` into `folder`, then remove all but the last `keep`; raises UserError on failure.
 
+    Weights that are not finite are a failure.
+
     When writing fails (a full disk, say), what was written of it is removed and earlier checkpoints stay.
     """
+    for name, tensors in weights.items():
+        for key, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise UserError(
+                    f"{name}'s {key} is not finite after step {step}, so no checkpoint was written; those in {folder} "
+                    "are from before; lower lr or change the loss"
+                )
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     contents = {"state.pt": buffer.getvalue()}

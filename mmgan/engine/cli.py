@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from argparse import ArgumentError, HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -98,9 +99,14 @@ def _one_line(message: str) -> str:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a script's `main`; a UserError becomes one line on stderr and exit code 2."""
+    """Call a script's `main`; a UserError, or a full disk, becomes one line on stderr and exit code 2."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"error: {error.strerror}; make room and run the same command again", file=sys.stderr)
         sys.exit(2)

@@ -64,9 +64,10 @@ class Run:
         self.metrics = folder / "metrics.jsonl"
         self._lock = FileLock(folder / ".lock")
         try:
-            self._check(config)
+            check(folder, config)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
                 self._write("config.yaml", config)
                 self._write("environment.json", json.dumps(self._environment(accelerator), indent=1))
@@ -89,16 +90,6 @@ class Run:
             kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
             self._write(self.metrics.name, "".join(kept))
 
-    def _check(self, config: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "config.yaml"
-        if file.exists():
-            changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
-            if changes:
-                raise UserError(f"{self.folder} holds a run with {'; '.join(changes)}; choose another --output")
-        elif any(path.name != ".lock" for path in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is not empty and not a run; choose another --output")
-
     def _write(self, name: str, text: str) -> None:
         """Replace a file of the folder, whole or not at all."""
         part = self.folder / f".{name}.part"
@@ -109,6 +100,17 @@ class Run:
         """What ran this, a record for every start."""
         file = self.folder / "environment.json"
         return [*(json.loads(file.read_text()) if file.exists() else []), environment(accelerator)]
+
+
+def check(folder: Path, config: str) -> None:
+    """Raise UserError when `folder` holds something else than a run of the configuration `config`, YAML text."""
+    file = folder / "config.yaml"
+    if file.exists():
+        changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
+        if changes:
+            raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output")
+    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and not a run; choose another --output")
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

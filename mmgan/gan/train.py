@@ -10,7 +10,7 @@ import torch
 from mmgan.data import load
 from mmgan.engine import checkpoint
 from mmgan.engine.log import Log
-from mmgan.engine.run import Run, accelerate
+from mmgan.engine.run import Run, accelerate, check
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -26,6 +26,7 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
     `yaml` is the configuration as text, kept with the run. Raises UserError for what the user can mend. After SIGINT
     or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
     """
+    check(folder, yaml)
     accelerator = accelerate(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images = load(config.data).images

@@ -26,9 +26,11 @@ def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module,
         discriminator = module.Discriminator(resolution, channels, config.discriminator)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         raise UserError(f"network {name}: {error}") from error
-    if config.mixup and max(config.mixup.layers) >= discriminator.depth:
-        raise UserError(
-            f"mixup.layers {list(config.mixup.layers)}: the discriminator has layers 0 (its input) to "
-            f"{discriminator.depth - 1}"
-        )
+    if config.mixup:
+        depth = getattr(discriminator, "depth", None)
+        if depth is None:
+            raise UserError(f"network {name}: to be mixed, its discriminator must be Staged or come from mixable")
+        if max(config.mixup.layers) >= depth:
+            layers = list(config.mixup.layers)
+            raise UserError(f"mixup.layers {layers}: the discriminator has layers 0 (its input) to {depth - 1}")
     return generator, discriminator
