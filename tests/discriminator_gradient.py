@@ -1,4 +1,7 @@
-"""Started by a test on one or two processes: one discriminator update on fakes that do not depend on how many."""
+"""Started by a test on one or two processes.
+
+One discriminator update on fakes that do not depend on how many processes there are, then some of both networks.
+"""
 
 import os
 from pathlib import Path
@@ -23,4 +26,9 @@ fakes = torch.randn(config.batch_size, 1, 8, 8, generator=torch.Generator().manu
 updates.discriminator(3, fakes.chunk(world)[rank])
 gradients = {name: p.grad for name, p in updates.networks["discriminator"].named_parameters()}
 torch.save(gradients, Path(os.environ["RESULT"]) / f"{world}-{rank}.pt")
+for number in range(3):
+    updates.generator(number)
+    updates.discriminator(10 + number)
+weights = {name: dict(network.named_parameters()) for name, network in updates.networks.items()}
+torch.save(weights, Path(os.environ["RESULT"]) / f"weights-{world}-{rank}.pt")
 accelerator.end_training()

@@ -150,6 +150,8 @@ def test_two_processes_get_the_gradient_of_one(tmp_path: Path, mixup: list[str])
     for name, gradient in gradients[1, 0].items():
         torch.testing.assert_close(gradients[2, 0][name], gradient, atol=1e-5, rtol=0)
         assert torch.equal(gradients[2, 0][name], gradients[2, 1][name])
+    weights = [torch.load(tmp_path / f"weights-2-{rank}.pt") for rank in range(2)]
+    assert same(*weights), "updates keep the ranks' weights the same"
 
 
 # What a user can get wrong

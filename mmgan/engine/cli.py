@@ -52,7 +52,7 @@ def parse(
 
     `nullable` names the sections that may be null and their types. Raises UserError for whatever does not fit.
     """
-    parser = _Parser(description=description or None, exit_on_error=False)
+    parser = _Parser(description=description.partition("\n\n")[0] or None, exit_on_error=False)
     parser.nullable = nullable or parser.nullable
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
