@@ -10,14 +10,14 @@ import torch
 
 from mmgan.data import load
 from mmgan.engine import cli
-from mmgan.engine.run import accelerate
+from mmgan.engine.run import make_accelerator
 from mmgan.gan.config import GANConfig
 from mmgan.gan.networks import build
 from mmgan.gan.updates import Updates
 from mmgan.mixup import DiscriminatorMixup
 
 config = cli.parse(GANConfig, "Test.", {"mixup": DiscriminatorMixup}).config
-accelerator = accelerate(Path(os.environ["RESULT"]), None, deterministic=True, tracker=None)
+accelerator = make_accelerator(Path(os.environ["RESULT"]), None, deterministic=True, tracker=None)
 rank, world = accelerator.process_index, accelerator.num_processes
 images = load(config.data).images
 torch.manual_seed(0)

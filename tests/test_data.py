@@ -212,9 +212,9 @@ def test_download_into_no_folder_names_it(tmp_path: Path) -> None:
 
 
 def test_data_sets_are_the_files() -> None:
-    names = ["cifar10", "cifar100", "digits", "fashion_mnist", "folder", "mnist", "stl10", "svhn"]
-    assert data_sets() == names
-    with pytest.raises(UserError, match=f"no data set 'imagenet'; data.name can be {', '.join(names)} or"):
+    names = data_sets()
+    assert {"cifar10", "cifar100", "digits", "fashion_mnist", "folder", "mnist", "stl10", "svhn"} <= set(names)
+    with pytest.raises(UserError, match=f"data.name 'imagenet' is none of {', '.join(names)}, nor"):
         load(DataConfig("imagenet"))
 
 
@@ -246,7 +246,7 @@ def test_a_module_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert labels.tolist() == [5, -1]
     with pytest.raises(UserError, match=r"images of ownpackage\.wide are 6x4; set data\.resolution"):
         load(DataConfig("ownpackage.wide"))
-    with pytest.raises(UserError, match=r"cannot import the data set 'ownpackage\.tall'"):
+    with pytest.raises(UserError, match=r"data.name 'ownpackage\.tall' is none of"):
         load(DataConfig("ownpackage.tall"))
 
 

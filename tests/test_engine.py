@@ -250,7 +250,7 @@ def test_files_merge_from_left_to_right_and_options_go_over_them(tmp_path: Path)
 def test_the_saved_configuration_reads_back_as_it_was(tmp_path: Path, options: list[str]) -> None:
     arguments = parse(*options)
     (tmp_path / "config.yaml").write_text(arguments.yaml)
-    assert cli.load(Whole, tmp_path / "config.yaml") == arguments.config
+    assert cli.load_config(Whole, tmp_path / "config.yaml") == arguments.config
     assert ("# The c." in arguments.yaml) == (options[-1] != "no")
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from mmgan.mixup import DiscriminatorMixup, Plan, Staged, draw_pairs, mixable
+from mmgan.mixup import DiscriminatorMixup, Mixable, Plan, Staged, draw_pairs
 
 
 def plan_of(layer: int, left: list[int], right: list[int], lam: float | list[float], **options: bool) -> Plan:
@@ -120,7 +120,7 @@ def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
 def test_a_hooked_resnet_equals_splitting_it_by_hand() -> None:
     net = resnet18(num_classes=7).double()
     names = ["layer1", "layer2.0.conv1", "avgpool"]
-    x, mixing = torch.randn(4, 3, 32, 32, dtype=torch.float64), mixable(net, names).eval()
+    x, mixing = torch.randn(4, 3, 32, 32, dtype=torch.float64), Mixable(net, names).eval()
     plan = plan_of(1, [0, 1, 2], [3, 3, 0], [0.2, 0.7, 1.0])
 
     def stem(x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def test_a_hooked_resnet_equals_splitting_it_by_hand() -> None:
 
 def test_a_copy_of_a_hooked_network_mixes_by_itself() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
-    mixing = mixable(net, ["0"])
+    mixing = Mixable(net, ["0"])
     clone = copy.deepcopy(mixing)
     plan = plan_of(1, [0, 1], [1, 0], 0.25)
     x = torch.randn(2, 3)
@@ -158,16 +158,16 @@ def test_what_hooks_cannot_mix_is_an_error() -> None:
     twice.forward = lambda x: twice.a(twice.a(x))  # type: ignore[method-assign]
     plan, x = plan_of(1, [0], [1], 0.5), torch.randn(2, 3)
     with pytest.raises(RuntimeError, match="more than once"):
-        mixable(twice, ["a"])(x, plan)
+        Mixable(twice, ["a"])(x, plan)
     with pytest.raises(RuntimeError, match="tuple, not one tensor"):
-        mixable(nn.Sequential(nn.LSTM(3, 3)), ["0"])(x, plan)
+        Mixable(nn.Sequential(nn.LSTM(3, 3)), ["0"])(x, plan)
     twice.forward = lambda x: x  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="did not run"):
-        mixable(twice, ["a"])(x, plan)
+        Mixable(twice, ["a"])(x, plan)
     with pytest.raises(ValueError, match="no module 'b' in the network; it has a"):
-        mixable(twice, ["b"])
+        Mixable(twice, ["b"])
     with pytest.raises(ValueError, match="layers 0 to 1"):
-        mixable(twice, ["a"])(x, plan._replace(layer=2))
+        Mixable(twice, ["a"])(x, plan._replace(layer=2))
 
 
 # Drawing plans for a classifier
@@ -312,6 +312,9 @@ def test_terms_are_means_over_their_rows() -> None:
         {"layers": (0, 0)},
         {"layers": (-1,)},
         {"pairs": ()},
+        {"pairs": ("real-fak",)},
+        {"lam": "unifrom"},
+        {"share": "all"},
         {"weight": 0},
     ],
 )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan.gan.networks.fused import conv_pool, upsample_conv
+from mmgan.gan.networks._fused import conv_pool, upsample_conv
 from mmgan.gan.networks.resnet import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from mmgan.mixup import DiscriminatorMixup, Plan
 

@@ -95,7 +95,7 @@ def test_the_loss_is_eq_8_to_11(preset: str, loss: str, seed: int) -> None:
     plans = mixup.draw(6, torch.Generator().manual_seed(seed))
     terms = discriminator_terms(D, real, fake, LOSSES[loss], mixup, plans)
     expected = by_hand(D, real.numpy(), fake.numpy(), plans, mixup, loss)
-    assert {k: float(v) for k, v in terms.items()} == pytest.approx(expected, abs=1e-6, rel=0)
+    assert {k: float(v.detach()) for k, v in terms.items()} == pytest.approx(expected, abs=1e-6, rel=0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -104,7 +104,7 @@ def test_without_mixup_the_loss_is_the_plain_gan_s(loss: str) -> None:
     terms = discriminator_terms(D, real, fake, LOSSES[loss])
     d_real, d_fake = (D.numpy(x.numpy(), 0, 3) for x in (real, fake))
     expected = {"real": REAL[loss](d_real).mean(), "fake": FAKE[loss](d_fake).mean()}
-    assert {k: float(v) for k, v in terms.items()} == pytest.approx(expected)
+    assert {k: float(v.detach()) for k, v in terms.items()} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,15 @@ def test_without_mixup_the_loss_is_the_plain_gan_s(loss: str) -> None:
 def test_generator_losses(loss: str, saturating: bool, by_numpy: Any) -> None:
     D, fake = TwoStages().double(), torch.randn(6, 3).double()
     value = generator_loss(D, fake, LOSSES[loss], saturating)
-    assert float(value) == pytest.approx(by_numpy(D.numpy(fake.numpy(), 0, 3)))
+    assert float(value.detach()) == pytest.approx(by_numpy(D.numpy(fake.numpy(), 0, 3)))
+
+
+def test_logits_of_another_shape_are_refused_not_broadcast() -> None:
+    D, x = nn.Linear(3, 1), torch.randn(4, 3)
+    with pytest.raises(ValueError, match=r"must put out logits \[8\], not \[8, 1\]"):
+        discriminator_terms(D, x, x, LOSSES["hinge"])
+    with pytest.raises(ValueError, match="one loss a row"):
+        DiscriminatorMixup().terms(torch.zeros(12, 12), 4)
 
 
 def test_js_is_stable_where_a_sigmoid_is_not() -> None:
@@ -143,7 +151,7 @@ def test_the_gradient_penalty_is_the_squared_gradient_at_real_images() -> None:
             for e in np.eye(3)
         ]
     )
-    assert float(terms["penalty"]) == pytest.approx(0.5 * (finite**2).sum(0).mean(), rel=1e-6)
+    assert float(terms["penalty"].detach()) == pytest.approx(0.5 * (finite**2).sum(0).mean(), rel=1e-6)
     terms["penalty"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in D.parameters())
     x = real.clone().requires_grad_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_a_network_of_one_s_own_is_a_file_and_an_option(tmp_path: Path, monkeypa
     (tmp_path / "mynet" / "flat.py").write_text(
         """
 from torch import nn
-from mmgan.mixup import mixable
+from mmgan.mixup import Mixable
 
 class Generator(nn.Sequential):
     def __init__(self, resolution, channels, config):
@@ -178,11 +179,14 @@ class Generator(nn.Sequential):
 
 def Discriminator(resolution, channels, config):
     size = channels * resolution**2
-    layers = nn.Flatten(), nn.Linear(size, config.width), nn.ReLU(), nn.Linear(config.width, 1), nn.Flatten(0)
-    return mixable(nn.Sequential(*layers), ["1"])
+    layers = nn.Flatten(), nn.Linear(size, config.width), nn.ReLU(), nn.Dropout(), nn.Linear(config.width, 1)
+    return Mixable(nn.Sequential(*layers, nn.Flatten(0)), ["1"])
 """
     )
     monkeypatch.syspath_prepend(tmp_path)
-    outcome(tmp_path / "run", "--network", "mynet.flat", "--mixup.layers", "[0,1]")
+    options = ["--network", "mynet.flat", "--mixup.layers", "[0,1]"]
+    whole = outcome(tmp_path / "run", *options)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000004")
+    assert outcome(tmp_path / "run", *options) == whole, "resumed from step 2, dropout and all"
     with pytest.raises(UserError, match=r"has layers 0 .* to 1"):
         outcome(tmp_path / "other", "--network", "mynet.flat")

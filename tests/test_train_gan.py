@@ -189,9 +189,9 @@ def fails(*options: str) -> str:
         (["--mixup.layers", "[0,9]"], "the discriminator has layers 0 (its input) to 3"),
         (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
         (["--data.name", "cifar10"], "cifar10 is not in"),
-        (["--data.name", "cifar11"], "no data set 'cifar11'; data.name can be cifar10"),
+        (["--data.name", "cifar11"], "data.name 'cifar11' is none of cifar10"),
         (["--data.resolution", "30"], "no ResNet for 30 pixels"),
-        (["--network", "unet"], "no network 'unet'"),
+        (["--network", "unet"], "network 'unet' is none of resnet, nor"),
         (["--loss", "l2"], "loss must be one of js, hinge, wasserstein"),
         (["--tracker", "abacus"], "tracker 'abacus' is not installed"),
         (["--mixed_precision", "fp16"], "needs a GPU"),
@@ -224,6 +224,17 @@ def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path:
         (last / file.name).write_bytes(file.read_bytes())
     same_again = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "4"]
     assert "step-000004 holds another discriminator" in fails(*same_again)
+
+
+def test_other_images_than_a_run_began_with_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = image_folder(tmp_path / "images")
+    options = ["--data.name", "folder", "--data.root", str(folder), "--data.resolution", "8", "--steps", "150"]
+    with start(tmp_path / "run", *options, "--log_every", "1") as process:
+        wait_for_step(process)
+        process.send_signal(signal.SIGTERM)
+    (folder / "7.png").write_bytes((folder / "6.png").read_bytes())
+    assert "was trained on other images" in fails(*digits(tmp_path / "run"), *options, "--log_every", "1")
 
 
 def test_a_torn_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path) -> None:
@@ -277,6 +288,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
         *digits(tmp_path), *first, "--lr", "1e39", "--steps", "9", "--log_every", "9", "--checkpoint_every", "1"
     )
     assert "is not finite after step 1" in line
+    assert "last good checkpoint: none yet" in line
     assert not list((tmp_path / "checkpoints").iterdir())
 
 

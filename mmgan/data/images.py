@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import hashlib
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from mmgan import modules
 from mmgan.data import sets
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
@@ -25,22 +26,27 @@ class Images(NamedTuple):
 
 def data_sets() -> list[str]:
     """Names of the data sets there are: the files of mmgan/data/sets."""
-    return sorted(m.name for m in pkgutil.iter_modules(sets.__path__) if not m.name.startswith("_"))
+    return modules.names(sets)
 
 
 def load(config: DataConfig) -> Images:
     """The images `config` asks for; raises UserError, saying what to do, where they cannot be had."""
-    if "." not in config.name and config.name not in data_sets():
-        raise UserError(f"no data set {config.name!r}; data.name can be {', '.join(data_sets())} or package.module")
-    try:
-        module = importlib.import_module(config.name if "." in config.name else f"{sets.__name__}.{config.name}")
-        load_set = module.load
-    except (ModuleNotFoundError, AttributeError, TypeError) as error:
-        raise UserError(f"cannot import the data set {config.name!r}: {error}") from error
-    images, labels = load_set(config)
+    module = modules.find(sets, config.name, "data.name")
+    if not hasattr(module, "load"):
+        raise UserError(f"data.name {config.name!r} has no function `load`")
+    images, labels = module.load(config)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(labels) != len(images):
+        found = f"{images.dtype} {list(images.shape)} and {len(labels)} labels"
+        raise UserError(f"data.name {config.name!r} loads {found}; it must be uint8 [N, 1 or 3, H, W] and N labels")
     height, width = images.shape[-2:]
     if config.resolution and (height, width) != (config.resolution, config.resolution):
         images = resize(images, [config.resolution, config.resolution], antialias=True)
     elif height != width:
         raise UserError(f"images of {config.name} are {width}x{height}; set data.resolution to make them square")
     return Images(images, labels)
+
+
+def fingerprint(images: Tensor) -> str:
+    """A hash by which to know an image set again: of its shape and of up to 1,024 images spread over it."""
+    rows = torch.linspace(0, len(images) - 1, min(len(images), 1024)).long()
+    return hashlib.sha256(repr(images.shape).encode() + images[rows].contiguous().numpy().tobytes()).hexdigest()

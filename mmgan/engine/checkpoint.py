@@ -48,18 +48,17 @@ class Checkpoint(NamedTuple):
 def save(
     folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write the checkpoint of `step` into `folder`, then remove all but the last `keep`; raises UserError on failure.
+    """Write the checkpoint of `step` into `folder`, then remove all but the last `keep`.
 
-    Weights that are not finite are a failure.
-
-    When writing fails (a full disk, say), what was written of it is removed and earlier checkpoints stay.
+    Raises UserError for weights that are not finite, and when writing fails (a full disk, say); what was written is
+    then removed, and earlier checkpoints stay.
     """
     for name, tensors in weights.items():
         for key, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise UserError(
-                    f"{name}'s {key} is not finite after step {step}, so no checkpoint was written; those in {folder} "
-                    "are from before; lower lr or change the loss"
+                    f"{name}'s {key} is not finite after step {step}, which was not saved; last good checkpoint: "
+                    f"{last_of(folder)}; lower lr or change the loss"
                 )
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -98,6 +97,11 @@ def save(
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; whether they are whole is not looked at."""
     return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def last_of(folder: Path) -> str:
+    """The name of the last checkpoint in `folder`, or none."""
+    return next((str(path) for path in reversed(steps(folder))), "none yet")
 
 
 def read(path: Path) -> Checkpoint:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from argparse import ArgumentError, HelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -57,27 +59,23 @@ def parse(
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
     parser.add_class_arguments(config)
-    try:
+    with _mistakes_in_one_line():
         values = parser.parse_args(args)
         made = parser.instantiate(values)
         arguments = {field.name: made[field.name] for field in fields(config)}  # type: ignore[arg-type]
         return Arguments(config(**arguments), Path(values.output), _yaml(parser, values))
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
 
 
 def call(function: Callable[..., Any], args: Sequence[str] | None = None) -> None:
     """Call `function` with what the command line says; its docstring is the help. Raises UserError like `parse`."""
     parser = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
     parser.add_function_arguments(function, as_group=False, as_positional=True)
-    try:
+    with _mistakes_in_one_line():
         values = parser.instantiate(parser.parse_args(args))
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
     function(**values.as_dict())
 
 
-def load(config: type[C], file: Path) -> C:
+def load_config(config: type[C], file: Path) -> C:
     """The configuration a run was started with, from its `config.yaml`; raises UserError where it does not fit."""
     return parse(config, "", args=["--config", str(file), "--output", str(file.parent)]).config
 
@@ -91,6 +89,14 @@ def _yaml(parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -
     return commented if yaml.safe_load(commented) == yaml.safe_load(plain) else plain
 
 
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
+
+
 def _one_line(message: str) -> str:
     """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>", "- Problem")
@@ -100,6 +106,8 @@ def _one_line(message: str) -> str:
 
 def run(main: Callable[[], Any]) -> None:
     """Call a script's `main`; a UserError, or a full disk, becomes one line on stderr and exit code 2."""
+    sys.path.append(str(Path.cwd()))  # modules of the user's own, by name
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         main()
     except UserError as error:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from mmgan.engine.checkpoint import last_of
 from mmgan.engine.run import Run
 from mmgan.errors import UserError
 
@@ -48,7 +49,7 @@ class Log:
         if step % self.every == 0 or step == self.steps:
             self._write(step)
 
-    def check(self, step: int) -> Tensor:
+    def _finite_table(self, step: int) -> Tensor:
         """The scalars collected up to `step` on the CPU, [steps, names], over all processes.
 
         Raises UserError, naming the step, the term and the last checkpoint, if one is not finite.
@@ -59,17 +60,17 @@ class Log:
             row, column = (int(i) for i in bad[0])
             raise UserError(
                 f"{self.names[column]} became {float(table[row, column])} at step {step - len(table) + row + 1}; "
-                f"the checkpoints in {self.run.checkpoints} are from before; lower lr or change the loss"
+                f"last good checkpoint: {last_of(self.run.checkpoints)}; lower lr or change the loss"
             )
         return table
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint after `step` must keep; checks that all scalars so far are finite."""
-        rows = self.check(step) if self.rows else torch.empty(0)
+        rows = self._finite_table(step) if self.rows else torch.empty(0)
         return {"names": self.names, "rows": rows}
 
     def _write(self, step: int) -> None:
-        means = dict(zip(self.names, self.check(step).mean(0).tolist(), strict=True))
+        means = dict(zip(self.names, self._finite_table(step).mean(0).tolist(), strict=True))
         self.rows = []
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0

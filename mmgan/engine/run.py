@@ -20,11 +20,13 @@ from filelock import FileLock, Timeout
 
 from mmgan.errors import UserError
 
-HARMLESS = {"data.root", "data.download", "keep_checkpoints", "tracker"}
+HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
 """Options that may change between two starts of a run, for they do not change its result."""
 
 
-def accelerate(folder: Path, mixed_precision: str | None, deterministic: bool, tracker: str | None) -> Accelerator:
+def make_accelerator(
+    folder: Path, mixed_precision: str | None, deterministic: bool, tracker: str | None
+) -> Accelerator:
     """An Accelerator for a run in `folder`; raises UserError for what this machine cannot do."""
     if tracker and tracker not in (known := [str(name) for name in get_available_trackers()]):
         raise UserError(f"tracker {tracker!r} is not installed; there are {', '.join(known)}, or null for none")
@@ -64,7 +66,7 @@ class Run:
         self.metrics = folder / "metrics.jsonl"
         self._lock = FileLock(folder / ".lock")
         try:
-            check(folder, config)
+            refuse_other_run(folder, config)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ class Run:
         return [*(json.loads(file.read_text()) if file.exists() else []), environment(accelerator)]
 
 
-def check(folder: Path, config: str) -> None:
+def refuse_other_run(folder: Path, config: str) -> None:
     """Raise UserError when `folder` holds something else than a run of the configuration `config`, YAML text."""
     file = folder / "config.yaml"
     if file.exists():

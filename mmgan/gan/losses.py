@@ -26,6 +26,8 @@ class Loss(NamedTuple):
 
     def discriminator(self, logits: Tensor, target: Tensor) -> Tensor:
         """l(d, t), one a row: [N] from logits [N] and targets [N] in [0, 1]."""
+        if logits.shape != target.shape:
+            raise ValueError(f"a discriminator must put out logits {list(target.shape)}, not {list(logits.shape)}")
         return target * self.real(logits) + (1 - target) * self.fake(logits)
 
     def for_generator(self, logits: Tensor, saturating: bool) -> Tensor:

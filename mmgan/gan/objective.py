@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mmgan.gan.losses import Loss
-from mmgan.mixup import DiscriminatorMixup, Plan
-from mmgan.mixup.discriminator import gan_terms
+from mmgan.mixup import DiscriminatorMixup, Plan, gan_terms
 
 
 def discriminator_terms(
@@ -23,9 +22,11 @@ def discriminator_terms(
 ) -> dict[str, Tensor]:
     """Eq. 10-11 in one pass over real, fake and mixed rows: scalar terms whose sum the discriminator minimises.
 
-    `real` and `fake` are [B, C, H, W]; `plans` is what `mixup` drew for B rows, and empty without mixup.
+    `real` and `fake` are [B, C, H, W] without gradient; `plans` is what `mixup` drew for B rows.
     """
-    batch = torch.cat([real, fake]).requires_grad_(gradient_penalty > 0)
+    batch = torch.cat([real, fake])
+    if gradient_penalty:
+        batch.requires_grad_()
     logits = discriminator(batch, *plans)
     if mixup is None:
         target = torch.cat([logits.new_ones(len(real)), logits.new_zeros(len(fake))])

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
@@ -18,11 +15,12 @@ def plot_losses(metrics: Path, path: Path) -> None:
         return
     steps = [row["step"] for row in rows]
     styles = iter(("-", "--", ":", "-.", (0, (5, 1))))
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     for name in (name for name in rows[-1] if name.startswith("loss/")):
-        axes.plot(steps, [row[name] for row in rows], label=name.removeprefix("loss/"), linestyle=next(styles))
-    axes.set(xlabel="generator step", ylabel="loss term", title="Terms of Eq. 11, and the generator's loss")
+        label, marker = name.removeprefix("loss/"), "." if len(rows) < 20 else ""
+        axes.plot(steps, [row[name] for row in rows], label=label, linestyle=next(styles), marker=marker)
+    axes.set(xlabel="generator step", ylabel="loss term", title="The discriminator's terms, and the generator's loss")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

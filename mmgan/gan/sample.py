@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from mmgan.data import to_uint8
-from mmgan.engine.checkpoint import latest, read
-from mmgan.engine.cli import load
+from mmgan.engine.checkpoint import latest, read, steps
+from mmgan.engine.cli import load_config
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -33,18 +33,21 @@ def load_generator(
     file = run / "config.yaml"
     if not file.exists():
         raise UserError(f"{run} is no run: it has no config.yaml")
-    config = load(GANConfig, file)
+    config = load_config(GANConfig, file)
+    folder = run / "checkpoints"
+    path = folder / f"step-{step or 0:06d}"
+    if step is not None and path not in steps(folder):
+        there = ", ".join(p.name for p in steps(folder)) or "none"
+        raise UserError(f"{run} keeps no checkpoint of step {step}; there is {there}")
     try:
-        folder = run / "checkpoints"
-        saved = latest(folder) if step is None else read(folder / f"step-{step:06d}")
+        saved = latest(folder) if step is None else read(path)
     except ValueError as error:
-        raise UserError(f"cannot read the checkpoint of step {step} in {folder}: {error}") from error
+        raise UserError(f"cannot read {path}: {error}") from error
     if saved is None:
-        raise UserError(f"{run} has no checkpoint yet")
+        raise UserError(f"{run} has no whole checkpoint")
     if weights == "ema" and "ema" not in saved.weights:
         raise UserError(f"{run} keeps no average of its weights (ema); take raw")
-    resolution, channels = saved.state["images"]
-    generator, _ = build(config, resolution, channels)
+    generator, _ = build(config, saved.state["resolution"], saved.state["channels"])
     saved.restore("ema" if weights != "raw" and "ema" in saved.weights else "generator", generator)
     return generator.to(device), config.generator.z_dim
 
@@ -77,11 +80,11 @@ def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator
 def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
     """Latents on great circles from z[2r] to z[2r + 1], `columns` of them for each of `rows`: [rows * columns, z_dim].
 
-    Circles keep the length of a Gaussian latent; a straight line would pass near the origin, where none is drawn.
+    Circles keep about the length of a Gaussian latent; a straight line would pass near the origin, where none is drawn.
     """
     a, b = z[0 : 2 * rows : 2, None], z[1 : 2 * rows : 2, None]
     t = torch.linspace(0, 1, columns)[None, :, None]
-    angle = F.cosine_similarity(a, b, dim=-1).acos()[..., None]
+    angle = F.cosine_similarity(a, b, dim=-1).clamp(-0.999, 0.999).acos()[..., None]
     return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
 
 

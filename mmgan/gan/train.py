@@ -10,7 +10,7 @@ import torch
 from mmgan.data import load
 from mmgan.engine import checkpoint
 from mmgan.engine.log import Log
-from mmgan.engine.run import Run, accelerate, check
+from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -26,8 +26,8 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
     `yaml` is the configuration as text, kept with the run. Raises UserError for what the user can mend. After SIGINT
     or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
     """
-    check(folder, yaml)
-    accelerator = accelerate(folder, config.mixed_precision, config.deterministic, config.tracker)
+    refuse_other_run(folder, yaml)
+    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images = load(config.data).images
     _check_batches(config, len(images), accelerator.num_processes)
@@ -73,6 +73,7 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
             if stopped:
                 break
     log.close()
+    run.release()
     if stop.signal:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
@@ -83,6 +84,8 @@ def _check_batches(config: GANConfig, size: int, processes: int) -> None:
     """Raise UserError for a batch that the data or the processes do not allow."""
     if config.batch_size > size:
         raise UserError(f"batch_size {config.batch_size} is larger than the data set of {size} images")
+    if processes > 1 and config.mixup and config.mixup.rows == "first":
+        raise UserError("mixup.rows first repeats one pair for the whole batch, so it needs a single process")
     for name, batch in (("batch_size", config.batch_size), ("g_batch_size", config.generator_batch)):
         if processes > 1 and batch % (2 * processes):
             raise UserError(f"{name} {batch} must be a multiple of {2 * processes} for {processes} processes")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmgan.data import Feed, to_network
+from mmgan.data import Feed, fingerprint, to_network
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
+from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.losses import LOSSES
 from mmgan.gan.objective import discriminator_terms, generator_loss
@@ -36,6 +37,7 @@ class Updates:
         self.config, self.accelerator = config, accelerator
         self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
         self.draws = Draws(config.seed, self.rank, self.world, device)
+        self.data = fingerprint(images)
         self.images, self.feed = images, Feed(images, device)
         self.loss = LOSSES[config.loss]
         self.networks = {"generator": generator, "discriminator": discriminator}
@@ -48,6 +50,7 @@ class Updates:
     def discriminator(self, number: int, fake: Tensor | None = None) -> dict[str, Tensor]:
         """Discriminator update `number`: one step on Eq. 11; its terms. `fake` instead of fresh fakes where given."""
         config, size = self.config, self.config.batch_size
+        self._seed("discriminator", number)
         if fake is None:
             with torch.no_grad():
                 fake = self.G(self.draws.normal("d-latents", number, size, config.generator.z_dim))
@@ -61,8 +64,12 @@ class Updates:
         return terms
 
     def generator(self, number: int) -> tuple[Tensor, Tensor]:
-        """Generator update `number`; its loss, and the fakes it was made on. The discriminator is left as it is."""
+        """Generator update `number`: its loss, and the fakes it was made on.
+
+        The discriminator's weights stay as they are; its spectral norm goes on with its power iteration.
+        """
         size, weights = self.config.generator_batch, self.networks["discriminator"]
+        self._seed("generator", number)
         fake = self.G(self.draws.normal("g-latents", number, size, self.config.generator.z_dim))
         weights.requires_grad_(False)
         with self.accelerator.no_sync(self.D):  # without gradients of its own, DDP has nothing to wait for
@@ -74,6 +81,10 @@ class Updates:
         if self.ema:
             self.ema.update_parameters(self.networks["generator"])
         return loss, fake.detach()
+
+    def _seed(self, purpose: str, number: int) -> None:
+        """Make what networks draw themselves (dropout) a function of the seed and the update, too."""
+        torch.manual_seed(stream(self.config.seed, f"{purpose}/{self.rank}", number).initial_seed())
 
     def real(self, number: int) -> Tensor:
         """Real batch `number`: the share of this process, in [-1, 1]."""
@@ -104,10 +115,12 @@ class Updates:
         scaler = self.accelerator.scaler
         parts = {"adam_g": self.adam_g, "adam_d": self.adam_d} | ({"scaler": scaler} if scaler else {})
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-        return state | {"images": (self.images.shape[-1], self.images.shape[1])}
+        return state | {"resolution": self.images.shape[-1], "channels": self.images.shape[1], "data": self.data}
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go back to a checkpoint of the same configuration."""
+        """Go back to a checkpoint; raises UserError when it was made of other data or other networks."""
+        if saved.state["data"] != self.data:
+            raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
         for name, network in self._kept().items():
             saved.restore(name, network)
         if self.ema:

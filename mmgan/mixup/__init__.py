@@ -1,9 +1,9 @@
 """Manifold Mixup as one operation. Imports torch alone, so that it can be lifted into other projects."""
 
-from mmgan.mixup.classifier import draw_pairs
-from mmgan.mixup.discriminator import DiscriminatorMixup
-from mmgan.mixup.named import NamedLayers, mixable
-from mmgan.mixup.plan import Plan
-from mmgan.mixup.staged import Staged
+from .classifier import draw_pairs
+from .discriminator import DiscriminatorMixup, gan_terms
+from .named import Mixable
+from .plan import Plan
+from .staged import Staged
 
-__all__ = ["DiscriminatorMixup", "NamedLayers", "Plan", "Staged", "draw_pairs", "mixable"]
+__all__ = ["DiscriminatorMixup", "Mixable", "Plan", "Staged", "draw_pairs", "gan_terms"]

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Beta
 
-from mmgan.mixup.plan import Plan
+from .plan import Plan
 
 
 def draw_pairs(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Generator, Tensor
 
-from mmgan.mixup.classifier import beta
-from mmgan.mixup.plan import Plan
+from .classifier import beta
+from .plan import Plan
 
 Pair = Literal["real-fake", "fake-real", "fake-fake", "real-real"]
 
@@ -51,8 +51,11 @@ class DiscriminatorMixup:
             raise ValueError(f"mixup.alpha must be in (0, 1], not {self.alpha}")
         if not self.layers or len(set(self.layers)) < len(self.layers) or min(self.layers) < 0:
             raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(self.layers)}")
-        if not self.pairs or len(set(self.pairs)) < len(self.pairs):
-            raise ValueError(f"mixup.pairs must name different kinds of pairs, not {list(self.pairs)}")
+        if not self.pairs or len(set(self.pairs)) < len(self.pairs) or not set(self.pairs) <= set(get_args(Pair)):
+            raise ValueError(f"mixup.pairs must name different ones of {get_args(Pair)}, not {list(self.pairs)}")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(f"mixup.{name} must be one of {get_args(hint)}, not {getattr(self, name)!r}")
         if self.weight <= 0:
             raise ValueError(f"mixup.weight must be positive, not {self.weight}")
 
@@ -117,6 +120,8 @@ class DiscriminatorMixup:
         `losses` holds one loss a row, in the order the discriminator puts them out. Each term is a mean over its
         rows, `mix` times `weight`.
         """
+        if losses.ndim != 1:
+            raise ValueError(f"there must be one loss a row, [N], not {list(losses.shape)}")
         mix = {"mix": self.weight * losses[-self._mixed_rows(batch_size) :].mean()}
         return mix if self.replace else gan_terms(losses, batch_size) | mix
 

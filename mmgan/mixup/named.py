@@ -8,22 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmgan.mixup.plan import Plan, mix_at
+from .plan import Plan, mix_at
 
 
-def mixable(network: nn.Module, names: Sequence[str]) -> NamedLayers:
-    """Make a network mix, as `mixable(network, names)(x, *plans)`: layer 0 is x, layer k the output of `names[k-1]`.
+class Mixable(nn.Module):
+    """Make a network mix, as `Mixable(network, names)(x, *plans)`: layer 0 is x, layer k the output of `names[k - 1]`.
 
-    `names` are those of `network.named_modules()`, in the order they run. Raises ValueError, naming the modules there
-    are, for a name that is not among them.
-    """
-    return NamedLayers(network, names)
+    `names` are those of `network.named_modules()`. The hooks live for one forward pass only: copying, saving or
+    compiling the network sees none of them. Where a plan keeps the plain rows, a batch norm above the mix sees them and
+    the mixed ones together; then a mixed row no longer depends on its two rows alone.
 
-
-class NamedLayers(nn.Module):
-    """A network with some of its modules' outputs made layers to mix at; see `mixable`.
-
-    The hooks live for one forward pass only: copying, saving or compiling the network sees none of them.
+    Raises ValueError, naming the modules there are, for a name that is not among them.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:

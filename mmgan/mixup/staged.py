@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmgan.mixup.plan import Plan, mix_at
+from .plan import Plan, mix_at
 
 
 class Staged(nn.Module):

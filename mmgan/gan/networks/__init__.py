@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import sys
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from mmgan import modules
 from mmgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator for images of `resolution` pixels; raises UserError where there are none."""
     name = config.network
-    known = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "fused")
-    if "." not in name and name not in known:
-        raise UserError(f"no network {name!r}; network can be {', '.join(known)} or package.module")
+    module = modules.find(sys.modules[__name__], name, "network")
+    if not (hasattr(module, "Generator") and hasattr(module, "Discriminator")):
+        raise UserError(f"network {name!r} must have a Generator and a Discriminator")
     try:
-        module = importlib.import_module(name if "." in name else f"{__name__}.{name}")
         generator = module.Generator(resolution, channels, config.generator)
         discriminator = module.Discriminator(resolution, channels, config.discriminator)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"network {name}: {error}") from error
     if config.mixup:
         depth = getattr(discriminator, "depth", None)
         if depth is None:
-            raise UserError(f"network {name}: to be mixed, its discriminator must be Staged or come from mixable")
+            raise UserError(f"network {name}: to be mixed, its discriminator must be Staged or Mixable")
         if max(config.mixup.layers) >= depth:
             layers = list(config.mixup.layers)
             raise UserError(f"mixup.layers {layers}: the discriminator has layers 0 (its input) to {depth - 1}")

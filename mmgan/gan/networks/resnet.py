@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from mmgan.gan.networks.fused import conv_pool, upsample_conv
+from mmgan.gan.networks._fused import conv_pool, upsample_conv
 from mmgan.mixup import Staged
 
 
