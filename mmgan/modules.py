@@ -19,7 +19,7 @@ def find(package: ModuleType, name: str, option: str) -> ModuleType:
     known = names(package)
     try:
         return importlib.import_module(f"{package.__name__}.{name}" if name in known else name)
-    except (ImportError, TypeError, ValueError) as error:
+    except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{option} {name!r} is none of {', '.join(known)}, nor a module that can be imported ({error})"
         ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torchvision.io import write_png
+from torchvision.io import encode_png
 from tqdm import tqdm
 
 from mmgan.engine import cli
@@ -57,7 +57,7 @@ def sample(
                 z = latents(seed, start, min(start + batch_size, num_images), z_dim)
                 (images,) = generate(generator, z, batch_size)
                 for i, image in enumerate(images.cpu(), start):
-                    write_png(image, str(folder / "images" / f"{i:06d}.png"))
+                    (folder / "images" / f"{i:06d}.png").write_bytes(encode_png(image).numpy().tobytes())
                 bar.update(len(images))
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror})") from error

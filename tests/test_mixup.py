@@ -228,7 +228,7 @@ mixups = st.builds(
 def test_targets_are_the_four_cases_of_eq_9(mixup: DiscriminatorMixup, size: int, seed: int) -> None:
     plans = mixup.draw(size, torch.Generator().manual_seed(seed))
     expected = [] if mixup.replace and mixup.layer_per == "batch" else [1.0] * size + [0.0] * size
-    for plan in plans:
+    for plan in plans:  # in the order of their layers
         for left, right, lam in zip(plan.left, plan.right, plan.lam.expand(len(plan.left)), strict=True):
             real1, real2 = int(left) < size, int(right) < size
             assert any((real1, real2) == KINDS[kind] for kind in mixup.pairs)
@@ -237,6 +237,22 @@ def test_targets_are_the_four_cases_of_eq_9(mixup: DiscriminatorMixup, size: int
             label = {(1, 0): float(lam), (0, 1): 1 - float(lam), (0, 0): 0.0, (1, 1): 1.0}[real1, real2]
             expected.append(0.0 if mixup.target == "fake" else label)
     np.testing.assert_allclose(mixup.targets(size, plans).numpy(), expected, atol=1e-6)
+
+
+class Itself(Staged):
+    """Four stages that change nothing: what comes out was mixed as the targets are."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Identity() for _ in range(5)))
+
+
+@settings(deadline=None)
+@given(mixups, st.integers(2, 12), st.integers(0, 2**32))
+def test_targets_are_in_the_order_of_a_network_s_rows(mixup: DiscriminatorMixup, size: int, seed: int) -> None:
+    if mixup.target == "soft":
+        plans = mixup.draw(size, torch.Generator().manual_seed(seed))
+        y = torch.cat([torch.ones(size), torch.zeros(size)])
+        torch.testing.assert_close(Itself()(y, *plans), mixup.targets(size, plans))
 
 
 @settings(deadline=None)

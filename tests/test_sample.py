@@ -33,6 +33,11 @@ def test_the_command_writes_a_grid_an_interpolation_and_single_images(trained: P
             assert np.array_equal(np.asarray(written), image[0].numpy())
 
 
+def test_the_grid_of_a_run_is_that_of_its_averaged_weights(trained: Path, tmp_path: Path) -> None:
+    run("sample_gan", str(trained), "--output", str(tmp_path))
+    assert (trained / "samples" / "step-000006.png").read_bytes() == (tmp_path / "grid.png").read_bytes()
+
+
 def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
     generator, z_dim = load_generator(trained, None, "auto", torch.device("cpu"))
     (some,) = generate(generator, latents(3, 1020, 1030, z_dim))

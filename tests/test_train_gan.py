@@ -57,6 +57,14 @@ def wait_for_step(process: subprocess.Popen[str]) -> None:
             return
 
 
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send the signal after the first step that is logged; what the process still had to say."""
+    wait_for_step(process)
+    process.send_signal(number)
+    assert process.stdout
+    return process.stdout.read()
+
+
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:
     options = [*BUSY, "--steps", "120", "--checkpoint_every", "5"]
     train(tmp_path / "whole", *options)
@@ -78,16 +86,22 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) 
 def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     options = [*BUSY, "--steps", "150", "--checkpoint_every", "1000"]
     with start(tmp_path / "stopped", *options) as process:
-        wait_for_step(process)
-        process.send_signal(number)
-        assert process.stdout
-        text = process.stdout.read()
+        text = stop(process, number)
     assert process.returncode == 128 + number, text
     assert "the same command goes on from there" in text
     assert 0 < result(tmp_path / "stopped")[0]["step"] < 150
     train(tmp_path / "stopped", *options)
     train(tmp_path / "whole", *options)
     assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
+
+
+def test_a_run_stops_with_its_launcher(tmp_path: Path) -> None:
+    """Killed alone, as by a scheduler, `accelerate launch` leaves its process behind; it saves and ends."""
+    line = command("train_gan", *digits(tmp_path / "run"), "--steps", "100000", "--log_every", "1", "--ema", "0.9")
+    launch = [line[0], "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", *line[1:]]
+    with subprocess.Popen(launch, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert "the same command goes on from there" in stop(process, signal.SIGKILL)
+    assert result(tmp_path / "run")[0]["step"] > 0
 
 
 def test_a_finished_run_says_so_and_is_left_alone(tmp_path: Path) -> None:
@@ -123,14 +137,14 @@ def test_half_precision_trains_and_resumes(tmp_path: Path) -> None:
 
 
 def test_two_processes_run_and_resume(tmp_path: Path) -> None:
-    options = ["--steps", "40", "--log_every", "5"]
+    options = ["--steps", "400", "--log_every", "5", "--g_batch_size", "8"]
     with start(tmp_path / "stopped", *options, processes=2) as process:
-        wait_for_step(process)
-        process.send_signal(signal.SIGTERM)
+        stop(process, signal.SIGTERM)
+    assert 0 < result(tmp_path / "stopped")[0]["step"] < 400
     train(tmp_path / "stopped", *options, processes=2)
     train(tmp_path / "whole", *options, processes=2)
     assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
-    assert [row["step"] for row in result(tmp_path / "whole")[1]] == list(range(5, 41, 5))
+    assert [row["step"] for row in result(tmp_path / "whole")[1]] == list(range(5, 401, 5))
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())[0]["processes"] == 2
 
 
@@ -176,8 +190,7 @@ def fails(*options: str) -> str:
     done = run("train_gan", *options)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(lines) == len(done.stderr.splitlines()) == 1, done.stderr
     return lines[0]
 
 
@@ -231,8 +244,7 @@ def test_other_images_than_a_run_began_with_get_one_line(tmp_path: Path, monkeyp
     folder = image_folder(tmp_path / "images")
     options = ["--data.name", "folder", "--data.root", str(folder), "--data.resolution", "8", "--steps", "150"]
     with start(tmp_path / "run", *options, "--log_every", "1") as process:
-        wait_for_step(process)
-        process.send_signal(signal.SIGTERM)
+        stop(process, signal.SIGTERM)
     (folder / "7.png").write_bytes((folder / "6.png").read_bytes())
     assert "was trained on other images" in fails(*digits(tmp_path / "run"), *options, "--log_every", "1")
 
@@ -253,8 +265,7 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint_keeps_the_one_before(tmp_path
     """A limit on the size of files stands in for the full disk: the write fails half-way all the same."""
     options = ["--checkpoint_every", "5", "--steps", "60", "--log_every", "5"]
     with start(tmp_path / "run", *options) as process:
-        wait_for_step(process)
-        process.send_signal(signal.SIGTERM)
+        stop(process, signal.SIGTERM)
     before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     largest = max(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*"))
     full = subprocess.run(
@@ -306,4 +317,5 @@ def test_every_configuration_runs(tmp_path: Path, file: str, monkeypatch: pytest
     done = run("train_gan", *options, "--tracker", "null")
     assert done.returncode == 0, done.stderr
     head = (ROOT / file).read_text()
-    assert all(word in head for word in ("scripts/train_gan.py", "Cost:", "Expected:"))
+    assert all(word in head for word in ("scripts/train_gan.py", "# Cost: ", "# Expected"))
+    assert "XXX" not in head

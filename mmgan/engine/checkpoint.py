@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ class Checkpoint(NamedTuple):
 def save(
     folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write the checkpoint of `step` into `folder`, then remove all but the last `keep`.
+    """Write the checkpoint of `step` into `folder`, then remove all others but the `keep` - 1 before it.
 
     Raises UserError for weights that are not finite, and when writing fails (a full disk, say); what was written is
     then removed, and earlier checkpoints stay.
@@ -89,14 +90,19 @@ def save(
             f"cannot write the checkpoint of step {step} to {folder} ({error.strerror}); earlier ones are untouched: "
             "make room and run the same command again"
         ) from error
-    for old in steps(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    ours = [path for path in steps(folder) if _step(path) <= step]  # later ones were torn, and passed over
+    for path in set(steps(folder)) - set(ours[-keep:]):
+        shutil.rmtree(path, ignore_errors=True)
     return target
 
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; whether they are whole is not looked at."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def last_of(folder: Path) -> str:
@@ -111,22 +117,20 @@ def read(path: Path) -> Checkpoint:
         if sums["format"] != FORMAT:
             raise ValueError(f"its format is {sums['format']}, this version reads {FORMAT}")
         contents = {name: (path / name).read_bytes() for name in sums["sha256"]}
-        step = int(sums["step"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"it is not whole ({error})") from error
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != sums["sha256"][name]:
-            raise ValueError(f"{name} does not match its checksum")
-    weights = {
-        name.removesuffix(".safetensors"): safetensors.torch.load(content)
-        for name, content in contents.items()
-        if name.endswith(".safetensors")
-    }
-    try:
+        for name, content in contents.items():
+            if hashlib.sha256(content).hexdigest() != sums["sha256"][name]:
+                raise ValueError(f"{name} does not match its checksum")
+        weights = {
+            name.removesuffix(".safetensors"): safetensors.torch.load(content)
+            for name, content in contents.items()
+            if name.endswith(".safetensors")
+        }
         state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
+        return Checkpoint(path, int(sums["step"]), weights, state)
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"it is not whole ({error})") from error
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(f"state.pt holds more than tensors and plain values ({error})") from error
-    return Checkpoint(path, step, weights, state)
 
 
 def latest(folder: Path) -> Checkpoint | None:

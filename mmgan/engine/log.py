@@ -35,7 +35,7 @@ class Log:
         if accelerator.is_main_process:
             run.truncate_metrics(start)
             self.file = run.metrics.open("a")
-        accelerator.init_trackers("mmgan", init_kwargs={"tensorboard": {"purge_step": start}})
+        accelerator.init_trackers("mmgan", init_kwargs={"tensorboard": {"purge_step": start + 1}})
         self.lines = accelerator.is_main_process and not sys.stderr.isatty()
         hidden = self.lines or not accelerator.is_main_process
         self.bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True)

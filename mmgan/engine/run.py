@@ -35,9 +35,12 @@ def make_accelerator(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass a tensor
     torch.backends.cudnn.benchmark = not deterministic
     accelerator = Accelerator(mixed_precision=mixed_precision or "no", log_with=tracker, project_dir=folder)
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or ("MASTER_PORT" in os.environ and "RANK" not in os.environ)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (
+        os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ
+    )
     if several and accelerator.num_processes == 1:  # `accelerate launch` starts several CPU processes in one way only
         raise UserError(
             "launched for several processes, but this is the only one; without GPUs start them by "
@@ -61,7 +64,7 @@ class Run:
         Raises UserError when the folder cannot be written, holds something else, another configuration (naming the
         keys that differ), or a run that is going on.
         """
-        self.folder = folder
+        self.folder, self.accelerator = folder, accelerator
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
         self._lock = FileLock(folder / ".lock")
@@ -81,6 +84,12 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
 
+    def agree_on(self, step: int) -> None:
+        """Raise UserError when processes found different checkpoints, for they do not see the same folder then."""
+        found = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
+        if len(set(found)) > 1:
+            raise UserError(f"processes found different last steps {found}; --output must be a folder they share")
+
     def release(self) -> None:
         """Let other processes have the folder; the end of this process does so too."""
         self._lock.release()
@@ -89,8 +98,7 @@ class Run:
         """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
         if self.metrics.exists():
             rows = self.metrics.read_text().splitlines(keepends=True)
-            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
-            self._write(self.metrics.name, "".join(kept))
+            self._write(self.metrics.name, "".join(row for row in rows if 0 < _step_of(row) <= step))
 
     def _write(self, name: str, text: str) -> None:
         """Replace a file of the folder, whole or not at all."""
@@ -101,18 +109,35 @@ class Run:
     def _environment(self, accelerator: Accelerator) -> list[dict[str, Any]]:
         """What ran this, a record for every start."""
         file = self.folder / "environment.json"
-        return [*(json.loads(file.read_text()) if file.exists() else []), environment(accelerator)]
+        try:
+            before = json.loads(file.read_text())
+        except (OSError, ValueError):  # none yet, or damaged
+            before = []
+        return [*before, environment(accelerator)]
 
 
 def refuse_other_run(folder: Path, config: str) -> None:
     """Raise UserError when `folder` holds something else than a run of the configuration `config`, YAML text."""
     file = folder / "config.yaml"
-    if file.exists():
-        changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
-        if changes:
-            raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output")
-    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and not a run; choose another --output")
+    try:
+        if file.exists():
+            changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
+            if changes:
+                raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output")
+        elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and not a run; choose another --output")
+    except OSError as error:
+        raise UserError(f"cannot read {folder} ({error.strerror}); choose another --output") from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged; mend it, or choose another --output") from error
+
+
+def _step_of(row: str) -> int:
+    """The step of a row of metrics.jsonl; 0 for a torn one."""
+    try:
+        return int(json.loads(row)["step"]) if row.endswith("\n") else 0
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""SIGINT and SIGTERM end a run after the step at hand."""
+"""SIGINT and SIGTERM end a run after the step at hand; so does the end of the launcher that started it."""
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
@@ -15,6 +16,7 @@ class Stop:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal = 0
+        self.parent = os.getppid()
 
     def __enter__(self) -> Stop:
         self.before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -30,6 +32,8 @@ class Stop:
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; several processes agree on it, at every tenth step."""
+        if os.getppid() != self.parent:  # a launcher that is killed does not pass the signal on
+            self.signal = self.signal or signal.SIGTERM
         if self.accelerator.num_processes == 1:
             return self.signal > 0
         if step % 10:

@@ -52,9 +52,9 @@ class GANConfig:
     seed: int = 0
     """Every random number follows from it."""
     mixed_precision: Literal["bf16", "fp16"] | None = None
-    """Half precision for convolutions and matrix products; null: none."""
+    """Half precision for convolutions and matrix products; null: none, though a GPU may use TF32 in convolutions."""
     deterministic: bool = True
-    """Only algorithms that give the same bits every time; false lets a GPU pick the fastest."""
+    """Ask for algorithms that give the same bits every time (a warning names one that cannot); false: the fastest."""
     log_every: int = 50
     """Steps between rows of metrics.jsonl, each a mean over them."""
     sample_every: int = 1000

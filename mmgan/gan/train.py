@@ -10,6 +10,7 @@ import torch
 from mmgan.data import load
 from mmgan.engine import checkpoint
 from mmgan.engine.log import Log
+from mmgan.engine.randomness import stream
 from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
@@ -31,11 +32,12 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
     with accelerator.local_main_process_first():
         images = load(config.data).images
     _check_batches(config, len(images), accelerator.num_processes)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     generator, discriminator = build(config, images.shape[-1], images.shape[1])
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
+    run.agree_on(saved.step if saved else 0)
     if saved and saved.step == config.steps:
         accelerator.print(f"{folder} is finished: {config.steps} steps")
         return
@@ -60,21 +62,22 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
             means = {f"loss/{name}": torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
             log.add(step, means | {"loss/generator": loss})
 
-            stopped, last = stop.requested(step), step == config.steps
-            if step % config.checkpoint_every == 0 or stopped or last:
-                state = updates.state() | {"log": log.state(step)}
-                if accelerator.is_main_process:
-                    checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
-                    plot_losses(run.metrics, folder / "plots" / "losses.png")
+            last = step == config.steps
+            stopped = not last and stop.requested(step)
             if accelerator.is_main_process and (step % config.sample_every == 0 or last):
                 z = latents(config.seed, 0, 100, config.generator.z_dim)
                 grid = torch.cat(list(generate(updates.sampler(), z)))
                 save_grid(grid, folder / "samples" / f"step-{step:06d}.png", columns=10)
+            if step % config.checkpoint_every == 0 or stopped or last:
+                state = updates.state() | {"log": log.state(step)}
+                if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
+                    plot_losses(run.metrics, folder / "plots" / "losses.png")
+                    checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
             if stopped:
                 break
     log.close()
     run.release()
-    if stop.signal:
+    if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
     accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")

@@ -27,7 +27,7 @@ def draw_pairs(
     processes that divides `blocks` can split the same plan (`Plan.shard`). `detach` is the ablation of section 5.1.
     Tensors are on the CPU and come from the CPU generator `generator`. Raises ValueError for unusable arguments.
     """
-    if alpha <= 0:
+    if not alpha > 0:
         raise ValueError(f"alpha must be positive, not {alpha}")
     if not layers:
         raise ValueError("layers must name at least one layer")

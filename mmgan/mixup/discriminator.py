@@ -49,14 +49,18 @@ class DiscriminatorMixup:
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
             raise ValueError(f"mixup.alpha must be in (0, 1], not {self.alpha}")
-        if not self.layers or len(set(self.layers)) < len(self.layers) or min(self.layers) < 0:
+        if (
+            not self.layers
+            or len(set(self.layers)) < len(self.layers)
+            or not all(k in range(1000) for k in self.layers)
+        ):
             raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(self.layers)}")
         if not self.pairs or len(set(self.pairs)) < len(self.pairs) or not set(self.pairs) <= set(get_args(Pair)):
             raise ValueError(f"mixup.pairs must name different ones of {get_args(Pair)}, not {list(self.pairs)}")
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(f"mixup.{name} must be one of {get_args(hint)}, not {getattr(self, name)!r}")
-        if self.weight <= 0:
+        if not self.weight > 0:
             raise ValueError(f"mixup.weight must be positive, not {self.weight}")
 
     def draw(self, batch_size: int, generator: Generator | None = None) -> tuple[Plan, ...]:
@@ -79,13 +83,14 @@ class DiscriminatorMixup:
             layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
             return (Plan(layer, left, right, lam, keep=not self.replace),)
         drawn = torch.randint(len(self.layers), left.shape, generator=generator)
-        picks = ((layer, (drawn == i).nonzero().squeeze(1)) for i, layer in enumerate(self.layers))
-        # Several plans refer to the plain rows, so they are kept even where the loss replaces them.
-        return tuple(
-            Plan(layer, left[at], right[at], lam if lam.ndim == 0 else lam[at], keep=True)
-            for layer, at in picks
-            if len(at)
-        )
+        # A network adds the rows of several plans in the order of its layers. All refer to the plain rows, which are
+        # kept even where the loss drops them.
+        plans = []
+        for i in sorted(range(len(self.layers)), key=self.layers.__getitem__):
+            at = (drawn == i).nonzero().squeeze(1)
+            if len(at):
+                plans.append(Plan(self.layers[i], left[at], right[at], lam[at] if lam.ndim else lam, keep=True))
+        return tuple(plans)
 
     def _pairs(self, batch_size: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         """Left and right rows of `[real; fake]` for every mixed row, int64 [M]."""

@@ -39,14 +39,17 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
         raise UserError(f"no images under {root}" if root.is_dir() else f"no folder {root}; set data.root")
     names = [str(file.relative_to(root)) for file in files]
     stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr((FORMAT, config.resolution, names, stats)).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{root.name}-{key}.npy"
-    if not cache.exists():
+    key = hashlib.sha256(repr((FORMAT, config.resolution, str(root.resolve()), names, stats)).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{root.name[:50]}-{key}.npy"
+    try:
+        images = np.load(cache, mmap_mode="c")
+    except (OSError, ValueError, EOFError):  # not there yet, or torn
         _decode(files, config.resolution, cache)
+        images = np.load(cache, mmap_mode="c")
     folders = [Path(name).parts[0] if len(Path(name).parts) > 1 else "" for name in names]
     classes = {folder: i for i, folder in enumerate(sorted(set(folders) - {""}))}
     labels = torch.tensor([classes.get(folder, -1) for folder in folders])
-    return torch.from_numpy(np.load(cache, mmap_mode="c")), labels
+    return torch.from_numpy(images), labels
 
 
 def _decode(files: list[Path], resolution: int | None, cache: Path) -> None:

@@ -41,6 +41,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _check_positive("generator", z_dim=self.z_dim, width=self.width)
+        _check_positive("generator", gain=self.gain, shortcut_gain=self.shortcut_gain)
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         _check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
+        _check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
 
 
-def _check_positive(section: str, **values: int) -> None:
+def _check_positive(section: str, **values: float) -> None:
     for name, value in values.items():
-        if value < 1:
+        if not value > 0:
             raise ValueError(f"{section}.{name} must be positive, not {value}")
 
 
