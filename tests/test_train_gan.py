@@ -264,6 +264,7 @@ def test_a_torn_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: P
 def test_a_full_disk_in_the_middle_of_a_checkpoint_keeps_the_one_before(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the full disk: the write fails half-way all the same."""
     options = ["--checkpoint_every", "5", "--steps", "60", "--log_every", "5"]
+    options += ["--generator.width", "32", "--discriminator.width", "32"]  # so that checkpoints are the largest files
     with start(tmp_path / "run", *options) as process:
         stop(process, signal.SIGTERM)
     before = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
