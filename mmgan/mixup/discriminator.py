@@ -49,11 +49,8 @@ class DiscriminatorMixup:
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
             raise ValueError(f"mixup.alpha must be in (0, 1], not {self.alpha}")
-        if (
-            not self.layers
-            or len(set(self.layers)) < len(self.layers)
-            or not all(k in range(1000) for k in self.layers)
-        ):
+        whole = all(isinstance(layer, int) and layer >= 0 for layer in self.layers)
+        if not whole or not 0 < len(set(self.layers)) == len(self.layers):
             raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(self.layers)}")
         if not self.pairs or len(set(self.pairs)) < len(self.pairs) or not set(self.pairs) <= set(get_args(Pair)):
             raise ValueError(f"mixup.pairs must name different ones of {get_args(Pair)}, not {list(self.pairs)}")
