@@ -143,13 +143,11 @@ def _step_of(row: str) -> int:
 def environment(accelerator: Accelerator) -> dict[str, Any]:
     """Command, code, libraries and machine of this process."""
     names = ("torch", "torchvision", "accelerate", "numpy")
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     device = accelerator.device
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "commit": commit or None,
+        "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in names},
         "platform": platform.platform(),
@@ -157,6 +155,15 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of this code, None outside a checkout or without git."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
