@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 SMALL = ["--generator.width", "8", "--generator.z_dim", "4", "--discriminator.width", "8", "--batch_size", "8"]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
@@ -223,7 +223,6 @@ mixups = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(mixups, st.integers(2, 12), st.integers(0, 2**32))
 def test_targets_are_the_four_cases_of_eq_9(mixup: DiscriminatorMixup, size: int, seed: int) -> None:
     plans = mixup.draw(size, torch.Generator().manual_seed(seed))
@@ -246,7 +245,6 @@ class Itself(Staged):
         super().__init__(*(nn.Identity() for _ in range(5)))
 
 
-@settings(deadline=None)
 @given(mixups, st.integers(2, 12), st.integers(0, 2**32))
 def test_targets_are_in_the_order_of_a_network_s_rows(mixup: DiscriminatorMixup, size: int, seed: int) -> None:
     if mixup.target == "soft":
@@ -255,7 +253,6 @@ def test_targets_are_in_the_order_of_a_network_s_rows(mixup: DiscriminatorMixup,
         torch.testing.assert_close(Itself()(y, *plans), mixup.targets(size, plans))
 
 
-@settings(deadline=None)
 @given(mixups, st.sampled_from([2, 4]), st.integers(1, 3), st.integers(0, 2**32))
 def test_shares_of_a_plan_add_up_to_it(mixup: DiscriminatorMixup, world: int, pairs: int, seed: int) -> None:
     if mixup.rows == "first":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import time
@@ -102,6 +103,15 @@ def test_a_run_stops_with_its_launcher(tmp_path: Path) -> None:
     with subprocess.Popen(launch, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert "the same command goes on from there" in stop(process, signal.SIGKILL)
     assert result(tmp_path / "run")[0]["step"] > 0
+
+
+def test_a_run_outlives_the_shell_that_started_it(tmp_path: Path) -> None:
+    """Started in the background by a shell that then ends, it goes on."""
+    line = command("train_gan", *digits(tmp_path / "run"), "--steps", "60", "--log_every", "1")
+    shell = ["sh", "-c", f"{shlex.join(line)} & sleep 0.1"]
+    done = subprocess.run(shell, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert "is finished" in done.stdout
+    assert result(tmp_path / "run")[0]["step"] == 60
 
 
 def test_a_finished_run_says_so_and_is_left_alone(tmp_path: Path) -> None:

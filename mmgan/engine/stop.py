@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the step at hand; so does the end of the launcher that started it."""
+"""SIGINT and SIGTERM end a run after the step at hand; so does the end of an `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Stop:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal = 0
+        self.launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # by `accelerate launch`, which sets it
         self.parent = os.getppid()
 
     def __enter__(self) -> Stop:
@@ -32,7 +33,7 @@ class Stop:
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; several processes agree on it, at every tenth step."""
-        if os.getppid() != self.parent:  # a launcher that is killed does not pass the signal on
+        if self.launched and os.getppid() != self.parent:  # a launcher that is killed does not pass the signal on
             self.signal = self.signal or signal.SIGTERM
         if self.accelerator.num_processes == 1:
             return self.signal > 0
