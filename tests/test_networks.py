@@ -132,11 +132,16 @@ def test_spectral_norm_is_one_on_every_weight_it_covers(cover: str) -> None:
     assert len(seen) == 11
 
 
-def test_one_pass_is_one_power_iteration_whatever_is_mixed() -> None:
+def twins() -> tuple[Discriminator, Discriminator]:
+    """Two discriminators with the same weights and the same state of their spectral norms."""
     torch.manual_seed(0)
-    D = Discriminator(16, 1, DiscriminatorConfig(width=8))
-    other = Discriminator(16, 1, DiscriminatorConfig(width=8))
+    D, other = (Discriminator(16, 1, DiscriminatorConfig(width=8)) for _ in range(2))
     other.load_state_dict(D.state_dict())
+    return D, other
+
+
+def test_one_pass_is_one_power_iteration_whatever_is_mixed() -> None:
+    D, other = twins()
     x = torch.randn(8, 1, 16, 16)
     D(x)
     other(x, *DiscriminatorMixup(layers=(2,)).draw(4))
@@ -145,10 +150,7 @@ def test_one_pass_is_one_power_iteration_whatever_is_mixed() -> None:
 
 
 def test_autocast_leaves_the_power_iteration_in_full_precision() -> None:
-    torch.manual_seed(0)
-    D = Discriminator(16, 1, DiscriminatorConfig(width=8))
-    other = Discriminator(16, 1, DiscriminatorConfig(width=8))
-    other.load_state_dict(D.state_dict())
+    D, other = twins()
     x = torch.randn(8, 1, 16, 16)
     D(x)
     with torch.autocast("cpu", torch.bfloat16):

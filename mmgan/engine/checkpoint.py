@@ -54,7 +54,8 @@ def save(
     Raises UserError for weights that are not finite, and when writing fails (a full disk, say); what was written is
     then removed, and earlier checkpoints stay.
     """
-    for name, tensors in weights.items():
+    copies = {name: {key: t.cpu().contiguous() for key, t in tensors.items()} for name, tensors in weights.items()}
+    for name, tensors in copies.items():
         for key, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise UserError(
@@ -64,12 +65,12 @@ def save(
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     contents = {"state.pt": buffer.getvalue()}
-    for name, tensors in weights.items():
-        contents[f"{name}.safetensors"] = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
+    for name, tensors in copies.items():
+        contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     contents["checksums.json"] = json.dumps({"format": FORMAT, "step": step, "sha256": sums}, indent=1).encode()
 
-    target = folder / f"step-{step:06d}"
+    target = at(folder, step)
     part = folder / f".{target.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -94,6 +95,11 @@ def save(
     for path in set(steps(folder)) - set(ours[-keep:]):
         shutil.rmtree(path, ignore_errors=True)
     return target
+
+
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is, if there is one."""
+    return folder / f"step-{step:06d}"
 
 
 def steps(folder: Path) -> list[Path]:

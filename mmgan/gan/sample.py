@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from mmgan.data import to_uint8
-from mmgan.engine.checkpoint import latest, read, steps
+from mmgan.engine.checkpoint import at, latest, read, steps
 from mmgan.engine.cli import load_config
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
@@ -35,14 +35,13 @@ def load_generator(
         raise UserError(f"{run} is no run: it has no config.yaml")
     config = load_config(GANConfig, file)
     folder = run / "checkpoints"
-    path = folder / f"step-{step or 0:06d}"
-    if step is not None and path not in steps(folder):
-        there = ", ".join(p.name for p in steps(folder)) or "none"
+    if step is not None and at(folder, step) not in steps(folder):
+        there = ", ".join(path.name for path in steps(folder)) or "none"
         raise UserError(f"{run} keeps no checkpoint of step {step}; there is {there}")
     try:
-        saved = latest(folder) if step is None else read(path)
+        saved = latest(folder) if step is None else read(at(folder, step))
     except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"cannot read the checkpoint of step {step} in {folder}: {error}") from error
     if saved is None:
         raise UserError(f"{run} has no whole checkpoint")
     if weights == "ema" and "ema" not in saved.weights:
