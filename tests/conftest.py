@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from hypothesis import HealthCheck, settings
+
+from mmgan.engine import checkpoint
 
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,3 +49,46 @@ def train(output: Path, *options: str, processes: int = 1) -> subprocess.Complet
 def digits(output: Path) -> list[str]:
     """Options of a small GAN on the digits."""
     return ["--config", "configs/gan/digits.yaml", "--output", str(output), *SMALL, "--tracker", "null"]
+
+
+def begin(script: str, *options: str, processes: int = 1) -> subprocess.Popen[str]:
+    """Start a script in a process of its own."""
+    line = command(script, *options, processes=processes)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def result(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Everything a run ends with: its last checkpoint and its metrics, without speeds."""
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {"step": last.step, **last.weights, **last.state}, [
+        {k: v for k, v in row.items() if k != "steps_per_second"} for row in rows
+    ]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality to the last bit, through nested states."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def wait_for_step(process: subprocess.Popen[str]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("step "):
+            return
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Send the signal after the first step that is logged; what the process still had to say."""
+    wait_for_step(process)
+    process.send_signal(number)
+    assert process.stdout
+    return process.stdout.read()

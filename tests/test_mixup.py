@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from mmgan.mixup import DiscriminatorMixup, Mixable, Plan, Staged, draw_pairs
+from mmgan.mixup import ClassifierMixup, DiscriminatorMixup, Mixable, Plan, Staged
 
 
 def plan_of(layer: int, left: list[int], right: list[int], lam: float | list[float], **options: bool) -> Plan:
@@ -174,18 +174,19 @@ def test_what_hooks_cannot_mix_is_an_error() -> None:
 
 
 def test_classifier_plans_follow_eq_1() -> None:
-    drawn = [draw_pairs(10, 2.0, (0, 1, 2), generator=torch.Generator().manual_seed(seed)) for seed in range(2000)]
+    mixup = ClassifierMixup(2.0, (0, 1, 2), blocks=1)
+    drawn = [mixup.draw(10, torch.Generator().manual_seed(seed)) for seed in range(2000)]
     assert stats.kstest([float(plan.lam) for plan in drawn], stats.beta(2, 2).cdf).pvalue > 1e-3
     assert stats.chisquare(np.bincount([plan.layer for plan in drawn])).pvalue > 1e-3
     assert all(sorted(plan.right.tolist()) == list(range(10)) for plan in drawn)
     assert stats.chisquare(np.bincount([int(plan.right[0]) for plan in drawn])).pvalue > 1e-3
-    pairs = draw_pairs(2000, 0.5, (0,), lam_per="pair", generator=torch.Generator().manual_seed(0))
+    pairs = ClassifierMixup(0.5, (0,), lam_per="pair").draw(2000, torch.Generator().manual_seed(0))
     assert stats.kstest(pairs.lam.numpy(), stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
 
 
 def test_drawing_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    draw_pairs(4, 1.0, generator=torch.Generator().manual_seed(0))
+    ClassifierMixup().draw(4, torch.Generator().manual_seed(0))
     DiscriminatorMixup(lam="folded-beta").draw(4, torch.Generator().manual_seed(0))
     assert torch.equal(before, torch.get_rng_state())
 
@@ -194,14 +195,16 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     ("arguments", "words"),
     [
         ({"alpha": 0.0}, "alpha"),
-        ({"alpha": 1.0, "layers": ()}, "layers"),
-        ({"alpha": 1.0, "lam_per": "row"}, "lam_per"),
-        ({"alpha": 1.0, "blocks": 3}, "blocks"),
+        ({"layers": ()}, "layers"),
+        ({"layers": (0, 0)}, "layers"),
+        ({"lam_per": "row"}, "lam_per"),
+        ({"blocks": 0}, "blocks"),
+        ({"blocks": 3}, "8 rows does not divide into 3 blocks"),
     ],
 )
 def test_unusable_arguments_are_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        draw_pairs(8, **arguments)
+        ClassifierMixup(**arguments).draw(8)
 
 
 # Drawing plans for a discriminator
@@ -273,7 +276,7 @@ def test_pairs_across_processes_are_refused() -> None:
         DiscriminatorMixup(pairs=("fake-fake",)).draw(6)[0].shard(0, 2, 6)
     with pytest.raises(ValueError, match="does not divide"):
         DiscriminatorMixup().draw(7)[0].shard(0, 2, 7)
-    draw_pairs(8, 1.0, blocks=4).shard(1, 4, 8)
+    ClassifierMixup(blocks=4).draw(8).shard(1, 4, 8)
 
 
 def test_shares_of_the_minibatch() -> None:

@@ -10,60 +10,33 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mmgan.engine import checkpoint
-from tests.conftest import ENVIRONMENT, ROOT, SMALL, command, digits, run, train
+from tests.conftest import (
+    ENVIRONMENT,
+    ROOT,
+    SMALL,
+    begin,
+    command,
+    digits,
+    result,
+    run,
+    same,
+    stop,
+    train,
+    wait_for_step,
+)
 
 BUSY = ["--ema", "0.9", "--n_dis", "2", "--data.flip", "true", "--log_every", "7"]
 """Options that give a run all the state it can have."""
 
 
-def result(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Everything a run ends with: its last checkpoint and its metrics, without speeds."""
-    last = checkpoint.latest(folder / "checkpoints")
-    assert last
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {"step": last.step, **last.weights, **last.state}, [
-        {k: v for k, v in row.items() if k != "steps_per_second"} for row in rows
-    ]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality to the last bit, through nested states."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
 def start(output: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
-    line = command("train_gan", *digits(output), *options, processes=processes)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_step(process: subprocess.Popen[str]) -> None:
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith("step "):
-            return
-
-
-def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send the signal after the first step that is logged; what the process still had to say."""
-    wait_for_step(process)
-    process.send_signal(number)
-    assert process.stdout
-    return process.stdout.read()
+    return begin("train_gan", *digits(output), *options, processes=processes)
 
 
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:

@@ -22,10 +22,6 @@ class DataConfig:
     """Resize to so many pixels; null: as they are."""
     download: bool = False
     """Fetch a missing data set into root."""
-    flip: bool = False
-    """Mirror images at random."""
-    dequantise: bool = True
-    """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 1:

@@ -17,7 +17,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
@@ -109,6 +109,30 @@ def steps(folder: Path) -> list[Path]:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
+
+
+def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
+    """The best (by the run's own measure), the last or a certain checkpoint of the run in the folder `run`.
+
+    Raises UserError where there is no such thing.
+    """
+    if not (run / "config.yaml").exists():
+        raise UserError(f"{run} is no run: it has no config.yaml")
+    if isinstance(which, int):
+        folder = run / "checkpoints"
+        if at(folder, which) not in steps(folder):
+            there = ", ".join(path.name for path in steps(folder)) or "none"
+            raise UserError(f"{run} keeps no checkpoint of step {which}; there is {there}")
+        try:
+            return read(at(folder, which))
+        except ValueError as error:
+            raise UserError(f"cannot read the checkpoint of step {which} in {folder}: {error}") from error
+    saved = latest(run / ("best" if which == "best" else "checkpoints"))
+    if saved is None and which == "best":
+        raise UserError(f"{run} kept no best checkpoint, for nothing was measured while it ran; take last")
+    if saved is None:
+        raise UserError(f"{run} has no whole checkpoint")
+    return saved
 
 
 def last_of(folder: Path) -> str:

@@ -74,15 +74,20 @@ class Log:
         self.rows = []
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
-        self.accelerator.log(means, step=step)
+        self.record(step, means, steps_per_second=round(speed, 3))
         if self.accelerator.is_main_process:
-            self.file.write(json.dumps({"step": step, **means, "steps_per_second": round(speed, 3)}) + "\n")
-            self.file.flush()
             shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
             self.bar.set_postfix_str(shown)
             if self.lines:
                 left = math.ceil((self.steps - step) / speed)
                 print(f"step {step}/{self.steps}  {shown}  {speed:.1f} steps/s  {left} s left", flush=True)
+
+    def record(self, step: int, values: dict[str, float], **beside: float) -> None:
+        """Write a row of metrics.jsonl, `values` also to the tracker: what is measured now and then, a score say."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process:
+            self.file.write(json.dumps({"step": step, **values, **beside}) + "\n")
+            self.file.flush()
 
     def close(self) -> None:
         """Close the file, the bar and the trackers."""

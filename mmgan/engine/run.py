@@ -66,6 +66,7 @@ class Run:
         """
         self.folder, self.accelerator = folder, accelerator
         self.checkpoints = folder / "checkpoints"
+        self.best = folder / "best"
         self.metrics = folder / "metrics.jsonl"
         self._lock = FileLock(folder / ".lock")
         try:
@@ -74,9 +75,9 @@ class Run:
             if accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
-                self._write("config.yaml", config)
-                self._write("environment.json", json.dumps(self._environment(accelerator), indent=1))
-                for name in ("checkpoints", "samples", "plots"):
+                self.write("config.yaml", config)
+                self.write("environment.json", json.dumps(self._environment(accelerator), indent=1))
+                for name in ("checkpoints", "plots"):
                     (folder / name).mkdir(exist_ok=True)
             accelerator.wait_for_everyone()
         except Timeout as error:
@@ -98,9 +99,9 @@ class Run:
         """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
         if self.metrics.exists():
             rows = self.metrics.read_text().splitlines(keepends=True)
-            self._write(self.metrics.name, "".join(row for row in rows if 0 < _step_of(row) <= step))
+            self.write(self.metrics.name, "".join(row for row in rows if 0 < _step_of(row) <= step))
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
         """Replace a file of the folder, whole or not at all."""
         part = self.folder / f".{name}.part"
         part.write_text(text)

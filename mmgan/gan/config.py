@@ -12,10 +12,20 @@ from mmgan.mixup import DiscriminatorMixup
 
 
 @dataclass(frozen=True)
+class GANData(DataConfig):
+    """Images, and how the discriminator sees them."""
+
+    flip: bool = False
+    """Mirror images at random."""
+    dequantise: bool = True
+    """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
+
+
+@dataclass(frozen=True)
 class GANConfig:
     """Training."""
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: GANData = field(default_factory=GANData)
     """Data."""
     network: str = "resnet"
     """Module with the classes Generator and Discriminator: a file of mmgan/gan/networks, or `package.module`."""

@@ -89,6 +89,7 @@ def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
 
 def save_grid(images: Tensor, path: Path, columns: int) -> None:
     """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each."""
+    path.parent.mkdir(exist_ok=True)
     scale = max(1, 32 // images.shape[-1])
     large = F.interpolate(images.float() / 255, scale_factor=scale)
     save_image(make_grid(large, columns, pad_value=0.5), path)

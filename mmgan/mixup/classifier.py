@@ -1,8 +1,10 @@
-"""How plans are drawn for a classifier: Eq. 1 and Algorithm 2."""
+"""Mixup in a classifier: Eq. 1 and Algorithm 2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -11,35 +13,45 @@ from torch.distributions import Beta
 from .plan import Plan
 
 
-def draw_pairs(
-    batch_size: int,
-    alpha: float,
-    layers: Sequence[int] = (0, 1, 2),
-    lam_per: str = "batch",
-    blocks: int = 1,
-    detach: bool = False,
-    generator: Generator | None = None,
-) -> Plan:
-    """A plan that mixes every row with another: `lam ~ Beta(alpha, alpha)`, one layer drawn uniformly from `layers`.
+@dataclass(frozen=True)
+class ClassifierMixup:
+    """Mixup in a classifier, Eq. 1: every row is mixed with another of its batch, at one layer a batch."""
 
-    `lam_per` "batch" draws one coefficient (the paper), "pair" one a row. The right rows are a random permutation of
-    the batch; with `blocks` > 1 a permutation within each of so many consecutive shares, so that any number of
-    processes that divides `blocks` can split the same plan (`Plan.shard`). `detach` is the ablation of section 5.1.
-    Tensors are on the CPU and come from the CPU generator `generator`. Raises ValueError for unusable arguments.
-    """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, not {alpha}")
-    if not layers:
-        raise ValueError("layers must name at least one layer")
-    if lam_per not in ("batch", "pair"):
-        raise ValueError(f"lam_per must be 'batch' or 'pair', not {lam_per!r}")
-    share, rest = divmod(batch_size, blocks)
-    if rest:
-        raise ValueError(f"a batch of {batch_size} rows does not divide into {blocks} blocks")
-    layer = layers[int(torch.randint(len(layers), (), generator=generator))]
-    right = torch.cat([torch.randperm(share, generator=generator) + block * share for block in range(blocks)])
-    lam = beta(alpha, () if lam_per == "batch" else (batch_size,), generator)
-    return Plan(layer, torch.arange(batch_size), right, lam, detach=detach)
+    alpha: float = 2.0
+    """Strength: lam ~ Beta(alpha, alpha)."""
+    layers: Sequence[int] = (0, 1, 2)
+    """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k. [0] is Input Mixup."""
+    lam_per: Literal["batch", "pair"] = "batch"
+    """One coefficient a minibatch (the paper), or one for every pair."""
+    detach: bool = False
+    """Block the gradient right after the mix, so that only layers above it learn: the ablation of section 5.1."""
+    blocks: int = 4
+    """Pair within so many equal parts of the batch: then as many processes, or a divisor, share out the same pairs."""
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise ValueError(f"mixup.alpha must be positive, not {self.alpha}")
+        whole = all(isinstance(layer, int) and layer >= 0 for layer in self.layers)
+        if not whole or not 0 < len(set(self.layers)) == len(self.layers):
+            raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(self.layers)}")
+        if self.lam_per not in ("batch", "pair"):
+            raise ValueError(f"mixup.lam_per must be 'batch' or 'pair', not {self.lam_per!r}")
+        if self.blocks < 1:
+            raise ValueError(f"mixup.blocks must be positive, not {self.blocks}")
+
+    def draw(self, batch_size: int, generator: Generator | None = None) -> Plan:
+        """The plan for one batch: its layer, a random permutation within each block as right rows, and lam.
+
+        Tensors are on the CPU and come from the CPU generator `generator`. Raises ValueError for a batch that does not
+        divide into blocks.
+        """
+        share, rest = divmod(batch_size, self.blocks)
+        if rest:
+            raise ValueError(f"a batch of {batch_size} rows does not divide into {self.blocks} blocks (mixup.blocks)")
+        layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
+        permutations = [torch.randperm(share, generator=generator) + b * share for b in range(self.blocks)]
+        lam = beta(self.alpha, () if self.lam_per == "batch" else (batch_size,), generator)
+        return Plan(layer, torch.arange(batch_size), torch.cat(permutations), lam, detach=self.detach)
 
 
 def beta(alpha: float, shape: tuple[int, ...], generator: Generator | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Classifiers on the mixup core: the paper's supervised side."""

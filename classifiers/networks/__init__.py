@@ -1,0 +1,85 @@
+"""Classifiers, one family a file, with a function `stages(config, channels, classes)`: a row of modules, the last of
+which maps features [B, d] to logits [B, classes].
+
+A file added here is a network: its name is a value of `network.name`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmgan import modules
+from mmgan.errors import UserError
+from mmgan.mixup import Staged
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network."""
+
+    name: str = "preactresnet"
+    """preactresnet or wideresnet (the files of classifiers/networks), or `package.module` with a function `stages`."""
+    depth: int = 18
+    """Layers: preactresnet has 18, 34, 50 and 152; wideresnet 6n + 4 (28, 22, 10), or 6n + 2 counted as by He."""
+    width: float = 1.0
+    """Factor on the channels: 64, 128, 256, 512 in preactresnet; 16, 32, 64 in wideresnet, where 10 makes WRN-28-10."""
+    final_norm: bool = True
+    """Batch norm and ReLU before pooling, as in the papers; false: none, as in the authors' code."""
+    dropout: float = 0.0
+    """Probability of dropping an activation before the last convolution of every block."""
+
+    def __post_init__(self) -> None:
+        if self.width <= 0:
+            raise ValueError(f"network.width must be positive, not {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"network.dropout must be in [0, 1), not {self.dropout}")
+
+
+class Normalise(nn.Module):
+    """Pixels in [0, 1] to zero mean and unit variance a channel; part of the network, so that epsilons are of pixels.
+
+    Mixing pixels and mixing normalised ones is the same, for the map is affine.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        """`mean` and `std`: float32 [C]."""
+        super().__init__()
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` float32 [B, C, R, R], normalised."""
+        return (x - self.mean) / self.std
+
+
+def build(config: NetworkConfig, classes: int, mean: Tensor, std: Tensor) -> Staged:
+    """The classifier of `config` for images float32 [B, C, R, R] in [0, 1] of channel means and deviations [C].
+
+    Its last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
+    normal with variance 2 / fan-out. Raises UserError for a network that cannot be made.
+    """
+    module = modules.find(sys.modules[__name__], config.name, "network.name")
+    if not hasattr(module, "stages"):
+        raise UserError(f"network.name {config.name!r} has no function `stages`")
+    first, *rest = module.stages(config, len(mean), classes)
+    network = Staged(nn.Sequential(Normalise(mean, std), first), *rest)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], in units of [0, 1]: float32 [C]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.transpose(0, 1)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    mean = shares @ levels
+    return mean.float(), (shares @ levels**2 - mean**2).clamp(min=1e-12).sqrt().float()

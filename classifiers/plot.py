@@ -1,0 +1,33 @@
+"""A classifier's curves as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def plot_training(metrics: Path, path: Path, epoch: float) -> None:
+    """Draw the training loss and, where measured, validation NLL (Fig. 8) and error over epochs of `epoch` steps.
+
+    Nothing where `metrics` has no row yet.
+    """
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    if not rows:
+        return
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    left = figure.subplots()
+    curves = {"loss": ("training loss", "-"), "validation/nll": ("validation NLL", "--")}
+    for name, (label, line) in curves.items():
+        points = [(row["step"] / epoch, row[name]) for row in rows if name in row]
+        if points:
+            left.plot(*zip(*points, strict=True), line, color="black", label=label)
+    left.set(xlabel="epoch", ylabel="loss, NLL")
+    errors = [(row["step"] / epoch, 100 * row["validation/error"]) for row in rows if "validation/error" in row]
+    if errors:
+        right = left.twinx()
+        right.plot(*zip(*errors, strict=True), ":", color="tab:blue", label="validation error")
+        right.set(ylabel="validation error (%)")
+    figure.legend(loc="outside upper center", ncols=3)
+    figure.savefig(path, dpi=120)

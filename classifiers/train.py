@@ -1,0 +1,112 @@
+"""The training loop of a classifier."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+from classifiers.config import ClassifierConfig
+from classifiers.evaluate import error, nll, predict
+from classifiers.networks import build, moments
+from classifiers.plot import plot_training
+from classifiers.split import split
+from classifiers.updates import Updates
+from mmgan.data import Images, load
+from mmgan.engine import checkpoint
+from mmgan.engine.log import Log
+from mmgan.engine.randomness import stream
+from mmgan.engine.run import Run, make_accelerator, refuse_other_run
+from mmgan.engine.stop import Stop
+from mmgan.errors import UserError
+
+
+def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
+    """Train the classifier that `config` describes in `folder`, or go on from its last checkpoint.
+
+    `yaml` is the configuration as text, kept with the run. Where there are validation images, the checkpoint of the
+    lowest error on them is kept in `best/`. Raises UserError for what the user can mend. After SIGINT or SIGTERM the
+    step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
+    """
+    refuse_other_run(folder, yaml)
+    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
+    with accelerator.local_main_process_first():
+        images, labels = load(config.data)
+    if int(labels.min()) < 0:
+        raise UserError(f"{config.data.name} {config.data.split} has images without a label; take another data.split")
+    rows, classes = split(labels, config.data), int(labels.max()) + 1
+    real, held = (Images(images[part], labels[part]) for part in rows)
+    _check_batches(config, len(rows.train), accelerator.num_processes)
+    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+    network = build(config.network, classes, *moments(real.images))
+    _check_layers(config, network.depth)
+    run = Run(folder, yaml, accelerator)
+    if accelerator.is_main_process:
+        run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
+
+    saved = checkpoint.latest(run.checkpoints)
+    run.agree_on(saved.step if saved else 0)
+    size, batch = len(rows.train), config.batch_size
+    steps = math.ceil(config.epochs * size / batch)
+    if saved and saved.step == steps:
+        accelerator.print(f"{folder} is finished: {config.epochs} epochs")
+        return
+    updates = Updates(config, network, real, classes, accelerator)
+    if saved:
+        updates.restore(saved)
+        accelerator.print(f"{folder}: going on after step {saved.step}")
+    start = saved.step if saved else 0
+    log = Log(run, accelerator, start, steps, config.log_every, saved.state["log"] if saved else {})
+    before = checkpoint.latest(run.best)
+    best = before.state["validation/error"] if before else math.inf
+
+    with Stop(accelerator) as stop:
+        for step in range(start + 1, steps + 1):
+            updates.set_lr((step - 1) * batch / size)
+            log.add(step, updates.step(step - 1))
+
+            last = step == steps
+            stopped = not last and stop.requested(step)
+            epoch = step * batch // size
+            ended = epoch > (step - 1) * batch // size
+            due = last or (ended and epoch % config.validate_every == 0)
+            if due and len(held.images) and accelerator.is_main_process:
+                logits = predict(network, held.images, accelerator.device)
+                scores = {"validation/error": error(logits, held.labels), "validation/nll": nll(logits, held.labels)}
+                log.record(step, scores, epoch=step * batch / size)
+                if scores["validation/error"] < best:
+                    best = scores["validation/error"]
+                    checkpoint.save(run.best, step, updates.weights(), updates.facts() | scores, keep=1)
+            if last or stopped or (ended and epoch % config.checkpoint_every == 0):
+                state = updates.state() | {"log": log.state(step)}
+                if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
+                    plot_training(run.metrics, folder / "plots" / "training.png", size / batch)
+                    checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
+            if stopped:
+                break
+    log.close()
+    run.release()
+    if stopped:
+        accelerator.print(f"stopped after step {step}; the same command goes on from there")
+        sys.exit(128 + stop.signal)
+    found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
+    accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
+
+
+def _check_batches(config: ClassifierConfig, size: int, processes: int) -> None:
+    """Raise UserError for a batch that the data or the processes do not allow."""
+    if config.batch_size > size:
+        raise UserError(f"batch_size {config.batch_size} is larger than the {size} training images")
+    if config.batch_size % processes:
+        raise UserError(f"batch_size {config.batch_size} must be a multiple of the {processes} processes")
+    if config.mixup and config.mixup.blocks % processes:
+        raise UserError(f"mixup.blocks {config.mixup.blocks} must be a multiple of the {processes} processes")
+
+
+def _check_layers(config: ClassifierConfig, depth: int) -> None:
+    """Raise UserError for a layer to mix at that the network does not have."""
+    if config.mixup and max(config.mixup.layers) >= depth:
+        raise UserError(f"mixup.layers {list(config.mixup.layers)}: {config.network.name} has layers 0 to {depth - 1}")

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The arms of docs/results/classifiers.md: seven regularisers on 10,000 images of Fashion-MNIST, SEEDS times each.
+# Two runs side by side, one thread each. Run again, it goes on where it was stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+runs=${1:-runs/fashion-cls}
+seeds=${2:-"0 1 2"}
+arms=(
+  "none --mixup null"
+  "input --mixup.alpha 1 --mixup.layers [0]"
+  "manifold --mixup.alpha 2 --mixup.layers [0,1,2]"
+  "all-layers --mixup.alpha 6 --mixup.layers [0,1,2,3]"
+  "blocked --mixup.alpha 2 --mixup.layers [0,1,2] --mixup.detach true"
+  "dropout --mixup null --network.dropout 0.2"
+  "cutout --mixup null --data.cutout 14"
+)
+for seed in $seeds; do
+  for arm in "${arms[@]}"; do
+    echo "--output $runs/${arm%% *}/seed-$seed --seed $seed --data.subset_seed $seed ${arm#* }"
+  done
+done | OMP_NUM_THREADS=1 xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py --config configs/cls/fashion_mnist.yaml

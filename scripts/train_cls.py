@@ -1,0 +1,21 @@
+"""Train a classifier, with mixup in its input or hidden layers.
+
+    accelerate launch scripts/train_cls.py --config configs/cls/digits.yaml --output runs/digits-classifier
+
+The same command resumes an interrupted run; --mixup null trains the baseline, --mixup.layers '[0]' Input Mixup.
+"""
+
+from classifiers.config import ClassifierConfig
+from classifiers.train import train
+from mmgan.engine import cli
+from mmgan.mixup import ClassifierMixup
+
+
+def main() -> None:
+    """Parse, train."""
+    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable={"mixup": ClassifierMixup})
+    train(arguments.config, arguments.output, arguments.yaml)
+
+
+if __name__ == "__main__":
+    cli.run(main)
