@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 
@@ -30,4 +31,51 @@ def plot_training(metrics: Path, path: Path, epoch: float) -> None:
         right.plot(*zip(*errors, strict=True), ":", color="tab:blue", label="validation error")
         right.set(ylabel="validation error (%)")
     figure.legend(loc="outside upper center", ncols=3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_reliability(parts: list[tuple[int, float, float]], path: Path) -> None:
+    """Accuracy over confidence (`reliability` of classifiers/evaluate.py); the diagonal is perfect calibration."""
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="grey", label="perfect")
+    axes.plot([c for _, c, _ in parts], [a for _, _, a in parts], "o-", color="black", label="15 equal bins")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
+"""Line styles, so that arms are told apart without colour."""
+
+
+def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path) -> None:
+    """Fig. 2: NLL of interpolated targets over lam, a panel a layer, a line an arm: the mean over its runs."""
+    layers = sorted(next(iter(arms.values()))[0], key=int)
+    figure = Figure(figsize=(3 * len(layers), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
+    for layer, axes in zip(layers, panels, strict=True):
+        for i, (arm, runs) in enumerate(arms.items()):
+            curve = np.mean([run[layer] for run in runs], axis=0)
+            axes.plot(np.linspace(0, 1, len(curve)), curve, linestyle=LINES[i % len(LINES)], label=arm)
+        axes.set(xlabel="lam", title=f"mixed at layer {layer}" + (" (input)" if layer == "0" else ""))
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="NLL of the mixed target")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(arms), 7))
+    figure.savefig(path, dpi=120)
+
+
+def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) -> None:
+    """Fig. 8: validation NLL over epochs, a line an arm: the mean over its runs, and their range as a band."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (arm, runs) in enumerate(arms.items()):
+        epochs = [epoch for epoch, _ in runs[0]]
+        values = np.array([[nll for _, nll in run] for run in runs])
+        axes.plot(epochs, values.mean(0), linestyle=LINES[i % len(LINES)], label=arm)
+        axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15)
+    axes.set(xlabel="epoch", ylabel="validation NLL", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=120)

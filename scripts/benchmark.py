@@ -1,9 +1,11 @@
-"""Time a GAN's training step, as ratios inside one run.
+"""Time what this project does, as ratios inside one run.
 
-    python scripts/benchmark.py --resolution 32 --g_width 256 --d_width 128 --batch_size 16
+    python scripts/benchmark.py gan --resolution 32 --g_width 256 --d_width 128 --batch_size 16
+    python scripts/benchmark.py classifier --width 0.125
+    python scripts/benchmark.py scoring
 
-A step is one update of the discriminator and one of the generator. Every round times all variants in turn, so that a
-drift of the machine's speed falls on all of them; a ratio is the median of the rounds' ratios.
+Every round times all variants in turn, so that a drift of the machine's speed falls on all of them; a ratio is the
+median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -24,16 +26,26 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
+import classifiers.load
+import classifiers.updates
+from classifiers.config import ClassifierConfig, ClassifierData
+from classifiers.networks import NetworkConfig, moments
+from classifiers.networks import build as build_classifier
+from mmgan.data import Images
 from mmgan.engine import cli
 from mmgan.gan.config import GANConfig
 from mmgan.gan.networks import build, resnet
 from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.updates import Updates
-from mmgan.mixup import DiscriminatorMixup
+from mmgan.mixup import ClassifierMixup, DiscriminatorMixup
+from mmgan.scoring import Extractor, inception
+from mmgan.scoring.scorer import extract
 
 
-def benchmark(
+def gan(
     resolution: int = 32,
     channels: int = 3,
     g_width: int = 256,
@@ -43,6 +55,8 @@ def benchmark(
     mixed_precision: Literal["bf16", "fp16"] | None = None,
 ) -> None:
     """Print the cost of mixup, of three passes instead of one, and the distance to the convolutions alone.
+
+    A step is one update of the discriminator and one of the generator.
 
     Args:
         resolution: pixels of an image
@@ -68,11 +82,7 @@ def benchmark(
         variants[f"fused {layer}"] = partial(fused_pass, one, layer)
         variants[f"three {layer}"] = partial(three_passes, one, layer)
     times = measure(variants, rounds, device)
-
-    def ratio(a: str, b: str) -> str:
-        ratios = [x / y for x, y in zip(times[a], times[b], strict=True)]
-        return f"{statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-
+    ratio = partial(ratio_of, times)
     print(f"{channels}x{resolution}x{resolution}, widths {g_width}/{d_width}, batch {batch_size}, {rounds} rounds,")
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {mixed_precision=}")
     print(f"plain step: {1e3 * statistics.median(times['plain']):.0f} ms\n")
@@ -87,6 +97,140 @@ def benchmark(
     for name, mixup in (("plain step", None), ("step with mixup at layer 1", DiscriminatorMixup(layers=(1,)))):
         with ProcessPoolExecutor(1, mp_context=alone) as process:
             print(f"peak memory of the {name}: {process.submit(peak, make, mixup).result():.0f} MiB")
+
+
+def classifier(
+    resolution: int = 28, channels: int = 1, width: float = 0.125, batch_size: int = 100, rounds: int = 10
+) -> None:
+    """Print images a second against a plain loop over a DataLoader with torchvision's transforms, and what mixup costs.
+
+    Args:
+        resolution: pixels of an image
+        channels: 1 or 3
+        width: factor on the channels of PreActResNet18
+        batch_size: images of a step
+        rounds: how often every variant is timed, for 10 steps, after one round that does not count
+    """
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (20 * batch_size, channels, resolution, resolution), dtype=torch.uint8)
+    images = Images(pixels, torch.randint(10, (len(pixels),)))
+    layers = (0, 1, 2, 3)
+    ours = {"none": classifier_updates(images, width, batch_size, None)}
+    ours |= {str(k): classifier_updates(images, width, batch_size, ClassifierMixup(layers=(k,))) for k in layers}
+    variants: dict[str, Callable[[], object]] = {name: partial(steps, one) for name, one in ours.items()}
+    variants["DataLoader"] = plain_loop(images, ours["none"].config, ours["none"].accelerator.device)
+    device = ours["none"].accelerator.device
+    times = measure(variants, rounds, device)
+    speed = 10 * batch_size / statistics.median(times["none"])
+    print(f"PreActResNet18, width {width}, {channels}x{resolution}x{resolution}, batch {batch_size}, {rounds} rounds,")
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}: {speed:.0f} images a second\n")
+    print("ratio, median (range over rounds)")
+    print(f"images a second here / with a DataLoader:  {ratio_of(times, 'DataLoader', 'none')}")
+    for layer in layers:
+        print(f"step with mixup at layer {layer} / without:       {ratio_of(times, str(layer), 'none')}")
+
+
+def classifier_updates(
+    images: Images, width: float, batch_size: int, mixup: ClassifierMixup | None
+) -> classifiers.updates.Updates:
+    """Network and optimiser on `images`."""
+    config = ClassifierConfig(
+        network=NetworkConfig(width=width), mixup=mixup, batch_size=batch_size, data=ClassifierData(pad=2)
+    )
+    torch.manual_seed(0)
+    network = build_classifier(config.network, 10, *moments(images.images))
+    return classifiers.updates.Updates(config, network, images, 10, Accelerator())
+
+
+def steps(updates: classifiers.updates.Updates) -> None:
+    """Ten updates."""
+    for number in range(10):
+        updates.step(number)
+
+
+def plain_loop(images: Images, config: ClassifierConfig, device: torch.device) -> Callable[[], None]:
+    """Ten steps as most repositories write them: torchvision's transforms an image, a DataLoader, the same network."""
+    mean, std = moments(images.images)
+    transform = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(images.images.shape[-1], padding=config.data.pad),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean.tolist(), std.tolist()),
+        ]
+    )
+    rows = [(transform, image, label) for image, label in zip(images.images, images.labels.tolist(), strict=True)]
+    workers = 0 if device.type == "cpu" else 4
+    loader = DataLoader(_Transformed(rows), config.batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    network = build_classifier(config.network, 10, torch.zeros_like(mean), torch.ones_like(std)).to(device)
+    sgd = torch.optim.SGD(network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+
+    def ten_steps() -> None:
+        for _, (x, y) in zip(range(10), loader, strict=False):
+            loss = F.cross_entropy(network(x.to(device)), y.to(device))
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+
+    return ten_steps
+
+
+class _Transformed(Dataset[tuple[Tensor, int]]):
+    """Images that are transformed one by one, as they are asked for."""
+
+    def __init__(self, rows: list[tuple[Callable[[Tensor], Tensor], Tensor, int]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        transform, image, label = self.rows[i]
+        return transform(image), label
+
+
+def scoring(
+    resolution: int = 32, num_samples: int = 512, batch_size: int = 64, rounds: int = 5, inception_weights: bool = False
+) -> None:
+    """Print the throughput of scoring, FID and IS, over that of the extractor's forward pass alone.
+
+    Args:
+        resolution: pixels of an image
+        num_samples: images scored
+        batch_size: images at once
+        rounds: how often every variant is timed, after one round that does not count
+        inception_weights: with torch-fidelity's Inception, whose weights are fetched; else with a PreActResNet18
+    """
+    torch.manual_seed(0)
+    accelerator = Accelerator()
+    images = torch.randint(256, (num_samples, 3, resolution, resolution), dtype=torch.uint8)
+    network = build_classifier(NetworkConfig(width=0.5), 10, *moments(images)).to(accelerator.device)
+    by = Extractor("classifier", classifiers.load.Extractor(network, 3, resolution), "none")
+    by = inception(None) if inception_weights else by
+    by.module.to(accelerator.device)
+
+    def forward() -> None:
+        for part in images.split(batch_size):
+            by(part.to(accelerator.device))
+
+    variants: dict[str, Callable[[], object]] = {"forward": forward}
+
+    def scored() -> None:
+        extract(by, lambda a, b: images[a:b], num_samples, ("fid", "is"), accelerator, batch_size)
+
+    variants["scoring"] = scored
+    times = measure(variants, rounds, accelerator.device)
+    print(f"{by.name}, 3x{resolution}x{resolution}, {num_samples} images, batch {batch_size}, {rounds} rounds,")
+    print(f"{accelerator.device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("ratio, median (range over rounds)")
+    print(f"images a second, features and moments / forward pass alone: {ratio_of(times, 'forward', 'scoring')}")
+
+
+def ratio_of(times: dict[str, list[float]], a: str, b: str) -> str:
+    """The time of `a` over that of `b`, as text."""
+    ratios = [x / y for x, y in zip(times[a], times[b], strict=True)]
+    return f"{statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def make_updates(
@@ -213,4 +357,4 @@ def peak_of_process() -> float:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(benchmark))
+    cli.run(lambda: cli.call(gan, classifier, scoring))

@@ -23,7 +23,7 @@ from mmgan.gan.sample import generate, interpolation, latents, load_generator, s
 
 def sample(
     run: Path,
-    checkpoint: Literal["last"] | int = "last",
+    checkpoint: Literal["best", "last"] | int = "last",
     weights: Literal["auto", "raw", "ema"] = "auto",
     seed: int = 0,
     num_images: int = 0,
@@ -34,7 +34,7 @@ def sample(
 
     Args:
         run: folder of the run
-        checkpoint: last, or the step of a checkpoint that was kept
+        checkpoint: last, best (by the scores of the run, if it was told to take them), or the step of one that was kept
         weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents
         num_images: how many single images to write, as images/000000.png and so on
@@ -44,7 +44,7 @@ def sample(
     if num_images < 0 or batch_size < 1:
         raise UserError("num_images must be 0 or more and batch_size positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator, z_dim = load_generator(run, None if checkpoint == "last" else checkpoint, weights, device)
+    generator, z_dim, *_ = load_generator(run, checkpoint, weights, device)
     folder = output or run / "samples"
     try:
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)

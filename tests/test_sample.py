@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_the_command_writes_a_grid_an_interpolation_and_single_images(trained: P
     with Image.open(tmp_path / "grid.png") as grid, Image.open(tmp_path / "interpolation.png") as path:
         assert grid.size == (10 * 34 + 2, 10 * 34 + 2)
         assert path.size == (12 * 34 + 2, 8 * 34 + 2)
-    generator, z_dim = load_generator(trained, None, "auto", torch.device("cpu"))
+    generator, z_dim, *_ = load_generator(trained, "last", "auto", torch.device("cpu"))
     (expected,) = generate(generator, latents(0, 0, 11, z_dim))
     for i, image in enumerate(expected):
         with Image.open(tmp_path / "images" / f"{i:06d}.png") as written:
@@ -39,7 +40,7 @@ def test_the_grid_of_a_run_is_that_of_its_averaged_weights(trained: Path, tmp_pa
 
 
 def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
-    generator, z_dim = load_generator(trained, None, "auto", torch.device("cpu"))
+    generator, z_dim, *_ = load_generator(trained, "last", "auto", torch.device("cpu"))
     (some,) = generate(generator, latents(3, 1020, 1030, z_dim))
     (others,) = generate(generator, latents(3, 1025, 1027, z_dim))
     assert torch.equal(some[5:7], others)
@@ -50,16 +51,16 @@ def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
 def test_weights_and_checkpoints_can_be_chosen(trained: Path) -> None:
     z = latents(0, 0, 4, 4)
 
-    def images(step: int | None, weights: str) -> torch.Tensor:
+    def images(step: Literal["last"] | int, weights: str) -> torch.Tensor:
         return next(generate(load_generator(trained, step, weights, torch.device("cpu"))[0], z))  # type: ignore[arg-type]
 
-    assert torch.equal(images(None, "auto"), images(6, "ema"))
+    assert torch.equal(images("last", "auto"), images(6, "ema"))
     assert not torch.equal(images(6, "ema"), images(6, "raw"))
     assert not torch.equal(images(3, "raw"), images(6, "raw"))
 
 
 def test_generating_leaves_the_generator_as_it_was(trained: Path) -> None:
-    generator, z_dim = load_generator(trained, None, "raw", torch.device("cpu"))
+    generator, z_dim, *_ = load_generator(trained, "last", "raw", torch.device("cpu"))
     generator.train()
     before = {key: value.clone() for key, value in generator.state_dict().items()}
     list(generate(generator, latents(0, 0, 8, z_dim), batch_size=4))

@@ -92,10 +92,21 @@ def test_networks_and_their_states_are_channels_last() -> None:
     assert all(formats)
 
 
-def test_the_benchmark_runs() -> None:
-    sizes = ["--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"]
-    done = run("benchmark", *sizes, "--rounds", "1")
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (
+            ["gan", "--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"],
+            {"/ plain step:": 5, "three discriminator passes / one": 3, "peak memory": 2},
+        ),
+        (
+            ["classifier", "--resolution", "8", "--width", "0.125", "--batch_size", "4"],
+            {"images a second here / with a DataLoader": 1, "step with mixup at layer": 4},
+        ),
+        (["scoring", "--resolution", "8", "--num_samples", "20"], {"images a second, features and moments": 1}),
+    ],
+)
+def test_the_benchmark_runs(options: list[str], lines: dict[str, int]) -> None:
+    done = run("benchmark", *options, "--rounds", "1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("/ plain step:") == 5
-    assert done.stdout.count("three discriminator passes / one") == 3
-    assert "peak memory" in done.stdout
+    assert {words: done.stdout.count(words) for words in lines} == lines

@@ -66,13 +66,26 @@ def parse(
         return Arguments(config(**arguments), Path(values.output), _yaml(parser, values))
 
 
-def call(function: Callable[..., Any], args: Sequence[str] | None = None) -> None:
-    """Call `function` with what the command line says; its docstring is the help. Raises UserError like `parse`."""
-    parser = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
+def call(*functions: Callable[..., Any], args: Sequence[str] | None = None) -> None:
+    """Call a function with what the command line says; its docstring is the help. Raises UserError like `parse`.
+
+    Of several functions the first argument names one.
+    """
+    parsers = {}
+    for function in functions:
+        parsers[function.__name__] = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
+        parsers[function.__name__].add_function_arguments(function, as_group=False, as_positional=True)
+    parser = parsers[functions[0].__name__]
+    if len(functions) > 1:
+        parser = _Parser(exit_on_error=False)
+        commands = parser.add_subcommands(dest="command")
+        for name, one in parsers.items():
+            commands.add_subcommand(name, one, help=one.description)
     with _mistakes_in_one_line():
-        values = parser.instantiate(parser.parse_args(args))
-    function(**values.as_dict())
+        values = parser.instantiate(parser.parse_args(args)).as_dict()
+    name = values.pop("command", functions[0].__name__)
+    chosen = next(function for function in functions if function.__name__ == name)
+    chosen(**(values.get(name, {}) if len(functions) > 1 else values))
 
 
 def load_config(config: type[C], file: Path) -> C:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
+HARMLESS |= {"score.final"}
 """Options that may change between two starts of a run, for they do not change its result."""
 
 

@@ -9,6 +9,7 @@ from mmgan.data import DataConfig
 from mmgan.gan.losses import LOSSES
 from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
 from mmgan.mixup import DiscriminatorMixup
+from mmgan.scoring import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,34 @@ class GANData(DataConfig):
     """Mirror images at random."""
     dequantise: bool = True
     """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Scores while training, which change nothing in it; the checkpoint of the lowest FID is kept in best/."""
+
+    every: int = 1000
+    """Steps between scores, IS and FID."""
+    extractor: Literal["inception", "classifier"] = "inception"
+    """What images are compared by: torch-fidelity's Inception, or a classifier of scripts/train_cls.py."""
+    weights: str | None = None
+    """The classifier's run folder, or a file of Inception weights; null: those torch-fidelity fetches."""
+    num_samples: int = 5000
+    """Generated images."""
+    reference: Literal["train", "test"] = "train"
+    """Split of the real images, all of which are taken."""
+    final: str | None = "train-50k"
+    """Protocol (mmgan/scoring/protocol.py) by which last and best checkpoint are scored in the end; null: none."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"score.every must be positive, not {self.every}")
+        if self.final is not None and self.final not in PROTOCOLS:
+            raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
+        if self.num_samples < 10:
+            raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
+        if self.extractor == "classifier" and self.weights is None:
+            raise ValueError("score.extractor classifier needs score.weights, the run folder of scripts/train_cls.py")
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,8 @@ class GANConfig:
     """Ask for algorithms that give the same bits every time (a warning names one that cannot); false: the fastest."""
     log_every: int = 50
     """Steps between rows of metrics.jsonl, each a mean over them."""
+    score: ScoreConfig | None = None
+    """Scores while training; null: none."""
     sample_every: int = 1000
     """Steps between sample grids, always of the same latents."""
     checkpoint_every: int = 1000

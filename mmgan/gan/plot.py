@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 def plot_losses(metrics: Path, path: Path) -> None:
     """Draw the terms of the loss over steps from a `metrics.jsonl`; nothing where it has no row yet."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = [row for row in _rows(metrics) if "loss/generator" in row]
     if not rows:
         return
     steps = [row["step"] for row in rows]
@@ -24,3 +24,27 @@ def plot_losses(metrics: Path, path: Path) -> None:
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+
+
+def plot_scores(metrics: Path, path: Path) -> None:
+    """Draw FID and IS over steps from a `metrics.jsonl`, best and last FID marked; nothing where none was measured."""
+    rows = [row for row in _rows(metrics) if "score/fid" in row]
+    if not rows:
+        return
+    steps, fid = [row["step"] for row in rows], [row["score/fid"] for row in rows]
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    right.plot(steps, [row["score/is"] for row in rows], ":", color="tab:blue", label="IS")
+    left.plot(steps, fid, "-", color="black", label="FID")
+    best = fid.index(min(fid))
+    for i, name, marker in ((best, "best", "v"), (len(fid) - 1, "last", "o")):
+        left.plot(steps[i], fid[i], marker, color="black", label=f"{name}: {fid[i]:.4g} at step {steps[i]}")
+    left.set(xlabel="generator step", ylabel="FID")
+    right.set(ylabel="Inception Score")
+    figure.legend(loc="outside upper center", ncols=4)
+    figure.savefig(path, dpi=120)
+
+
+def _rows(metrics: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from mmgan.data import to_uint8
-from mmgan.engine.checkpoint import at, latest, read, steps
+from mmgan.engine.checkpoint import of_run
 from mmgan.engine.cli import load_config
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
@@ -23,32 +23,36 @@ BLOCK = 1024
 """Latents are drawn in blocks of so many, each from its own stream."""
 
 
+class Loaded(NamedTuple):
+    """A generator from a checkpoint."""
+
+    generator: nn.Module
+    z_dim: int
+    step: int
+    weights: Literal["raw", "ema"]
+    shape: tuple[int, int, int]
+    """Of its images: C, R, R."""
+
+
 def load_generator(
-    run: Path, step: int | None, weights: Literal["auto", "raw", "ema"], device: torch.device
-) -> tuple[nn.Module, int]:
-    """The generator of a checkpoint (None: the last) of the run in `run`, and the dimension of its latents.
+    run: Path, which: Literal["best", "last"] | int, weights: Literal["auto", "raw", "ema"], device: torch.device
+) -> Loaded:
+    """The generator of a checkpoint of the run in `run`.
 
     `weights` "auto" takes the average where the run keeps one. Raises UserError where there is nothing to load.
     """
-    file = run / "config.yaml"
-    if not file.exists():
-        raise UserError(f"{run} is no run: it has no config.yaml")
-    config = load_config(GANConfig, file)
-    folder = run / "checkpoints"
-    if step is not None and at(folder, step) not in steps(folder):
-        there = ", ".join(path.name for path in steps(folder)) or "none"
-        raise UserError(f"{run} keeps no checkpoint of step {step}; there is {there}")
-    try:
-        saved = latest(folder) if step is None else read(at(folder, step))
-    except ValueError as error:
-        raise UserError(f"cannot read the checkpoint of step {step} in {folder}: {error}") from error
-    if saved is None:
-        raise UserError(f"{run} has no whole checkpoint")
+    saved = of_run(run, which)
+    if "generator" not in saved.weights:
+        raise UserError(f"{run} is no run of scripts/train_gan.py")
     if weights == "ema" and "ema" not in saved.weights:
         raise UserError(f"{run} keeps no average of its weights (ema); take raw")
-    generator, _ = build(config, saved.state["resolution"], saved.state["channels"])
-    saved.restore("ema" if weights != "raw" and "ema" in saved.weights else "generator", generator)
-    return generator.to(device), config.generator.z_dim
+    config = load_config(GANConfig, run / "config.yaml")
+    resolution, channels = saved.state["resolution"], saved.state["channels"]
+    generator, _ = build(config, resolution, channels)
+    average = weights != "raw" and "ema" in saved.weights
+    saved.restore("ema" if average else "generator", generator)
+    shape = (channels, resolution, resolution)
+    return Loaded(generator.to(device), config.generator.z_dim, saved.step, "ema" if average else "raw", shape)
 
 
 def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from mmgan.data import load
 from mmgan.engine import checkpoint
@@ -16,16 +18,19 @@ from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.networks import build
-from mmgan.gan.plot import plot_losses
+from mmgan.gan.plot import plot_losses, plot_scores
 from mmgan.gan.sample import generate, latents, save_grid
+from mmgan.gan.score import check_size, draw, score_run, summary
 from mmgan.gan.updates import Updates
+from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, records
 
 
-def train(config: GANConfig, folder: Path, yaml: str) -> None:
+def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | None = None) -> None:
     """Train the GAN that `config` describes in `folder`, or go on from its last checkpoint.
 
-    `yaml` is the configuration as text, kept with the run. Raises UserError for what the user can mend. After SIGINT
-    or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
+    `yaml` is the configuration as text, kept with the run; `extractor` is the one `config.score` names. Raises
+    UserError for what the user can mend. After SIGINT or SIGTERM the step at hand is finished and a checkpoint written,
+    and the process ends with 128 + the signal.
     """
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
@@ -40,12 +45,19 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
     run.agree_on(saved.step if saved else 0)
     if saved and saved.step == config.steps:
         accelerator.print(f"{folder} is finished: {config.steps} steps")
+        _final_scores(config, folder, extractor, accelerator)
         return
     updates = Updates(config, generator, discriminator, images, accelerator)
     if saved:
         updates.restore(saved)
         accelerator.print(f"{folder}: going on after step {saved.step}")
     start = saved.step if saved else 0
+    scorer, before = None, checkpoint.latest(run.best)
+    best = before.state["fid"] if before else math.inf
+    if config.score and extractor:
+        protocol = Protocol(config.score.num_samples, config.score.reference)
+        scorer = Scorer(extractor, config.data, protocol, accelerator)
+        check_size(scorer.shape, tuple(images.shape[1:]))
     log = Log(run, accelerator, start, config.steps, config.log_every, saved.state["log"] if saved else {})
 
     with Stop(accelerator) as stop:
@@ -64,6 +76,14 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
 
             last = step == config.steps
             stopped = not last and stop.requested(step)
+            if scorer and config.score and (step % config.score.every == 0 or last):
+                with updates.one_sampler() as sampler:
+                    scores = scorer.score(draw(sampler, config.generator.z_dim, config.seed))
+                log.record(step, {f"score/{name}": score for name, score in scores.items()})
+                if scores["fid"] < best:
+                    best = scores["fid"]
+                    if accelerator.is_main_process:
+                        checkpoint.save(run.best, step, updates.weights(), updates.facts() | scores, keep=1)
             if accelerator.is_main_process and (step % config.sample_every == 0 or last):
                 z = latents(config.seed, 0, 100, config.generator.z_dim)
                 grid = torch.cat(list(generate(updates.sampler(), z)))
@@ -72,15 +92,36 @@ def train(config: GANConfig, folder: Path, yaml: str) -> None:
                 state = updates.state() | {"log": log.state(step)}
                 if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
                     plot_losses(run.metrics, folder / "plots" / "losses.png")
+                    plot_scores(run.metrics, folder / "plots" / "scores.png")
                     checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
             if stopped:
                 break
+    if not stopped:
+        accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+        _final_scores(config, folder, extractor, accelerator)
     log.close()
     run.release()
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
-    accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+
+
+def _final_scores(config: GANConfig, folder: Path, extractor: Extractor | None, accelerator: Accelerator) -> None:
+    """Score the last and the best checkpoint by the final protocol, where that was asked for and is not done yet."""
+    if not (config.score and config.score.final and extractor):
+        return
+    name = config.score.final
+    steps = {"last": config.steps, "best": checkpoint.of_run(folder, "best").step}
+    made = [
+        record
+        for record in records.read(folder)
+        if record["protocol"] == name
+        and record["step"] == steps.get(record["checkpoint"])
+        and record["stamp"]["extractor_hash"] == extractor.hash
+    ]
+    if len(made) < len(steps):
+        made = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator, seed=config.seed)
+    accelerator.print(summary(made))
 
 
 def _check_batches(config: GANConfig, size: int, processes: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -103,6 +106,17 @@ class Updates:
         """The generator to sample from: the average of its weights where one is kept."""
         return self.ema.module if self.ema else self.networks["generator"]
 
+    @contextmanager
+    def one_sampler(self) -> Iterator[nn.Module]:
+        """The sampler as the main process has it: without this, batch norm's statistics are each process's own."""
+        buffers = list(self.sampler().buffers())
+        own = [buffer.clone() for buffer in buffers]
+        for buffer in buffers:
+            buffer.copy_(broadcast(buffer))
+        yield self.sampler()
+        for buffer, values in zip(buffers, own, strict=True):
+            buffer.copy_(values)
+
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The weights of a checkpoint."""
         return {name: network.state_dict() for name, network in self._kept().items()}
@@ -115,7 +129,11 @@ class Updates:
         scaler = self.accelerator.scaler
         parts = {"adam_g": self.adam_g, "adam_d": self.adam_d} | ({"scaler": scaler} if scaler else {})
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-        return state | {"resolution": self.images.shape[-1], "channels": self.images.shape[1], "data": self.data}
+        return state | self.facts()
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the networks and their data."""
+        return {"resolution": self.images.shape[-1], "channels": self.images.shape[1], "data": self.data}
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other data or other networks."""

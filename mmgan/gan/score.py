@@ -1,0 +1,83 @@
+"""Scores of a GAN's checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mmgan.data import DataConfig
+from mmgan.engine.cli import load_config
+from mmgan.errors import UserError
+from mmgan.gan.config import GANConfig
+from mmgan.gan.sample import generate, latents, load_generator
+from mmgan.scoring import Extractor, Protocol, Scorer, records
+from mmgan.scoring.records import Record
+from mmgan.scoring.scorer import Draw
+
+
+def draw(generator: nn.Module, z_dim: int, seed: int) -> Draw:
+    """Images of a generator by number: image i depends on the seed and on i alone."""
+
+    def images(start: int, stop: int) -> Tensor:
+        (made,) = generate(generator, latents(seed, start, stop, z_dim), stop - start)
+        return made
+
+    return images
+
+
+def score_run(
+    run: Path,
+    checkpoints: list[Literal["best", "last"] | int],
+    extractor: Extractor,
+    protocol: Protocol,
+    name: str,
+    accelerator: Accelerator,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    seed: int = 0,
+    batch_size: int = 256,
+) -> list[Record]:
+    """Score checkpoints of the GAN in `run` by `protocol`, called `name`, and keep the records in RUN/scores.json.
+
+    Raises UserError where there is nothing to load, or its images are of another size than the real ones.
+    """
+    loaded = [load_generator(run, which, weights, accelerator.device) for which in checkpoints]
+    data: DataConfig = load_config(GANConfig, run / "config.yaml").data
+    scorer = Scorer(extractor, data, protocol, accelerator, batch_size)
+    check_size(scorer.shape, loaded[0].shape)
+    floor = scorer.floor()
+    made: list[Record] = []
+    for which, one in zip(checkpoints, loaded, strict=True):
+        record: Record = {"checkpoint": which, "step": one.step, "protocol": name}
+        record |= {
+            "stamp": scorer.stamp(seed, one.weights),
+            "scores": scorer.score(draw(one.generator, one.z_dim, seed)),
+        }
+        if floor:
+            record |= {"floor": floor[0], "num_floor": floor[1]}
+        if accelerator.is_main_process:
+            records.keep(run, record)
+        made.append(record)
+    return made
+
+
+def check_size(real: tuple[int, ...], made: tuple[int, ...]) -> None:
+    """Raise UserError where real and generated images, [C, R, R], are not of one size."""
+    if real != made:
+        raise UserError(f"the run's images are {list(made)}, the data set's {list(real)}: is data.name still the same?")
+
+
+def summary(made: list[Record]) -> str:
+    """Records of one protocol as a table, with what they were measured by in words."""
+    stamp = made[0]["stamp"]
+    rows = [(f"{record['checkpoint']} checkpoint, step {record['step']}", record["scores"]) for record in made]
+    if "floor" in made[0]:
+        rows.append((f"floor: {made[0]['num_floor']} real test images", made[0]["floor"]))
+    few = "" if stamp["is_samples"] == stamp["num_samples"] else f" ({stamp['is_samples']} for IS)"
+    return (
+        f"{made[0]['protocol']}: {stamp['num_samples']} samples{few} of the {stamp['generator']} generator against "
+        f"{stamp['num_reference']} {stamp['reference']} images of {stamp['data']}, {stamp['extractor']} features\n"
+        f"{records.table(rows)}"
+    )

@@ -1,0 +1,60 @@
+"""Statistics of real images, kept on disk under a hash of everything they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+FORMAT = 1
+
+
+def folder() -> Path:
+    """`mmgan/scores` in XDG_CACHE_HOME, else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / "scores"
+
+
+def content_hash(images: Tensor) -> str:
+    """SHA-256 of all of the uint8 images [N, C, R, R]."""
+    digest = hashlib.sha256(repr(list(images.shape)).encode())
+    for part in images.split(4096):
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def path(facts: Mapping[str, Any]) -> Path:
+    """Where the tensors that follow from `facts` are kept."""
+    key = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
+    return folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def read(file: Path) -> dict[str, Tensor] | None:
+    """The tensors in `file`; None where there is none, and with a warning where it is damaged."""
+    try:
+        return safetensors.torch.load(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"computing the statistics in {file} again, for the file is damaged ({error})", stacklevel=2)
+        return None
+
+
+def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Keep the tensors, whole or not at all; where they cannot be written, warn and go on without."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+            part.write(safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
+        Path(part.name).replace(file)
+    except OSError as error:
+        advice = "set XDG_CACHE_HOME to another folder"
+        warnings.warn(f"cannot keep statistics in {file.parent} ({error.strerror}); {advice}", stacklevel=2)

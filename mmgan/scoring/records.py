@@ -1,0 +1,57 @@
+"""The scores of a run: RUN/scores.json, and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmgan.errors import UserError
+from mmgan.scoring.protocol import differing
+
+Record = dict[str, Any]
+"""`checkpoint` (best, last or a step), `step`, `protocol` (a name), `stamp`, `scores`, `floor`, `num_floor`."""
+
+
+def read(run: Path) -> list[Record]:
+    """The records of a run, oldest first; raises UserError where the file is damaged."""
+    file = run / "scores.json"
+    try:
+        return json.loads(file.read_text()) if file.exists() else []
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); mend or remove it") from error
+
+
+def keep(run: Path, record: Record) -> None:
+    """Add a record, in place of one of the same checkpoint by the same protocol, whose other metrics stay."""
+    before = read(run)
+    twins = [old for old in before if old["checkpoint"] == record["checkpoint"] and same(old, record)]
+    others = [old for old in before if old not in twins]
+    for old in twins:
+        if old["step"] == record["step"]:
+            record = {**record, "scores": old["scores"] | record["scores"]}
+    part = run / ".scores.json.part"
+    part.write_text(json.dumps([*others, record], indent=1) + "\n")
+    part.replace(run / "scores.json")
+
+
+def same(a: Record, b: Record) -> bool:
+    """Whether two records may be compared."""
+    return not differing(a["stamp"], b["stamp"])
+
+
+def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
+    """Scores as aligned columns, a line each: mean +- spread where there is one."""
+    names = [name for name in ("is", "fid", "kid", "precision", "recall") if any(name in scores for _, scores in rows)]
+
+    def cell(scores: dict[str, float], name: str) -> str:
+        if name not in scores:
+            return "-"
+        spread = scores.get(f"{name}_std")
+        return f"{scores[name]:.4g}" + (f" +- {spread:.2g}" if spread is not None else "")
+
+    lines = [["", *(name if len(name) > 3 else name.upper() for name in names)]]
+    lines += [[label, *(cell(scores, name) for name in names)] for label, scores in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)

@@ -1,0 +1,120 @@
+"""Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
+
+    python scripts/evaluate_cls.py runs/fashion-manifold
+
+Writes evaluation.json into the run's folder, reliability.png and interpolation.png into its plots, and prints a table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from classifiers.deform import TABLE_5, Deformation, deform, matrices
+from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
+from classifiers.load import load_classifier
+from classifiers.plot import plot_interpolation, plot_reliability
+from mmgan.data import load
+from mmgan.engine import cli
+from mmgan.errors import UserError
+
+NEIGHBOURS = (1, 5, 20)
+PAIRS = 2000
+
+
+def evaluate(
+    run: Path,
+    checkpoint: Literal["auto", "best", "last"] | int = "auto",
+    split: Literal["test", "train"] = "test",
+    deformations: bool = True,
+    seed: int = 0,
+    batch_size: int = 512,
+) -> None:
+    """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
+
+    Args:
+        run: folder of the run
+        checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
+        split: part of the data set to evaluate on
+        deformations: also on images rotated, sheared and zoomed as in Table 5, the longest part
+        seed: seed of the pairs that are interpolated and of the deformations
+        batch_size: images at once
+    """
+    if batch_size < 1:
+        raise UserError("batch_size must be positive")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    which = checkpoint if checkpoint != "auto" else "best" if (run / "best").is_dir() else "last"
+    network, config, saved = load_classifier(run, which, device)
+    images, labels = load(replace(config.data, split=split))
+    real, real_labels = load(config.data)
+    train = torch.tensor(json.loads((run / "split.json").read_text())["train"])
+    classes, last = saved.state["classes"], network.depth - 1
+
+    found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}
+    found |= {"num_images": len(images), "num_train": len(train), "seed": seed, "run_seed": config.seed}
+    tasks = 3 + network.depth + (len(TABLE_5) if deformations else 0)
+    with tqdm(total=tasks, unit="part", disable=None, leave=False) as bar:
+        logits = predict(network, images, device, batch_size)
+        found |= {"error": error(logits, labels), "nll": nll(logits, labels), "ece": ece(logits, labels)}
+        parts = reliability(logits, labels)
+        found["reliability"] = parts
+        bar.update()
+        features = predict(network, images, device, batch_size, stop=last)
+        known = predict(network, real[train], device, batch_size, stop=last)
+        bar.update()
+        for k in NEIGHBOURS:
+            if k <= len(train):
+                found[f"knn_{k}"] = knn_error(known, real_labels[train], features, labels, k)
+        bar.update()
+        found["interpolated_nll"] = {}
+        for layer in range(network.depth):
+            few = slice(0, PAIRS)
+            curve = interpolated_nll(network, images[few], labels[few], classes, layer, device, seed)
+            found["interpolated_nll"][str(layer)] = curve
+            bar.update()
+        found["lams"] = LAMS
+        if deformations:
+            found["deformed_accuracy"] = {}
+        for row in TABLE_5 if deformations else ():
+            changed = predict(network, images, device, batch_size, change=_by(row, len(images), seed))
+            found["deformed_accuracy"][row.name] = 1 - error(changed, labels)
+            bar.update()
+
+    part = run / ".evaluation.json.part"
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(run / "evaluation.json")
+    plot_reliability(parts, run / "plots" / "reliability.png")
+    plot_interpolation({run.name: [found["interpolated_nll"]]}, run / "plots" / "interpolation.png")
+    print(_table(found))
+
+
+def _by(row: Deformation, n: int, seed: int) -> Any:
+    """Deforms the images a slice says."""
+    maps = matrices(row, n, seed)
+
+    def change(x: Tensor, rows: slice) -> Tensor:
+        return deform(x, maps[rows].to(x.device))
+
+    return change
+
+
+def _table(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['checkpoint']} checkpoint, step {found['step']}, on {found['num_images']} {found['split']} images",
+        f"error {found['error']:.2%}   NLL {found['nll']:.4f}   ECE {found['ece']:.4f}",
+        "kNN error " + "   ".join(f"k={k} {found[f'knn_{k}']:.2%}" for k in NEIGHBOURS if f"knn_{k}" in found),
+        "NLL of interpolated targets, mean over lam: "
+        + "   ".join(f"layer {layer} {sum(c) / len(c):.3f}" for layer, c in found["interpolated_nll"].items()),
+    ]
+    lines += [f"accuracy, {name:<28}{value:.2%}" for name, value in found.get("deformed_accuracy", {}).items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: cli.call(evaluate))

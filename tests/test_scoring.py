@@ -1,0 +1,486 @@
+"""Scores against torch-fidelity's own call and against NumPy and SciPy; the cache; what may be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import scipy.linalg
+import torch
+import torch_fidelity
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from scipy.spatial.distance import cdist
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from mmgan.data import DataConfig, load
+from mmgan.errors import UserError
+from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, inception, register
+from mmgan.scoring.protocol import comparable
+from mmgan.scoring.scorer import extract
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, command, result, run, same
+
+DIGITS = DataConfig("digits")
+ALL = ("is", "fid", "kid", "prc")
+
+
+class Small(nn.Module):
+    """Twelve features and five logits of an 8x8 image, from random weights."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("first", torch.randn(64, 12, generator=generator) / 8)
+        self.register_buffer("second", torch.randn(12, 5, generator=generator))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = (images.flatten(1).float() / 255 @ self.first).relu()
+        return features, features @ self.second
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mmgan" / "scores"
+
+
+def small(seed: int = 0, name: str = "small") -> Extractor:
+    return Extractor(name, Small(seed), "none")
+
+
+def scorer(
+    extractor: Extractor | None = None, data: DataConfig = DIGITS, batch_size: int = 256, **options: Any
+) -> Scorer:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    protocol = Protocol(**({"num_samples": 700, "metrics": ALL} | options))
+    return Scorer(extractor or small(), data, protocol, Accelerator(cpu=True), batch_size)
+
+
+def noisy(level: float, n: int = 1500) -> Tensor:
+    """Training digits with so much noise, in levels of 255."""
+    images = load(DIGITS).images[:n].float()
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    return (images + level * noise).clamp(0, 255).to(torch.uint8)
+
+
+class Rows(Dataset[Tensor]):
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i]
+
+
+def close(a: dict[str, float], b: dict[str, float], rel: float) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert value == pytest.approx(b[name], rel=rel, abs=1e-9), name
+
+
+def test_scores_are_torch_fidelity_s_own() -> None:
+    made = noisy(60, 700)
+    got = scorer().score(lambda a, b: made[a:b])
+    register(small(name="small-registered"))
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Rows(made),
+        input2=Rows(load(DIGITS).images),
+        feature_extractor="small-registered",
+        kid_subset_size=700,
+        save_cpu_ram=True,
+        cuda=False,
+        verbose=False,
+        **{"isc": True, "fid": True, "kid": True, "prc": True},
+    )
+    names = {"is": "inception_score_mean", "is_std": "inception_score_std", "fid": "frechet_inception_distance"}
+    names |= {"kid": "kernel_inception_distance_mean", "kid_std": "kernel_inception_distance_std"}
+    names |= {"precision": "precision", "recall": "recall"}
+    close(got, {name: theirs[key] for name, key in names.items()}, 1e-4)
+
+
+def test_scores_are_what_numpy_and_scipy_compute() -> None:
+    made, real = noisy(60, 700), load(DIGITS).images
+    x, logits = (t.double().numpy() for t in small()(made))
+    y = small()(real)[0].double().numpy()
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    parts = np.array_split(p[np.random.RandomState(2020).permutation(700)], 10)
+    inception_scores = [np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in parts]
+
+    def fid(a: np.ndarray, b: np.ndarray) -> float:
+        c, d = np.cov(a.T), np.cov(b.T)
+        root = scipy.linalg.sqrtm(c @ d).real
+        return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c + d - 2 * root))
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    rng, kids = np.random.RandomState(2020), []
+    for _ in range(100):
+        a, b = x[rng.choice(700, 700, replace=False)], y[rng.choice(1500, 700, replace=False)]
+        own = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (700 * 699) for z in (a, b))
+        kids.append(own - 2 * kernel(a, b).mean())
+
+    def covered(points: np.ndarray, by: np.ndarray) -> float:
+        radius = np.sort(cdist(by, by), 1)[:, 3]
+        return float((cdist(points, by) <= radius).any(1).mean())
+
+    want = {"is": np.mean(inception_scores), "is_std": np.std(inception_scores), "fid": fid(x, y)}
+    want |= {"kid": np.mean(kids), "kid_std": np.std(kids), "precision": covered(x, y), "recall": covered(y, x)}
+    close(scorer().score(lambda a, b: made[a:b]), want, 2e-3)
+    close(
+        scorer(metrics=("is", "fid")).score(lambda a, b: made[a:b]), {k: want[k] for k in ("is", "is_std", "fid")}, 1e-5
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 64, 1000])
+def test_the_batch_size_does_not_matter(batch_size: int) -> None:
+    made = noisy(60, 700)
+    a, b = (scorer(batch_size=size).score(lambda a, b: made[a:b]) for size in (batch_size, 256))
+    close({name: a[name] for name in ("is", "fid")}, {name: b[name] for name in ("is", "fid")}, 1e-6)
+    close(a, b, 1e-3)  # torch-fidelity computes KID in single precision
+
+
+def test_is_may_take_another_number_of_samples() -> None:
+    made = noisy(60)
+    both = scorer(num_samples=300, is_samples=900).score(lambda a, b: made[a:b])
+    assert both["fid"] == pytest.approx(scorer(num_samples=300).score(lambda a, b: made[a:b])["fid"], rel=1e-9)
+    assert both["is"] == pytest.approx(scorer(num_samples=900).score(lambda a, b: made[a:b])["is"], rel=1e-9)
+
+
+def test_fid_of_real_images_is_near_zero_and_grows_with_noise() -> None:
+    by = scorer(metrics=("fid",))
+    order = torch.randperm(1500, generator=torch.Generator().manual_seed(0))
+    images = [noisy(level)[order] for level in (0, 20, 40, 80)]
+    scores = [by.score(lambda a, b, x=x: x[a:b])["fid"] for x in images]  # type: ignore[misc]
+    assert scores == sorted(scores)
+    assert 0 <= 5 * scores[0] < scores[2] < scores[3] / 2
+    floor = by.floor()
+    assert floor
+    assert floor[1] == 297
+    test = small()(load(replace(DIGITS, split="test")).images)[0].double().numpy()
+    train = small()(load(DIGITS).images)[0].double().numpy()
+    root = scipy.linalg.sqrtm(np.cov(test.T) @ np.cov(train.T)).real
+    want = ((test.mean(0) - train.mean(0)) ** 2).sum() + np.trace(np.cov(test.T) + np.cov(train.T) - 2 * root)
+    assert floor[0]["fid"] == pytest.approx(want, rel=1e-4)
+
+
+def test_features_of_fid_are_not_kept() -> None:
+    made = extract(small(), lambda a, b: noisy(0)[a:b], 700, ("fid",), Accelerator(cpu=True), 256)
+    assert made.features is None
+    assert made.logits is None
+
+
+# The cache of real statistics
+
+
+def test_statistics_of_real_images_come_from_the_cache(cache: Path) -> None:
+    made = noisy(60, 700)
+    first = scorer(metrics=("fid",)).score(lambda a, b: made[a:b])
+    (file,) = cache.iterdir()
+    kept = safetensors.torch.load(file.read_bytes())
+    file.write_bytes(safetensors.torch.save({**kept, "mean": kept["mean"] + 1}))
+    assert scorer(metrics=("fid",)).score(lambda a, b: made[a:b])["fid"] > first["fid"] + 1, "it was read"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.warns(UserWarning, match="damaged"):
+        again = scorer(metrics=("fid",))
+    assert again.score(lambda a, b: made[a:b]) == first, "a damaged file is made again"
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.parametrize("what", ["images", "one pixel", "number", "weights", "layers", "preprocessing"])
+def test_whatever_statistics_depend_on_misses_the_cache(
+    what: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "changing.py").write_text(
+        "from mmgan.data.sets import digits\nEDIT = 0\n\n"
+        "def load(config):\n    images, labels = digits.load(config)\n"
+        "    images[700, 0, 3, 3] += EDIT\n    return images, labels\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import changing  # type: ignore[import-not-found] # noqa: PLC0415
+
+    data, extractor, options = DataConfig("changing"), small(), {"metrics": ("fid",)}
+    scorer(extractor, data, **options)
+    if what == "images":
+        data = replace(data, resolution=16)
+        extractor.module.first = extractor.module.first.repeat(4, 1)
+        scorer(Extractor("small", extractor.module, "none"), data, **options)
+    elif what == "one pixel":
+        monkeypatch.setattr(changing, "EDIT", 1)
+        scorer(extractor, data, **options)
+    elif what == "number":
+        scorer(extractor, data, num_reference=1499, **options)
+    elif what == "weights":
+        scorer(small(seed=1), data, **options)
+    elif what == "layers":
+        scorer(Extractor("small", nn.Sequential(Small()), "none"), data, **options)
+    else:
+        scorer(Extractor("small", Small(), "bilinear to 8x8"), data, **options)
+    assert len(list(cache.iterdir())) == 2
+    scorer(small(), DataConfig("digits"), **options)
+    assert len(list(cache.iterdir())) == 2, "the same images by another name are the same images"
+
+
+# Protocols
+
+
+def test_unlike_scores_are_not_compared() -> None:
+    a = scorer(num_samples=700).stamp(0, "ema")
+    comparable(a, scorer(num_samples=700).stamp(0, "ema"))
+    with pytest.raises(UserError, match="num_samples 700, not 600"):
+        comparable(a, scorer(num_samples=600).stamp(0, "ema"))
+    with pytest.raises(UserError, match=r"generator ema, not raw; seed 0, not 1$"):
+        comparable(a, scorer(num_samples=700).stamp(1, "raw"))
+    with pytest.raises(UserError, match="extractor_hash"):
+        comparable(a, scorer(small(1), num_samples=700).stamp(0, "ema"))
+    assert a["versions"]["torch-fidelity"] == torch_fidelity.__version__
+
+
+def test_protocols_have_the_numbers_of_their_names() -> None:
+    numbers = {name: (p.num_samples, p.reference, p.num_reference, p.for_is) for name, p in PROTOCOLS.items()}
+    assert numbers == {
+        "train-50k": (50_000, "train", None, 50_000),
+        "test-10k": (10_000, "test", None, 10_000),
+        "miyato": (5_000, "test", 10_000, 5_000),
+        "paper": (5_000, "test", 10_000, 50_000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"num_samples": 9}, "at least 10"), ({"metrics": ("fib",)}, "is, fid")]
+)
+def test_protocols_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Protocol(**({"num_samples": 10} | options))
+
+
+def test_features_that_are_not_finite_are_no_score() -> None:
+    by = scorer(num_samples=20)
+    by.extractor.module.first.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite"):
+        by.score(lambda a, b: noisy(0)[a:b])
+
+
+# Inception
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of Inception weights, of its real architecture, drawn at random."""
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+
+    class Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc] # its constructor insists on a file
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            pass
+
+    torch.save({}, file)
+    torch.manual_seed(0)
+    network = Unloaded("inception-v3-compat", ["2048"], feature_extractor_weights_path=file)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    torch.save(network.state_dict(), file)
+    return file
+
+
+def test_inception_is_torch_fidelity_s(weights: Path) -> None:
+    images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+    features, logits = inception(weights)(images)
+    names = ["2048", "logits_unbiased"]
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=weights)
+    for got, want in zip((features, logits), theirs(images.repeat(1, 3, 1, 1)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+    assert features.shape == (4, 2048)
+    assert logits.shape == (4, 1008)
+
+
+def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"fetch https://.*pth and put it at .*checkpoints.*, or give its path"):
+        inception(tmp_path / "none.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
+        inception(tmp_path / "other.pth")
+    (tmp_path / "torn.pth").write_bytes(b"PK")
+    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
+        inception(tmp_path / "torn.pth")
+
+
+# Through the commands
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    options = ["--config", "configs/cls/extractor/digits.yaml", "--output", str(folder), "--epochs", "1"]
+    options += ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "1", "--tracker", "null"]
+    done = run("train_cls", *options)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+TRAIN = ["--config", "configs/gan/digits.yaml", *SMALL, "--tracker", "null", "--steps", "9", "--checkpoint_every", "3"]
+
+
+def scoring(classifier: Path, final: str = "test-10k") -> list[str]:
+    options = ["--score.extractor", "classifier", "--score.weights", str(classifier), "--score.num_samples", "50"]
+    return [*options, "--score.every", "3", "--score.final", final]
+
+
+def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Path, tmp_path: Path) -> None:
+    plain, scored = tmp_path / "plain", tmp_path / "scored"
+    options = [*TRAIN, "--keep_checkpoints", "9", "--lr", "3e-3"]
+    assert run("train_gan", *options, "--output", str(plain)).returncode == 0
+    done = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
+    assert done.returncode == 0, done.stderr
+    (a, _), (b, rows) = result(plain), result(scored)
+    assert same(
+        {k: a[k] for k in ("generator", "discriminator", "adam_g")},
+        {k: b[k] for k in ("generator", "discriminator", "adam_g")},
+    )
+
+    fids = {row["step"]: row["score/fid"] for row in rows if "score/fid" in row}
+    assert list(fids) == [3, 6, 9]
+    best = min(fids, key=fids.__getitem__)
+    assert [path.name for path in (scored / "best").iterdir()] == [f"step-{best:06d}"]
+    assert (scored / "plots" / "scores.png").stat().st_size > 10_000
+    last, other = json.loads((scored / "scores.json").read_text())
+    assert (last["checkpoint"], last["step"], other["checkpoint"], other["step"]) == ("last", 9, "best", best)
+    assert last["stamp"] == other["stamp"]
+    assert last["stamp"]["num_samples"] == 10_000
+
+    # The command scores a checkpoint as training did, and by number as by name.
+    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50"]
+    for name in ("best", str(best)):
+        assert run("score_gan", str(scored), "--checkpoint", name, *by).returncode == 0
+    records = json.loads((scored / "scores.json").read_text())[2:]
+    for record in records:
+        assert record["step"] == best
+        assert record["scores"]["fid"] == pytest.approx(fids[best], rel=1e-5)
+        assert record["stamp"]["generator"] == "ema"
+
+    # Torn from its final scores, the same command makes them; in place, it leaves them alone.
+    (scored / "scores.json").unlink()
+    again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
+    assert "last checkpoint, step 9" in again.stdout
+    assert json.loads((scored / "scores.json").read_text()) == [last, other]
+
+
+def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
+    assert run("train_gan", *TRAIN, "--output", str(tmp_path / "run")).returncode == 0
+    options = [
+        str(tmp_path / "run"),
+        "--extractor",
+        "classifier",
+        "--weights",
+        str(classifier),
+        "--metrics",
+        "is,fid,kid,prc",
+    ]
+    scores = []
+    for processes, batch_size in ((1, 256), (2, 256), (2, 7)):
+        done = run("score_gan", *options, "--num_samples", "331", "--batch_size", str(batch_size), processes=processes)
+        assert done.returncode == 0, done.stderr
+        assert "floor: 297 real test images" in done.stdout
+        scores.append(json.loads((tmp_path / "run" / "scores.json").read_text())[0])
+        (tmp_path / "run" / "scores.json").unlink()
+    for other in scores[1:]:
+        close(scores[0]["scores"], other["scores"], 1e-5)
+        close(scores[0]["floor"], other["floor"], 1e-5)
+        assert scores[0]["stamp"] == other["stamp"]
+
+
+def test_scoring_in_two_processes_changes_nothing_in_training(classifier: Path, tmp_path: Path) -> None:
+    options = [*TRAIN, "--batch_size", "8", "--g_batch_size", "8", "--ema", "null"]
+    plain, scored = tmp_path / "plain", tmp_path / "scored"
+    assert run("train_gan", *options, "--output", str(plain), processes=2).returncode == 0
+    done = run("train_gan", *options, "--output", str(scored), *scoring(classifier), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert same(result(plain)[0]["generator"], result(scored)[0]["generator"])
+    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50", "--checkpoint", "last"]
+    assert run("score_gan", str(scored), *by).returncode == 0
+    rows = [row for row in result(scored)[1] if "score/fid" in row]
+    alone = json.loads((scored / "scores.json").read_text())[-1]
+    assert rows[-1]["score/fid"] == pytest.approx(alone["scores"]["fid"], rel=1e-5)
+
+
+def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(load(DIGITS).images[:12]):
+        from PIL import Image  # noqa: PLC0415
+
+        Image.fromarray(image[0].numpy()).save(tmp_path / "images" / f"{i}.png")
+    data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--steps", "1"]
+    done = run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    options = ["--weights", str(weights), "--num_samples", "10", "--metrics", "is,fid,kid"]
+    done = run("score_gan", str(tmp_path / "run"), *options, "--batch_size", "5")
+    assert done.returncode == 0, done.stderr
+    assert "10 samples of the ema generator against 12 train images of folder, inception-v3-compat" in done.stdout
+    (record,) = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert record["scores"]["is"] >= 1
+    assert "299x299" in record["stamp"]["preprocessing"]
+    assert record["stamp"]["kid"] == [100, 10]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--extractor", "classifier"], "needs --weights"),
+        (["--weights", "nowhere.pth"], "no Inception weights"),
+        (["--extractor", "classifier", "--weights", "nowhere"], "nowhere is no run"),
+        (["--metrics", "fib"], "metrics must be some of is, fid, kid, prc"),
+        (["--num_samples", "5"], "at least 10 samples"),
+        (["--batch_size", "0"], "batch_size must be positive"),
+        (["--checkpoint", "best"], "kept no best checkpoint"),
+        (["--checkpoint", "77"], "keeps no checkpoint of step 77"),
+    ],
+)
+def test_a_mistake_gets_one_line(options: list[str], words: str, gan: Path) -> None:
+    done = run("score_gan", str(gan), *options)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gan") / "run"
+    assert run("train_gan", *TRAIN, "--output", str(folder), "--steps", "1").returncode == 0
+    return folder
+
+
+def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path, tmp_path: Path) -> None:
+    by = ["--extractor", "classifier", "--weights", str(classifier)]
+    other = tmp_path / "other"
+    assert run("train_gan", *TRAIN, "--output", str(other), "--steps", "1", "--seed", "1").returncode == 0
+    assert "score it first" in run("score_gan", str(gan), *by, "--num_samples", "50", "--against", str(other)).stderr
+    assert run("score_gan", str(other), *by, "--num_samples", "50").returncode == 0
+    done = run("score_gan", str(gan), *by, "--num_samples", "50", "--against", str(other))
+    assert done.returncode == 0, done.stderr
+    assert str(other) in done.stdout.splitlines()[-1]
+    done = run("score_gan", str(gan), *by, "--num_samples", "60", "--against", str(other))
+    assert done.returncode == 2
+    assert "num_samples 50, not 60" in done.stderr
+
+
+def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Path) -> None:
+    options = ["--data.resolution", "16", "--steps", "1", "--output", str(tmp_path / "run")]
+    assert run("train_gan", *TRAIN, *options).returncode == 0
+    done = run("score_gan", str(tmp_path / "run"), "--extractor", "classifier", "--weights", str(classifier))
+    assert done.returncode == 2
+    assert "takes images of 1x8x8" in done.stderr
+
+
+def test_scripts_share_what_they_import() -> None:
+    assert command("score_gan")[1] == "scripts/score_gan.py"
+    assert (ROOT / "scripts" / "extractor.py").exists()
