@@ -15,10 +15,14 @@ MAY = {
     "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors", "mmgan.modules"},
     "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
     | {"mmgan.engine", "mmgan.errors"},
+    "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
+    | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
     "gan": {"torch", "torchvision", "accelerate", "matplotlib"}
-    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "errors", "modules")},
+    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules")},
 }
 """What each package of mmgan may import besides the standard library."""
+CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "scipy", "sklearn", "yaml", "classifiers"}
+CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "errors", "modules")}
 
 
 def imported(file: Path) -> set[str]:
@@ -44,6 +48,13 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     assert files
     for file in files:
         assert imported(file) <= MAY[package], file
+
+
+def test_classifiers_never_import_the_gan() -> None:
+    files = list((ROOT / "classifiers").rglob("*.py"))
+    assert files
+    for file in files:
+        assert imported(file) <= CLASSIFIERS, file
 
 
 def test_every_package_has_its_line_here() -> None:

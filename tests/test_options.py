@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from torch import Tensor, nn
 
-from mmgan.data.config import DataConfig
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.gan.config import GANConfig
+from mmgan.gan.config import GANConfig, GANData, ScoreConfig
 from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.train import train
 from mmgan.mixup import DiscriminatorMixup
+from mmgan.scoring import Extractor
 from tests.conftest import SMALL
 
 BASE = ["--data.name", "digits", *SMALL, "--steps", "4", "--n_dis", "1", "--log_every", "2", "--tracker", "null"]
@@ -75,18 +76,39 @@ FLIPS: dict[str, list[str]] = {
     "keep_checkpoints": ["--keep_checkpoints", "1"],
     "tracker": ["--tracker", "tensorboard"],
 }
+SCORED = ["--score.weights", "a file", "--score.num_samples", "20", "--score.every", "2", "--score.final", "miyato"]
+SCORE_FLIPS: dict[str, list[str]] = {
+    "score": ["--score", "null"],
+    "score.every": ["--score.every", "1"],
+    "score.num_samples": ["--score.num_samples", "30"],
+    "score.reference": ["--score.reference", "test"],
+    "score.final": ["--score.final", "null"],
+}
 REFUSED = {
+    "score.extractor": (["--score.extractor", "classifier"], "needs score.weights"),
     "data.root": (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
     "data.download": (["--data.name", "folder", "--data.download", "true"], "cannot be downloaded"),
     "network": (["--network", "tests.nowhere"], "No module named 'tests.nowhere'"),
 }
 
 
+class Pixels(nn.Module):
+    """The smallest extractor: the first eight pixels as features, the next five as logits."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.flatten(1) / 255
+        return x[:, :8], x[:, 8:13]
+
+
+EXTRACTOR = Extractor("pixels", Pixels(), "none")
+
+
 def outcome(folder: Path, *options: str) -> str:
     """A hash of all a run leaves but speeds, times and its configuration."""
-    arguments = cli.parse(GANConfig, "", {"mixup": DiscriminatorMixup}, ["--output", str(folder), *BASE, *options])
+    nullable = {"mixup": DiscriminatorMixup, "score": ScoreConfig}
+    arguments = cli.parse(GANConfig, "", nullable, ["--output", str(folder), *BASE, *options])
     AcceleratorState._reset_state(reset_partial_state=True)  # a process of its own would start without one
-    train(arguments.config, arguments.output, arguments.yaml)
+    train(arguments.config, arguments.output, arguments.yaml, EXTRACTOR if arguments.config.score else None)
     parts: list[Any] = []
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".png", ".safetensors") and file.parent.name != "plots":
@@ -100,11 +122,12 @@ def outcome(folder: Path, *options: str) -> str:
 
 
 def options_of(config: type, prefix: str = "") -> Iterator[str]:
-    sections = {"data": DataConfig, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
+    sections = {"data": GANData, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
+    nullable = {"mixup": DiscriminatorMixup, "score": ScoreConfig}
     for field in fields(config):
         name = prefix + field.name
-        section = sections.get(name) or (DiscriminatorMixup if name == "mixup" else None)
-        if section is None or name == "mixup":
+        section = sections.get(name) or nullable.get(name)
+        if section is None or name in nullable:
             yield name
         if section:
             assert is_dataclass(section)
@@ -112,7 +135,8 @@ def options_of(config: type, prefix: str = "") -> Iterator[str]:
 
 
 def test_every_option_is_looked_at_here() -> None:
-    assert set(options_of(GANConfig)) == FLIPS.keys() | REFUSED.keys() | {"deterministic"}
+    elsewhere = {"deterministic", "score.weights"}  # the latter in test_scoring.py: scripts turn it into an extractor
+    assert set(options_of(GANConfig)) == FLIPS.keys() | SCORE_FLIPS.keys() | REFUSED.keys() | elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +151,13 @@ def test_an_option_changes_the_run(name: str, baseline: str, tmp_path: Path) -> 
     if name == "data.name" and not (Path("/usr/share/datasets/fashion-mnist").is_dir()):
         pytest.skip("needs a second data set on this machine")
     assert outcome(tmp_path / "run", *FLIPS[name]) != baseline
+
+
+def test_an_option_of_scoring_changes_what_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scored = outcome(tmp_path / "scored", *SCORED)
+    for name, options in SCORE_FLIPS.items():
+        assert outcome(tmp_path / name, *SCORED, *options) != scored, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -158,6 +189,9 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--data.resolution", "0"], "resolution must be positive"),
         (["--generator.z_dim", "0"], "generator.z_dim must be positive"),
         (["--discriminator.width", "0"], "discriminator.width must be positive"),
+        (["--score.every", "0"], "score.every must be positive"),
+        (["--score.num_samples", "9"], "score.num_samples must be at least 10"),
+        (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
     ],
 )
 def test_values_out_of_range_are_refused(options: list[str], words: str, tmp_path: Path) -> None:

@@ -153,9 +153,11 @@ CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs" / "cl
 @pytest.mark.parametrize("file", CONFIGS)
 def test_every_configuration_runs(tmp_path: Path, file: str) -> None:
     """For a step or two, at its own settings but for the width, the images and the number of epochs."""
-    small = ["--network.width", "0.02", "--data.name", "digits", "--data.validation", "0", "--lr_schedule", "constant"]
-    small += ["--data.labels_per_class", "13", "--epochs", "1", "--data.resolution", "8", "--tracker", "null"]
-    done = run("train_cls", "--config", file, "--output", str(tmp_path / "run"), *small)
+    base = ["--config", "configs/cls/cifar10.yaml"] if "arms" in file else []
+    small = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.1", "--epochs", "1"]
+    small += ["--data.name", "digits", "--data.resolution", "8", "--data.validation", "0", "--lr_schedule", "constant"]
+    small += ["--data.labels_per_class", "13", "--tracker", "null"]
+    done = run("train_cls", *base, "--config", file, "--output", str(tmp_path / "run"), *small)
     assert done.returncode == 0, done.stderr
     head = (ROOT / file).read_text()
     assert all(word in head for word in ("scripts/train_cls.py", "# Cost: ", "# Expected"))
