@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# The arms of docs/results/classifiers.md: seven regularisers on 10,000 images of Fashion-MNIST, SEEDS times each.
-# Two runs side by side, one thread each. Run again, it goes on where it was stopped.
+# The arms of docs/results/classifiers.md: seven regularisers on 10,000 images of Fashion-MNIST, trained, evaluated and
+# compared. Two runs side by side, one thread each. Run again, it goes on where it was stopped.
+#
+#   bash scripts/compare_cls.sh [FOLDER [SEEDS]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
 runs=${1:-runs/fashion-cls}
 seeds=${2:-"0 1 2"}
 arms=(
@@ -18,4 +21,8 @@ for seed in $seeds; do
   for arm in "${arms[@]}"; do
     echo "--output $runs/${arm%% *}/seed-$seed --seed $seed --data.subset_seed $seed ${arm#* }"
   done
-done | OMP_NUM_THREADS=1 xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py --config configs/cls/fashion_mnist.yaml
+done | xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py --config configs/cls/fashion_mnist.yaml
+for run in "$runs"/*/*; do
+  [ -e "$run/evaluation.json" ] || echo "$run"
+done | xargs -r -P 2 -L 1 .venv/bin/python scripts/evaluate_cls.py
+.venv/bin/python scripts/report_cls.py "$runs" "$runs/report"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from classifiers.config import ClassifierConfig
 from mmgan.data import data_sets
+from mmgan.engine import cli
+from mmgan.mixup import ClassifierMixup
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -25,8 +29,21 @@ def test_the_loop_with_eq_11_runs_and_learns() -> None:
     assert len(added) <= 10
 
 
+def test_the_rows_of_the_paper_s_tables_are_configurations(tmp_path: Path) -> None:
+    rows = re.findall(
+        r"\| (cifar100?|regularisers)(?: `([^`]*)`)?[^|]*\| ([\w-]+) \|", (ROOT / "docs/paper.md").read_text()
+    )
+    assert len(rows) == 23
+    for base, options, arm in rows:
+        files = ["--config", f"configs/cls/{base}.yaml", "--config", f"configs/cls/arms/{arm}.yaml"]
+        args = [*files, *options.split(), "--output", str(tmp_path)]
+        config = cli.parse(ClassifierConfig, "", {"mixup": ClassifierMixup}, args).config
+        assert (config.mixup is None) == (arm in ("none", "dropout", "cutout"))
+        assert config.epochs in (400, 600, 1200)
+
+
 def test_files_and_options_it_names_exist() -> None:
-    for path in set(re.findall(r"(?:scripts|configs|docs|tests|mmgan)/[\w./-]+", README)):
+    for path in set(re.findall(r"(?:scripts|configs|docs|tests|mmgan|classifiers)/[\w./-]+", README)):
         assert (ROOT / path.rstrip(".")).exists(), path
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / name).exists(), name

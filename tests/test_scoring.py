@@ -428,6 +428,7 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     assert "10 samples of the ema generator against 12 train images of folder, inception-v3-compat" in done.stdout
     (record,) = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert record["scores"]["is"] >= 1
+    assert "10 images do not span 2048 features" in done.stdout
     assert "299x299" in record["stamp"]["preprocessing"]
     assert record["stamp"]["kid"] == [100, 10]
 

@@ -50,7 +50,7 @@ def score_run(
     floor = scorer.floor()
     made: list[Record] = []
     for which, one in zip(checkpoints, loaded, strict=True):
-        record: Record = {"checkpoint": which, "step": one.step, "protocol": name}
+        record: Record = {"checkpoint": which, "step": one.step, "protocol": name, "dimension": scorer.dimension}
         record |= {
             "stamp": scorer.stamp(seed, one.weights),
             "scores": scorer.score(draw(one.generator, one.z_dim, seed)),
@@ -76,8 +76,13 @@ def summary(made: list[Record]) -> str:
     if "floor" in made[0]:
         rows.append((f"floor: {made[0]['num_floor']} real test images", made[0]["floor"]))
     few = "" if stamp["is_samples"] == stamp["num_samples"] else f" ({stamp['is_samples']} for IS)"
+    notes, fewest, dimension = "", min(stamp["num_samples"], stamp["num_reference"]), made[0]["dimension"]
+    if dimension is not None and fewest <= dimension:
+        notes += f"\n{fewest} images do not span {dimension} features: this FID is biased upwards"
+    if "fid" in made[0].get("floor", {}) and made[0]["num_floor"] < stamp["num_samples"]:
+        notes += "\nthe floor's FID is raised by being of fewer images than the samples"
     return (
         f"{made[0]['protocol']}: {stamp['num_samples']} samples{few} of the {stamp['generator']} generator against "
         f"{stamp['num_reference']} {stamp['reference']} images of {stamp['data']}, {stamp['extractor']} features\n"
-        f"{records.table(rows)}"
+        f"{records.table(rows)}{notes}"
     )

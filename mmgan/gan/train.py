@@ -78,7 +78,7 @@ def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | Non
             stopped = not last and stop.requested(step)
             if scorer and config.score and (step % config.score.every == 0 or last):
                 with updates.one_sampler() as sampler:
-                    scores = scorer.score(draw(sampler, config.generator.z_dim, config.seed))
+                    scores = scorer.score(draw(sampler, config.generator.z_dim, seed=0))  # the same for all runs
                 log.record(step, {f"score/{name}": score for name, score in scores.items()})
                 if scores["fid"] < best:
                     best = scores["fid"]
@@ -120,7 +120,7 @@ def _final_scores(config: GANConfig, folder: Path, extractor: Extractor | None, 
         and record["stamp"]["extractor_hash"] == extractor.hash
     ]
     if len(made) < len(steps):
-        made = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator, seed=config.seed)
+        made = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
     accelerator.print(summary(made))
 
 

@@ -11,7 +11,8 @@ from mmgan.errors import UserError
 from mmgan.scoring.protocol import differing
 
 Record = dict[str, Any]
-"""`checkpoint` (best, last or a step), `step`, `protocol` (a name), `stamp`, `scores`, `floor`, `num_floor`."""
+"""`checkpoint` (best, last or a step), `step`, `protocol` (a name), `dimension` of the features, `stamp`, `scores`, and
+`floor` of `num_floor` real images."""
 
 
 def read(run: Path) -> list[Record]:

@@ -95,6 +95,11 @@ class Scorer:
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "torch-fidelity", "numpy")},
         }
 
+    @property
+    def dimension(self) -> int | None:
+        """Of the features; None where FID is not asked for, and on other processes than the main one."""
+        return len(self.real.moments["mean"]) if self.real.moments else None
+
     def score(self, draw: Draw) -> dict[str, float]:
         """`is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`, those asked for, of the images `draw` makes.
 
