@@ -32,6 +32,8 @@ def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | Non
     UserError for what the user can mend. After SIGINT or SIGTERM the step at hand is finished and a checkpoint written,
     and the process ends with 128 + the signal.
     """
+    if config.score and extractor is None:
+        raise ValueError("config.score asks for scores; pass the extractor it names")
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
