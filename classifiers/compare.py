@@ -11,9 +11,11 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from classifiers.deform import TABLE_5
+from mmgan.engine.run import differences
 from mmgan.errors import UserError
 
-PROTOCOL = ("data", "split", "num_images", "num_train", "checkpoint", "seed")
+PROTOCOL = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
 """What must be the same of all evaluations."""
 
 Arms = dict[str, dict[int, dict[str, Any]]]
@@ -27,6 +29,63 @@ class Difference(NamedTuple):
     low: float
     high: float
     n: int
+
+
+class Figure(NamedTuple):
+    """What the paper measured, arm by arm, in the unit of the report."""
+
+    measure: str
+    setting: str
+    arms: Mapping[str, str]
+
+
+PAPER = (
+    Figure(
+        "error",
+        "CIFAR-10, PreActResNet18, 1200 epochs",
+        {"none": "5.12", "input": "3.50", "manifold": "2.89", "blocked": "4.33"},
+    ),
+    Figure(
+        "error",
+        "CIFAR-10, PreActResNet152, 1200 epochs",
+        {"none": "4.20", "input": "3.15", "manifold": "2.76", "all-layers": "2.38"},
+    ),
+    Figure(
+        "error",
+        "CIFAR-10, PreResNet50, 600 epochs, five trials",
+        {
+            "none": "4.96 +- 0.19",
+            "input": "4.25 +- 0.11",
+            "manifold": "3.77 +- 0.18",
+            "dropout": "5.09 +- 0.09",
+            "cutout": "4.77 +- 0.38",
+        },
+    ),
+    Figure(
+        "nll",
+        "CIFAR-10, PreActResNet18, 1200 epochs",
+        {"none": "0.2646", "input": "0.1945", "manifold": "0.1407"},
+    ),
+    Figure(
+        "nll",
+        "CIFAR-10, PreActResNet152, 1200 epochs",
+        {"none": "0.1994", "input": "0.2312", "manifold": "0.1419", "all-layers": "0.0957"},
+    ),
+    Figure(
+        "knn_5",
+        "CIFAR-10, PreResNet18, k not stated",
+        {"none": "6.09", "input": "5.54", "manifold": "5.16"},
+    ),
+    Figure(
+        "deformed",
+        "CIFAR-100, PreActResNet34",
+        {
+            arm: f"{100 - np.mean([getattr(row, column) for row in TABLE_5]):.2f}"
+            for arm, column in (("none", "none"), ("input", "input1"), ("manifold", "manifold"))
+        },
+    ),
+)
+"""Tables 1 and 5, section 5.1. Another data set and much larger networks than a proxy's: only directions compare."""
 
 
 class Claim(NamedTuple):
@@ -59,23 +118,54 @@ CLAIMS = (
 
 
 def read(folder: Path) -> Arms:
-    """The evaluations of the runs FOLDER/ARM/RUN.
+    """The evaluations of the runs FOLDER/ARM/RUN, each with its `measures`, its folder `run` and its `config`.
 
-    Raises UserError where there are none, or where they were not made by one protocol, naming the field.
+    Raises UserError where there are none; where they were not made by one protocol, naming the field; and where the
+    runs of an arm are not finished, or differ in more than their seeds.
     """
     arms: Arms = {}
     first: dict[str, Any] | None = None
     for file in sorted(folder.glob("*/*/evaluation.json")):
-        found = json.loads(file.read_text())
+        run = file.parent
+        try:
+            found = json.loads(file.read_text())
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            missing = [key for key in (*PROTOCOL, "finished") if key not in found]
+            seed = config["seed"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(f"{run} has a damaged evaluation.json or config.yaml; evaluate it again") from error
+        if missing:
+            raise UserError(f"{file} does not say {missing[0]}, another version wrote it; evaluate {run} again")
+        if not found["finished"]:
+            raise UserError(f"{run} was evaluated before its training had finished; finish it and evaluate it again")
         first = first or found
         for key in PROTOCOL:
             if found[key] != first[key]:
-                raise UserError(f"{file.parent} was evaluated with {key} {found[key]}, others with {first[key]}")
-        run_seed = yaml.safe_load((file.parent / "config.yaml").read_text())["seed"]
-        arms.setdefault(file.parent.parent.name, {})[run_seed] = found | measures(found) | {"run": str(file.parent)}
+                raise UserError(f"{run} was evaluated with {key} {found[key]}, others with {first[key]}")
+        runs = arms.setdefault(run.parent.name, {})
+        if seed in runs:
+            raise UserError(f"{run} and {runs[seed]['run']} are both of seed {seed}; keep one of them")
+        unlike = changes(next(iter(runs.values()))["config"], config) if runs else []
+        if unlike:
+            raise UserError(f"{run} is no repetition of its arm's other runs: {'; '.join(unlike)}")
+        runs[seed] = found | measures(found) | {"run": str(run), "config": config}
     if not arms:
         raise UserError(f"{folder} holds no evaluated run ARM/RUN/evaluation.json; run scripts/evaluate_cls.py first")
     return arms
+
+
+def changes(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What is different in the configuration `other`, but for seeds and what cannot change a result."""
+    old, new = (one | {"seed": 0, "data": one["data"] | {"subset_seed": 0}} for one in (config, other))
+    return differences(old, new)
+
+
+def minutes(metrics: Path) -> float | None:
+    """How long a run trained, by the speeds in its metrics.jsonl; None where there are none."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    speeds = [(row["step"], row["steps_per_second"]) for row in rows if row.get("steps_per_second")]
+    starts = [0, *(step for step, _ in speeds)]
+    return sum((step - start) / speed for start, (step, speed) in zip(starts, speeds, strict=False)) / 60 or None
 
 
 def measures(found: Mapping[str, Any]) -> dict[str, float]:

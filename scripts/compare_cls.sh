@@ -2,7 +2,7 @@
 # The arms of docs/results/classifiers.md: seven regularisers on 10,000 images of Fashion-MNIST, trained, evaluated and
 # compared. Two runs side by side, one thread each. Run again, it goes on where it was stopped.
 #
-#   bash scripts/compare_cls.sh [FOLDER [SEEDS]]
+#   bash scripts/compare_cls.sh [FOLDER [SEEDS]]      the report: FOLDER-report.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
@@ -22,7 +22,7 @@ for seed in $seeds; do
     echo "--output $runs/${arm%% *}/seed-$seed --seed $seed --data.subset_seed $seed ${arm#* }"
   done
 done | xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py --config configs/cls/fashion_mnist.yaml
-for run in "$runs"/*/*; do
+for run in "$runs"/*/seed-*; do
   [ -e "$run/evaluation.json" ] || echo "$run"
 done | xargs -r -P 2 -L 1 .venv/bin/python scripts/evaluate_cls.py
-.venv/bin/python scripts/report_cls.py "$runs" "$runs/report"
+.venv/bin/python scripts/report_cls.py "$runs" "$runs-report"

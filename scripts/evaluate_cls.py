@@ -7,7 +7,9 @@ Writes evaluation.json into the run's folder, reliability.png and interpolation.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +18,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
 from classifiers.load import load_classifier
 from classifiers.plot import plot_interpolation, plot_reliability
-from mmgan.data import load
+from mmgan.data import Images, fingerprint, load
 from mmgan.engine import cli
+from mmgan.engine.checkpoint import Checkpoint, at
 from mmgan.errors import UserError
 
 NEIGHBOURS = (1, 5, 20)
-PAIRS = 2000
+PAIRS = 5000
+LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
 def evaluate(
@@ -35,47 +40,55 @@ def evaluate(
     deformations: bool = True,
     seed: int = 0,
     batch_size: int = 512,
+    output: Path | None = None,
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
     Args:
         run: folder of the run
         checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
-        split: part of the data set to evaluate on
+        split: part of the data set to evaluate on; train, the whole of it, is without kNN, whose neighbours are there
         deformations: also on images rotated, sheared and zoomed as in Table 5, the longest part
         seed: seed of the pairs that are interpolated and of the deformations
         batch_size: images at once
+        output: folder to write to; default: the run's
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     which = checkpoint if checkpoint != "auto" else "best" if (run / "best").is_dir() else "last"
     network, config, saved = load_classifier(run, which, device)
+    train = _trained_on(run, config, saved)
     images, labels = load(replace(config.data, split=split))
-    real, real_labels = load(config.data)
-    train = torch.tensor(json.loads((run / "split.json").read_text())["train"])
-    classes, last = saved.state["classes"], network.depth - 1
+    folder = output or run
+    _make(folder / "plots")
+    classes, last, pairs = saved.state["classes"], network.depth - 1, slice(0, PAIRS)
+    steps = math.ceil(config.epochs * len(train.images) / config.batch_size)
 
     found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}
-    found |= {"num_images": len(images), "num_train": len(train), "seed": seed, "run_seed": config.seed}
+    found |= {"images": fingerprint(images), "num_images": len(images), "num_train": len(train.images), "seed": seed}
+    found |= {"pairs": len(images[pairs]), "run_seed": config.seed, "finished": at(run / "checkpoints", steps).exists()}
+    found["libraries"] = {name: importlib.metadata.version(name) for name in LIBRARIES}
     tasks = 3 + network.depth + (len(TABLE_5) if deformations else 0)
-    with tqdm(total=tasks, unit="part", disable=None, leave=False) as bar:
+    with tqdm(total=tasks, desc=str(run), unit="part", disable=None, leave=False) as bar:
         logits = predict(network, images, device, batch_size)
         found |= {"error": error(logits, labels), "nll": nll(logits, labels), "ece": ece(logits, labels)}
         parts = reliability(logits, labels)
         found["reliability"] = parts
         bar.update()
-        features = predict(network, images, device, batch_size, stop=last)
-        known = predict(network, real[train], device, batch_size, stop=last)
+        if split == "test":
+            features = predict(network, images, device, batch_size, stop=last)
+            known = predict(network, train.images, device, batch_size, stop=last)
         bar.update()
         for k in NEIGHBOURS:
-            if k <= len(train):
-                found[f"knn_{k}"] = knn_error(known, real_labels[train], features, labels, k)
+            if split == "test" and k <= len(train.images):
+                found[f"knn_{k}"] = knn_error(known, train.labels, features, labels, k)
         bar.update()
         found["interpolated_nll"] = {}
         for layer in range(network.depth):
-            few = slice(0, PAIRS)
-            curve = interpolated_nll(network, images[few], labels[few], classes, layer, device, seed)
+            curve = interpolated_nll(
+                network, images[pairs], labels[pairs], classes, layer, device, seed, batch_size=(batch_size + 1) // 2
+            )
             found["interpolated_nll"][str(layer)] = curve
             bar.update()
         found["lams"] = LAMS
@@ -86,12 +99,31 @@ def evaluate(
             found["deformed_accuracy"][row.name] = 1 - error(changed, labels)
             bar.update()
 
-    part = run / ".evaluation.json.part"
+    plot_reliability(parts, folder / "plots" / "reliability.png")
+    plot_interpolation({run.name: [found["interpolated_nll"]]}, folder / "plots" / "interpolation.png")
+    part = folder / ".evaluation.json.part"
     part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(run / "evaluation.json")
-    plot_reliability(parts, run / "plots" / "reliability.png")
-    plot_interpolation({run.name: [found["interpolated_nll"]]}, run / "plots" / "interpolation.png")
-    print(_table(found))
+    part.replace(folder / "evaluation.json")
+    print(f"{run}: {_table(found)}")
+
+
+def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Images:
+    """The images a run was trained on, not augmented; raises UserError where they cannot be told or are others now."""
+    try:
+        rows = torch.tensor(json.loads((run / "split.json").read_text())["train"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run / 'split.json'} is missing or damaged; the command that trained it mends it") from error
+    images, labels = load(config.data)
+    if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.state["data"]:
+        raise UserError(f"{run} was trained on other images than its data.name and data.root give now")
+    return Images(images[rows], labels[rows])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --output") from error
 
 
 def _by(row: Deformation, n: int, seed: int) -> Any:
@@ -105,10 +137,11 @@ def _by(row: Deformation, n: int, seed: int) -> Any:
 
 
 def _table(found: dict[str, Any]) -> str:
+    neighbours = [f"k={k} {found[f'knn_{k}']:.2%}" for k in NEIGHBOURS if f"knn_{k}" in found]
     lines = [
         f"{found['checkpoint']} checkpoint, step {found['step']}, on {found['num_images']} {found['split']} images",
         f"error {found['error']:.2%}   NLL {found['nll']:.4f}   ECE {found['ece']:.4f}",
-        "kNN error " + "   ".join(f"k={k} {found[f'knn_{k}']:.2%}" for k in NEIGHBOURS if f"knn_{k}" in found),
+        *(["kNN error " + "   ".join(neighbours)] if neighbours else []),
         "NLL of interpolated targets, mean over lam: "
         + "   ".join(f"layer {layer} {sum(c) / len(c):.3f}" for layer, c in found["interpolated_nll"].items()),
     ]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import runpy
+import shutil
+import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy import ndimage, stats
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
-from classifiers.compare import Claim, claims, difference, read, verdict
+from classifiers.compare import Claim, claims, difference, minutes, read, verdict
 from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import ece, error, interpolated_nll, knn_error, nll, predict
+from classifiers.load import load_classifier
+from mmgan.data import load
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
-from tests.conftest import run
+from tests.conftest import ROOT, run, train
 
 CPU = torch.device("cpu")
 
@@ -65,8 +75,6 @@ def test_interpolated_nll_is_that_of_states_mixed_by_hand() -> None:
     torch.manual_seed(0)
     network = Staged(nn.Flatten(), nn.Sequential(nn.Linear(16, 8), nn.ReLU()), nn.Linear(8, 3)).eval()
     images, labels = torch.randint(256, (20, 1, 4, 4), dtype=torch.uint8), torch.arange(20) % 3
-    from mmgan.engine.randomness import stream  # noqa: PLC0415
-
     partner = torch.randperm(20, generator=stream(3, "pairs", 0))
     with torch.no_grad():
         for layer in range(3):
@@ -134,96 +142,223 @@ def test_a_zoom_shows_a_box_of_its_percentage(pictures: Tensor) -> None:
 
 # The command
 
+SMALL_CLASSIFIER = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.5", "--epochs", "2"]
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of two arms each."""
-    folder = tmp_path_factory.mktemp("arms")
-    small = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.5", "--epochs", "2"]
-    for arm, mixup in (("none", ["--mixup", "null"]), ("manifold", [])):
-        for seed in ("0", "1"):
-            output = folder / arm / f"seed-{seed}"
-            done = run(
-                "train_cls",
-                "--config",
-                "configs/cls/digits.yaml",
-                "--output",
-                str(output),
-                "--seed",
-                seed,
-                *small,
-                *mixup,
-            )
-            assert done.returncode == 0, done.stderr
-            done = run("evaluate_cls", str(output))
-            assert done.returncode == 0, done.stderr
-            assert "zoom out 180%" in done.stdout
+    """A run, evaluated."""
+    folder = tmp_path_factory.mktemp("trained") / "none" / "seed-0"
+    line = ["--config", "configs/cls/digits.yaml", "--output", str(folder), "--tracker", "null"]
+    done = run("train_cls", *line, *SMALL_CLASSIFIER, "--mixup", "null")
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate_cls", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "zoom out 180%" in done.stdout
     return folder
 
 
-def evaluation(run: Path) -> dict[str, Any]:
-    return json.loads((run / "evaluation.json").read_text())
+ERRORS = {"none": {0: 0.10, 1: 0.13, 2: 0.12}, "manifold": {0: 0.08, 1: 0.12, 2: 0.07}}
 
 
-def test_an_evaluation_does_not_depend_on_the_batch_size(trained: Path) -> None:
-    folder = trained / "none" / "seed-0"
-    before = evaluation(folder)
-    assert (before["num_images"], before["num_train"], before["checkpoint"]) == (297, 1200, "best")
-    assert len(before["deformed_accuracy"]) == 17
-    assert sorted(before["interpolated_nll"]) == ["0", "1", "2", "3"]
-    assert run("evaluate_cls", str(folder), "--batch_size", "50").returncode == 0
-    after = evaluation(folder)
-    for key in ("error", "knn_1", "knn_20", "deformed_accuracy"):
-        assert before[key] == after[key]
-    assert before["nll"] == pytest.approx(after["nll"], rel=1e-5)
+@pytest.fixture
+def arms(trained: Path, tmp_path: Path) -> Path:
+    """Two arms of three runs, whose files are that run's but for seeds, mixup and errors."""
+    for arm, errors in ERRORS.items():
+        for seed, value in errors.items():
+            folder = tmp_path / "arms" / arm / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "metrics.jsonl").write_text((trained / "metrics.jsonl").read_text())
+            (folder / "evaluation.json").write_text(json.dumps(evaluation(trained) | {"error": value}))
+            config = yaml.safe_load((trained / "config.yaml").read_text()) | {"seed": seed}
+            config["data"]["subset_seed"] = seed
+            config["mixup"] = {"alpha": 2.0} if arm == "manifold" else None
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path / "arms"
+
+
+def evaluation(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def change(folder: Path, **values: Any) -> None:
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(folder) | values))
+
+
+def test_the_evaluation_of_a_run_says_what_of(trained: Path) -> None:
+    found = evaluation(trained)
+    assert (found["num_images"], found["num_train"], found["checkpoint"], found["pairs"]) == (297, 1200, "best", 297)
+    assert found["finished"]
+    assert found["libraries"]["torch"] == importlib.metadata.version("torch")
+    assert list(found["deformed_accuracy"]) == [row.name for row in TABLE_5]
+    assert sorted(found["interpolated_nll"]) == ["0", "1", "2", "3"]
     for name in ("reliability", "interpolation"):
-        assert (folder / "plots" / f"{name}.png").stat().st_size > 10_000
+        assert (trained / "plots" / f"{name}.png").stat().st_size > 10_000
 
 
-def test_a_report_compares_arms(trained: Path, tmp_path: Path) -> None:
-    done = run("report_cls", str(trained), str(tmp_path))
+def test_the_numbers_of_a_run_are_those_of_its_best_checkpoint_and_its_training_images(trained: Path) -> None:
+    network, config, _ = load_classifier(trained, "best", CPU)
+    test, train = load(replace(config.data, split="test")), load(config.data)
+    rows = json.loads((trained / "split.json").read_text())["train"]
+    found = evaluation(trained)
+    assert found["error"] == error(predict(network, test.images, CPU), test.labels)
+    near = KNeighborsClassifier(5).fit(features(network, train.images[rows]), train.labels[rows].numpy())
+    assert found["knn_5"] == pytest.approx(1 - near.score(features(network, test.images), test.labels.numpy()))
+    turned = deform(test.images.float() / 255, matrices(TABLE_5[3], 297, seed=0))
+    with torch.no_grad():
+        right = network(turned).argmax(1) == test.labels
+    assert found["deformed_accuracy"][TABLE_5[3].name] == pytest.approx(right.double().mean().item())
+
+
+def features(network: Staged, images: Tensor) -> Any:
+    with torch.no_grad():
+        return network(images.float() / 255, stop=network.depth - 1).numpy()
+
+
+def test_an_evaluation_does_not_depend_on_the_batch_size_nor_changes_the_run(trained: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert run("evaluate_cls", str(trained), "--batch_size", "50", "--output", str(tmp_path)).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    one, other = evaluation(trained), evaluation(tmp_path)
+    assert one.keys() == other.keys()
+    for key in ("error", "knn_1", "knn_20", "deformed_accuracy"):
+        assert one[key] == other[key]
+    assert one["nll"] == pytest.approx(other["nll"], rel=1e-5)
+    for layer, curve in one["interpolated_nll"].items():
+        assert curve == pytest.approx(other["interpolated_nll"][layer], rel=1e-4)
+
+
+def test_on_its_training_images_a_run_has_no_knn_for_they_would_be_their_own_neighbours(
+    trained: Path, tmp_path: Path
+) -> None:
+    options = ["--split", "train", "--checkpoint", "last", "--deformations", "false"]
+    done = run("evaluate_cls", str(trained), "--output", str(tmp_path), *options)
     assert done.returncode == 0, done.stderr
-    numbers = json.loads((tmp_path / "report.json").read_text())
-    errors = {
-        arm: [evaluation(trained / arm / f"seed-{seed}")["error"] for seed in (0, 1)] for arm in ("none", "manifold")
-    }
-    found = numbers["minus none"]["manifold"]["error"]
-    low, high = stats.ttest_rel(errors["manifold"], errors["none"]).confidence_interval()
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
-    text = (tmp_path / "report.md").read_text()
-    assert f"{100 * np.mean(errors['none']):.2f} +- {100 * np.std(errors['none'], ddof=1):.2f}" in text
-    assert "| manifold below none | error, mean of 17 deformations, % |" in text
-    for name in ("interpolation", "epochs"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-
-
-def test_evaluations_by_other_protocols_are_refused(trained: Path, tmp_path: Path) -> None:
-    assert len(read(trained)["none"]) == 2
-    file = trained / "none" / "seed-1" / "evaluation.json"
-    text = file.read_text()
-    file.write_text(text.replace('"split": "test"', '"split": "train"'))
-    try:
-        with pytest.raises(UserError, match="was evaluated with split train, others with test"):
-            read(trained)
-    finally:
-        file.write_text(text)
-    with pytest.raises(UserError, match="holds no evaluated run"):
-        read(tmp_path)
+    found = evaluation(tmp_path)
+    assert (found["split"], found["checkpoint"], found["num_images"]) == ("train", "last", 1500)
+    assert not {"knn_1", "knn_5", "knn_20", "deformed_accuracy"} & found.keys()
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["nowhere"], "nowhere is no run"),
+        (["GAN"], "is no run of scripts/train_cls.py"),
         (["RUN", "--checkpoint", "7"], "keeps no checkpoint of step 7"),
         (["RUN", "--batch_size", "0"], "batch_size must be positive"),
+        (["RUN", "--output", "/proc/x"], "cannot write to /proc/x/plots"),
+        (["DAMAGED"], "split.json is missing or damaged"),
+        (["OTHER"], "was trained on other images"),
     ],
 )
-def test_a_mistake_gets_one_line(options: list[str], words: str, trained: Path) -> None:
-    done = run("evaluate_cls", *[str(trained / "none" / "seed-0") if o == "RUN" else o for o in options])
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistake_gets_one_line(
+    options: list[str], words: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if options == ["GAN"]:
+        train(tmp_path / "GAN", "--steps", "1")
+    if options in (["DAMAGED"], ["OTHER"]):
+        shutil.copytree(trained, tmp_path / options[0])
+        rows = "{" if options == ["DAMAGED"] else json.dumps({"train": list(range(1200))})
+        (tmp_path / options[0] / "split.json").write_text(rows)
+    here = {"RUN": trained, **{name: tmp_path / name for name in ("GAN", "DAMAGED", "OTHER")}}
+    done = command_here(capsys, "evaluate_cls", *(str(here.get(option, option)) for option in options))
+    assert done[0] == 2
+    assert words in done[1]
+    assert len(done[1].splitlines()) == 1
+
+
+def command_here(capsys: pytest.CaptureFixture[str], script: str, *options: str) -> tuple[int, str]:
+    """The exit code of a script that refuses its options, and what it says, without a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"scripts/{script}.py", *options])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    return int(str(end.value)), capsys.readouterr().err
+
+
+def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
+    done = run("report_cls", str(arms), str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "page" / "report.json").read_text())
+    errors = {arm: list(of_arm.values()) for arm, of_arm in ERRORS.items()}
+    found = numbers["minus none"]["manifold"]["error"]
+    low, high = stats.ttest_rel(errors["manifold"], errors["none"]).confidence_interval()
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert numbers["claims"][0]["verdict"] == "undecided"
+    text = (tmp_path / "page.md").read_text()
+    assert f"{100 * np.mean(errors['none']):.2f} +- {100 * np.std(errors['none'], ddof=1):.2f}" in text
+    assert "| manifold below none | error, mean of 17 deformations, % | 3 | +0.00 [+0.00, +0.00] | undecided |" in text
+    assert "| *the paper: CIFAR-10, PreActResNet18, 1200 epochs* | 5.12 | 2.89 |" in text
+    assert "- `manifold`: mixup None, not {'alpha': 2.0} (seeds 0, 1, 2)" in text
+    assert "in 0 of 17 rows; in the paper in 14." in text
+    assert f"python scripts/report_cls.py {arms} {tmp_path / 'page'}" in text
+    for name in ("interpolation", "epochs"):
+        assert f"(page/{name}.png)" in text
+        assert (tmp_path / "page" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_report_of_single_runs_without_deformations_has_no_intervals(arms: Path, tmp_path: Path) -> None:
+    for arm in ERRORS:
+        for seed in (1, 2):
+            shutil.rmtree(arms / arm / f"seed-{seed}")
+        found = evaluation(arms / arm / "seed-0")
+        del found["deformed_accuracy"]
+        (arms / arm / "seed-0" / "evaluation.json").write_text(json.dumps(found))
+    done = run("report_cls", str(arms), str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    assert "| -2.00 (n = 1) |" in done.stdout
+    assert "Table 5" not in done.stdout
+    text = (tmp_path / "page" / "report.json").read_text()
+    assert "Infinity" not in text
+    assert json.loads(text)["minus none"]["manifold"]["error"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"split": "train"}, "evaluated with split train, others with test"),
+        ({"checkpoint": "last"}, "evaluated with checkpoint last, others with best"),
+        ({"num_images": 7}, "evaluated with num_images 7, others with 297"),
+        ({"images": "0"}, "evaluated with images 0, others with"),
+        ({"data": "mnist"}, "evaluated with data mnist, others with digits"),
+        ({"finished": False}, "before its training had finished"),
+    ],
+)
+def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dict[str, Any], words: str) -> None:
+    assert {arm: len(runs) for arm, runs in read(arms).items()} == {"none": 3, "manifold": 3}
+    change(arms / "none" / "seed-1", **values)
+    with pytest.raises(UserError, match=words):
+        read(arms)
+
+
+def test_runs_that_are_no_repetitions_of_one_another_are_refused(
+    arms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = arms / "none" / "seed-1" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(config | {"lr": 0.2}))
+    with pytest.raises(UserError, match=r"is no repetition of its arm's other runs: lr 0\.1, not 0\.2"):
+        read(arms)
+    file.write_text(yaml.safe_dump(config | {"seed": 0}))
+    with pytest.raises(UserError, match="are both of seed 0"):
+        read(arms)
+    file.write_text(yaml.safe_dump(config))
+    result = arms / "none" / "seed-1" / "evaluation.json"
+    text = result.read_text()
+    result.write_text(text.replace('"pairs"', '"couples"'))
+    with pytest.raises(UserError, match="does not say pairs"):
+        read(arms)
+    result.write_text(text[:-5])
+    with pytest.raises(UserError, match=r"has a damaged evaluation\.json"):
+        read(arms)
+    result.write_text(text)
+    code, said = command_here(capsys, "report_cls", str(arms), str(tmp_path / "page"), "--baseline", "nothing")
+    assert code == 2
+    assert "has no arm 'nothing' to compare with; --baseline can be manifold, none" in said
+    with pytest.raises(UserError, match="holds no evaluated run"):
+        read(tmp_path / "page")
 
 
 # Statistics
@@ -252,3 +387,13 @@ def test_a_verdict_follows_from_the_numbers(arm: dict[int, float], words: str) -
     arms: Any = {"a": {s: {"error": v} for s, v in arm.items()}, "b": {s: {"error": v} for s, v in other.items()}}
     ((_, _, said),) = claims(arms, (Claim("a", "b", "error", ""), Claim("a", "missing", "error", "")))
     assert said == words
+
+
+def test_the_minutes_of_a_run_follow_from_its_speeds(tmp_path: Path) -> None:
+    rows = [
+        {"step": 60, "steps_per_second": 2.0},
+        {"step": 60, "validation/nll": 1.0},
+        {"step": 80, "steps_per_second": 1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert minutes(tmp_path / "metrics.jsonl") == pytest.approx((60 / 2 + 20) / 60)
