@@ -9,26 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from scipy import stats
 
 from classifiers.deform import TABLE_5
 from mmgan.engine.run import differences
 from mmgan.errors import UserError
+from mmgan.statistics import Difference, difference, verdict
 
 PROTOCOL = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
 """What must be the same of all evaluations."""
 
 Arms = dict[str, dict[int, dict[str, Any]]]
 """Evaluations by arm and by the run's seed."""
-
-
-class Difference(NamedTuple):
-    """Of an arm to another, paired by seed: mean and 95 % confidence interval (Student's t, n - 1 degrees)."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 class Figure(NamedTuple):
@@ -175,25 +166,6 @@ def measures(found: Mapping[str, Any]) -> dict[str, float]:
     if "deformed_accuracy" in found:
         numbers["deformed"] = 1 - float(np.mean(list(found["deformed_accuracy"].values())))
     return numbers
-
-
-def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
-    """`arm` minus `other` over the seeds both have; the interval is endless for fewer than two."""
-    seeds = sorted(arm.keys() & other.keys())
-    values = np.array([arm[seed] - other[seed] for seed in seeds])
-    if len(values) < 2:
-        return Difference(float(values.mean()) if len(values) else np.nan, -np.inf, np.inf, len(values))
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Difference(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
-
-
-def verdict(found: Difference) -> str:
-    """What a difference says of the claim that it is negative."""
-    if found.high < 0:
-        return "shows"
-    if found.low > 0:
-        return "the opposite shows"
-    return "undecided"
 
 
 def of(arms: Arms, arm: str, measure: str) -> dict[int, float]:

@@ -76,7 +76,7 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
             if due and len(held.images) and accelerator.is_main_process:
                 logits = predict(network, held.images, accelerator.device)
                 scores = {"validation/error": error(logits, held.labels), "validation/nll": nll(logits, held.labels)}
-                log.record(step, scores, epoch=step * batch / size)
+                log.record(step, scores, {"epoch": step * batch / size})
                 if scores["validation/error"] < best:
                     best = scores["validation/error"]
                     checkpoint.save(run.best, step, updates.weights(), updates.facts() | scores, keep=1)

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from classifiers.compare import PAPER, Arms, Difference, changes, claims, difference, measures, minutes, of, read
+from classifiers.compare import PAPER, Arms, changes, claims, measures, minutes, of, read
 from classifiers.deform import TABLE_5
 from classifiers.plot import plot_epochs, plot_interpolation
 from mmgan.engine import cli
 from mmgan.errors import UserError
+from mmgan.statistics import Difference, difference
 
 NAMES = {
     "error": ("error, %", 100, 2),
@@ -230,10 +231,10 @@ def _spread(values: list[float], digits: int) -> str:
 def _interval(found: Difference | None, factor: float, digits: int) -> str:
     if found is None or not found.n:
         return "-"
-    mean, low, high, n = found
-    if n < 2:
-        return f"{factor * mean:+.{digits}f} (n = 1)"
-    return f"{factor * mean:+.{digits}f} [{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
+    mean, low, high = (factor * value for value in found[:3])
+    if found.n < 2:
+        return f"{mean:+.{digits}f} (n = 1)"
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from scipy import ndimage, stats
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
-from classifiers.compare import Claim, claims, difference, minutes, read, verdict
+from classifiers.compare import Claim, claims, minutes, read
 from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import ece, error, interpolated_nll, knn_error, nll, predict
 from classifiers.load import load_classifier
@@ -364,14 +364,6 @@ def test_runs_that_are_no_repetitions_of_one_another_are_refused(
 # Statistics
 
 
-def test_differences_are_paired_by_seed() -> None:
-    a, b = {0: 1.0, 1: 3.0, 2: 2.0, 7: 9.0}, {2: 1.0, 1: 2.5, 0: 0.9, 5: 4.0}
-    found = difference(a, b)
-    low, high = stats.ttest_rel([1.0, 3.0, 2.0], [0.9, 2.5, 1.0]).confidence_interval()
-    assert found == pytest.approx((1.6 / 3, low, high, 3))
-    assert difference({0: 1.0}, {0: 3.0})[1:] == (-np.inf, np.inf, 1)
-
-
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
@@ -383,7 +375,6 @@ def test_differences_are_paired_by_seed() -> None:
 )
 def test_a_verdict_follows_from_the_numbers(arm: dict[int, float], words: str) -> None:
     other = {0: 2.0, 1: 2.2, 2: 1.9}
-    assert verdict(difference(arm, other)) == words
     arms: Any = {"a": {s: {"error": v} for s, v in arm.items()}, "b": {s: {"error": v} for s, v in other.items()}}
     ((_, _, said),) = claims(arms, (Claim("a", "b", "error", ""), Claim("a", "missing", "error", "")))
     assert said == words

@@ -66,15 +66,18 @@ def parse(
         return Arguments(config(**arguments), Path(values.output), _yaml(parser, values))
 
 
-def call(*functions: Callable[..., Any], args: Sequence[str] | None = None) -> None:
+def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> None:
     """Call a function with what the command line says; its docstring is the help. Raises UserError like `parse`.
 
-    Of several functions the first argument names one.
+    Of several functions the first argument names one. `folders` is a parameter that takes one or more of them.
     """
     parsers = {}
     for function in functions:
         parsers[function.__name__] = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
-        parsers[function.__name__].add_function_arguments(function, as_group=False, as_positional=True)
+        skip: set[str | int] = {folders} if folders else set()
+        if folders:
+            parsers[function.__name__].add_argument(folders, nargs="+", type=Path, help="folders")
+        parsers[function.__name__].add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
     parser = parsers[functions[0].__name__]
     if len(functions) > 1:
         parser = _Parser(exit_on_error=False)

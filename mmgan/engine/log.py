@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class Log:
         self.rows = []
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
-        self.record(step, means, steps_per_second=round(speed, 3))
+        self.record(step, means, {"steps_per_second": round(speed, 3)})
         if self.accelerator.is_main_process:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
             self.bar.set_postfix_str(shown)
@@ -82,11 +83,11 @@ class Log:
                 left = math.ceil((self.steps - step) / speed)
                 print(f"step {step}/{self.steps}  {shown}  {speed:.1f} steps/s  {left} s left", flush=True)
 
-    def record(self, step: int, values: dict[str, float], **beside: float) -> None:
+    def record(self, step: int, values: dict[str, float], beside: Mapping[str, Any] | None = None) -> None:
         """Write a row of metrics.jsonl, `values` also to the tracker: what is measured now and then, a score say."""
         self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process:
-            self.file.write(json.dumps({"step": step, **values, **beside}) + "\n")
+            self.file.write(json.dumps({"step": step, **values, **(beside or {})}) + "\n")
             self.file.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the step at hand; so does the end of an `accelerate launch`."""
+"""SIGINT and SIGTERM end a run after the step at hand; so does the end of what launched it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
+PARENT = "MMGAN_PARENT"
+"""Environment variable by which a worker (mmgan/engine/sweep.py) tells its runs its process number."""
+
 
 class Stop:
     """While entered, a first SIGINT or SIGTERM is only remembered; a second one acts as ever."""
@@ -16,8 +19,9 @@ class Stop:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal = 0
-        self.launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # by `accelerate launch`, which sets it
-        self.parent = os.getppid()
+        # `accelerate launch` sets the second one; a run started by hand may outlive its shell.
+        self.launched = bool({PARENT, "ACCELERATE_MIXED_PRECISION"} & os.environ.keys())
+        self.parent = int(os.environ.get(PARENT, os.getppid()))
 
     def __enter__(self) -> Stop:
         self.before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -16,10 +16,17 @@ from mmgan.scoring import PROTOCOLS
 class GANData(DataConfig):
     """Images, and how the discriminator sees them."""
 
+    subset: int | None = None
+    """Train on so many images, drawn at random by the run's seed; null: all. Scores take all as reference."""
     flip: bool = False
     """Mirror images at random."""
     dequantise: bool = True
     """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subset is not None and self.subset < 1:
+            raise ValueError(f"data.subset must be positive, not {self.subset}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class GANConfig:
     score: ScoreConfig | None = None
     """Scores while training; null: none."""
     sample_every: int = 1000
-    """Steps between sample grids, always of the same latents."""
+    """Steps between sample grids, always of the same latents, and diagnostics of the discriminator."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 2

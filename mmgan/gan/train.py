@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mmgan.data import load
 from mmgan.engine import checkpoint
@@ -24,6 +26,9 @@ from mmgan.gan.score import check_size, draw, score_run, summary
 from mmgan.gan.updates import Updates
 from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, records
 
+DIAGNOSED = 256
+"""Images of each kind that diagnostics are of."""
+
 
 def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | None = None) -> None:
     """Train the GAN that `config` describes in `folder`, or go on from its last checkpoint.
@@ -37,7 +42,8 @@ def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | Non
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
-        images = load(config.data).images
+        images = _training_images(config)
+        held_out = _held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     generator, discriminator = build(config, images.shape[-1], images.shape[1])
@@ -87,9 +93,10 @@ def train(config: GANConfig, folder: Path, yaml: str, extractor: Extractor | Non
                     if accelerator.is_main_process:
                         checkpoint.save(run.best, step, updates.weights(), updates.facts() | scores, keep=1)
             if accelerator.is_main_process and (step % config.sample_every == 0 or last):
-                z = latents(config.seed, 0, 100, config.generator.z_dim)
-                grid = torch.cat(list(generate(updates.sampler(), z)))
-                save_grid(grid, folder / "samples" / f"step-{step:06d}.png", columns=10)
+                z = latents(config.seed, 0, DIAGNOSED, config.generator.z_dim)
+                fakes = torch.cat(list(generate(updates.sampler(), z)))
+                save_grid(fakes[:100], folder / "samples" / f"step-{step:06d}.png", columns=10)
+                log.record(step, *updates.diagnose(fakes, held_out))
             if step % config.checkpoint_every == 0 or stopped or last:
                 state = updates.state() | {"log": log.state(step)}
                 if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
@@ -124,6 +131,27 @@ def _final_scores(config: GANConfig, folder: Path, extractor: Extractor | None, 
     if len(made) < len(steps):
         made = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
     accelerator.print(summary(made))
+
+
+def _training_images(config: GANConfig) -> Tensor:
+    """uint8 [N, C, R, R]: the data set, or `data.subset` images of it in their order."""
+    images, size = load(config.data).images, config.data.subset
+    if size is None:
+        return images
+    if size > len(images):
+        raise UserError(f"data.subset {size} is larger than the data set of {len(images)} images")
+    return images[torch.randperm(len(images), generator=stream(config.seed, "subset", 0))[:size].sort().values]
+
+
+def _held_out(config: GANConfig) -> Tensor | None:
+    """Real images that training does not see, for diagnostics; None where the data set has no other split."""
+    if config.data.split != "train":
+        return None
+    try:
+        images = load(replace(config.data, split="test")).images
+    except UserError:
+        return None
+    return images[torch.randperm(len(images), generator=stream(config.seed, "held-out", 0))[:DIAGNOSED]]
 
 
 def _check_batches(config: GANConfig, size: int, processes: int) -> None:

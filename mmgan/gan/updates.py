@@ -18,6 +18,7 @@ from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.gan.diagnose import diagnose
 from mmgan.gan.losses import LOSSES
 from mmgan.gan.objective import discriminator_terms, generator_loss
 
@@ -116,6 +117,17 @@ class Updates:
         yield self.sampler()
         for buffer, values in zip(buffers, own, strict=True):
             buffer.copy_(values)
+
+    def diagnose(self, fakes: Tensor, held_out: Tensor | None) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Diagnostics of the discriminator on `fakes` and as many training images, as mmgan/gan/diagnose.py has them.
+
+        `fakes` and `held_out`, real images not trained on, are uint8 [N, C, R, R].
+        """
+        rows = torch.randperm(len(self.images), generator=stream(self.config.seed, "diagnosed", 0))[: len(fakes)]
+        device = self.accelerator.device
+        fresh = None if held_out is None else to_network(held_out.to(device))
+        fakes = fakes[: len(rows)]
+        return diagnose(self.networks["discriminator"], to_network(self.feed(rows)), to_network(fakes), fresh)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The weights of a checkpoint."""

@@ -1,0 +1,191 @@
+"""Runs of a sweep, read from their folders: by setting, arm and seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mmgan.engine.run import HARMLESS
+from mmgan.errors import UserError
+from mmgan.scoring import records
+from mmgan.scoring.protocol import differing
+from mmgan.statistics import Difference, difference, holm
+
+LAYERS = {0: "input", 1: "h1", 2: "h2"}
+
+
+class Point(NamedTuple):
+    """One run."""
+
+    folder: Path
+    config: dict[str, Any]
+    scores: dict[str, dict[str, float]]
+    """By checkpoint, last and best; empty where the run is not scored yet."""
+    stamp: dict[str, Any]
+    rows: list[dict[str, Any]]
+    """Of its metrics.jsonl."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return int(self.config["seed"])
+
+
+class Arm(NamedTuple):
+    """Runs that differ in their seeds alone."""
+
+    name: str
+    mixup: Mapping[str, Any] | None
+    points: list[Point]
+
+    def values(self, checkpoint: str, measure: str) -> dict[int, float]:
+        """A score by seed, of the runs that have it."""
+        return {p.seed: p.scores[checkpoint][measure] for p in self.points if checkpoint in p.scores}
+
+    def last(self, name: str) -> dict[int, Any]:
+        """The last value of a metric by seed."""
+        found = {p.seed: [row[name] for row in p.rows if name in row] for p in self.points}
+        return {seed: values[-1] for seed, values in found.items() if values}
+
+    def curve(self, name: str) -> dict[int, list[float]]:
+        """A metric's values by step, over the runs that have it."""
+        found: dict[int, list[float]] = {}
+        for point in self.points:
+            for row in point.rows:
+                if name in row:
+                    found.setdefault(row["step"], []).append(row[name])
+        return dict(sorted(found.items()))
+
+    @property
+    def scored(self) -> int:
+        """How many of the runs are finished and scored."""
+        return sum(bool(point.scores) for point in self.points)
+
+    @property
+    def layers(self) -> str:
+        """The layers that are mixed, in the paper's words."""
+        return ", ".join(LAYERS.get(i, f"h{i}") for i in self.mixup["layers"]) if self.mixup else "none"
+
+
+class Setting(NamedTuple):
+    """Arms that differ in their mixup alone."""
+
+    name: str
+    """The options in which it differs from the other settings; empty where there is only one."""
+    baseline: Arm
+    arms: list[Arm]
+
+    def compared(self, checkpoint: str, measure: str) -> list[tuple[Difference, float]]:
+        """Each arm minus the baseline, and its p value adjusted for the number of arms (Holm)."""
+        base = self.baseline.values(checkpoint, measure)
+        found = [difference(arm.values(checkpoint, measure), base) for arm in self.arms]
+        return list(zip(found, holm([one.p for one in found]), strict=True))
+
+    @property
+    def all(self) -> list[Arm]:
+        """The baseline, then the arms."""
+        return [self.baseline, *self.arms]
+
+    @property
+    def expected(self) -> int:
+        """Runs of the arm that has most."""
+        return max(len(arm.points) for arm in self.all)
+
+
+def read(folders: Sequence[Path], protocol: str | None) -> tuple[list[Setting], str]:
+    """The runs in `folders`, each a run or a folder of runs, by setting and arm, and the protocol they are scored by.
+
+    `protocol` None: the one that their configurations name for the end. Raises UserError where there are no runs, where
+    a file is damaged, where scores are by unlike protocols, naming the field, and where an arm has a seed twice.
+    """
+    files = [file for folder in folders for file in sorted(folder.rglob("config.yaml"))]
+    configs = {file.parent: _config(file) for file in dict.fromkeys(files)}
+    configs = {folder: config for folder, config in configs.items() if "n_dis" in config}  # a GAN's
+    if not configs:
+        raise UserError(f"no run of scripts/train_gan.py in {', '.join(map(str, folders))}")
+    named = {str(config["score"]["final"]) for config in configs.values() if (config["score"] or {}).get("final")}
+    if protocol is None and len(named) != 1:
+        raise UserError(
+            f"the runs name {len(named)} protocols ({', '.join(sorted(named)) or 'none'}); choose one by --protocol"
+        )
+    protocol = protocol or named.pop()
+    points = [_point(folder, config, protocol) for folder, config in configs.items()]
+    scored = [point for point in points if point.scores]
+    for point in scored:
+        if fields := differing(scored[0].stamp, point.stamp):
+            raise UserError(
+                f"{point.folder} is scored by another protocol than {scored[0].folder}: {'; '.join(fields)}"
+            )
+    return _settings(points), protocol
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+        return config if isinstance(config, dict) else {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is damaged; mend or remove it") from error
+
+
+def _point(folder: Path, config: dict[str, Any], protocol: str) -> Point:
+    made = [record for record in records.read(folder) if record["protocol"] == protocol]
+    newest = {record["checkpoint"]: record for record in made}
+    scores = {which: newest[which]["scores"] for which in ("last", "best") if which in newest}
+    last = newest.get("last", {})
+    if last and last["step"] != config["steps"]:  # scored by hand before the end
+        scores = {}
+    file = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
+    return Point(folder, config, scores if "last" in scores else {}, last.get("stamp", {}), rows)
+
+
+def _settings(points: Sequence[Point]) -> list[Setting]:
+    """Runs by what differs in their configurations."""
+    flat = [_flat(point.config) for point in points]
+    differ = {key for key in set().union(*flat) if len({json.dumps(one.get(key)) for one in flat}) > 1}
+    differ -= HARMLESS | {"seed"}
+    outside = sorted(key for key in differ if not key.startswith("mixup"))
+    mixups = [point.config["mixup"] for point in points if point.config["mixup"]]
+    mixed = sorted(key for key in mixups[0] if any(one[key] != mixups[0][key] for one in mixups)) if mixups else []
+    groups: dict[str, list[Point]] = {}
+    for point, one in zip(points, flat, strict=True):
+        groups.setdefault(", ".join(f"{key} {one.get(key)}" for key in outside), []).append(point)
+    found = []
+    for name, members in groups.items():
+        arms = _arms(members, mixed)
+        baselines = [arm for arm in arms if arm.mixup is None]
+        if not baselines:
+            raise UserError(f"no baseline, a run with mixup null, among the runs{name and f' with {name}'}")
+        found.append(Setting(name, baselines[0], [arm for arm in arms if arm.mixup]))
+    return sorted(found, key=lambda setting: -sum(len(arm.points) for arm in setting.arms))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _arms(points: Sequence[Point], keys: Sequence[str]) -> list[Arm]:
+    """Runs by their mixup; `keys` are the options of it that differ anywhere."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(json.dumps(point.config["mixup"]), []).append(point)
+    found = []
+    for text, members in groups.items():
+        mixup = json.loads(text)
+        seeds = [point.seed for point in members]
+        if len(set(seeds)) < len(seeds):
+            twins = [str(p.folder) for p in members if seeds.count(p.seed) > 1]
+            raise UserError(f"{' and '.join(twins[:2])} are the same run with the same seed; keep one")
+        arm = Arm("baseline", mixup, sorted(members, key=lambda point: point.seed))
+        if mixup:
+            others = [f"{key} {mixup[key]}" for key in keys if key not in ("alpha", "layers")]
+            arm = arm._replace(name=", ".join([f"{{{arm.layers}}} alpha {mixup['alpha']}", *others]))
+        found.append(arm)
+    return sorted(found, key=lambda arm: (arm.mixup["layers"], arm.mixup["alpha"]) if arm.mixup else ([], 0.0))

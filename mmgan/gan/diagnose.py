@@ -1,0 +1,66 @@
+"""What a discriminator has learnt, measured: whether mixup did what it should, whether it knows real images by heart.
+
+Nothing here changes a network: passes are in evaluation mode, where the spectral norm's power iteration rests.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmgan.mixup import Plan
+
+LAYERS = (0, 1, 2)
+"""The paper's eligible set, input, h1 and h2, whatever a run mixes at."""
+LAMS = tuple(round(0.1 * i, 1) for i in range(11))
+"""Shares of the real image."""
+
+
+@torch.no_grad()
+def paths(discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, list[float]]:
+    """d(lam * real + (1 - lam) * fake), mixed at each of LAYERS, for each of LAMS: mean logits, by `path/LAYER`.
+
+    `real`, `fake`: float32 [N, C, R, R] in [-1, 1]. Where mixup worked, logits rise evenly from fake to real. Of a
+    network of few stages, the layers it has; of one that is neither Staged nor Mixable, none.
+    """
+    n, rows = len(real), torch.arange(len(real), device=real.device).repeat(len(LAMS))
+    lam = torch.tensor(LAMS, device=real.device).repeat_interleave(n)
+    found = {}
+    for layer in LAYERS[: getattr(discriminator, "depth", 0)]:
+        logits = discriminator(torch.cat([real, fake]), Plan(layer, rows, rows + n, lam))
+        found[f"path/{layer}"] = logits.reshape(len(LAMS), n).mean(1).tolist()
+    return found
+
+
+@torch.no_grad()
+def spectral_norms(network: nn.Module) -> dict[str, float]:
+    """The largest singular value of every convolution's and linear layer's weight [out, in * k * k], by layer.
+
+    As the weight is used, after any spectral norm, whose single power iteration leaves values near 1.
+    """
+    return {
+        f"spectral_norm/{name.removeprefix('stages.')}": torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+
+
+@torch.no_grad()
+def diagnose(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, held_out: Tensor | None
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Scalars, and curves over LAMS, that say what `discriminator` does.
+
+    Images are float32 [N, C, R, R] in [-1, 1] on its device, `held_out` real ones it was not trained on. Scalars: mean
+    logits of each kind, `d/gap` of training over held-out images (overfitting), and `spectral_norms`.
+    """
+    training = discriminator.training
+    discriminator.eval()
+    try:
+        found = {"d/real": discriminator(real).mean().item(), "d/fake": discriminator(fake).mean().item()}
+        if held_out is not None:
+            found["d/held_out"] = discriminator(held_out).mean().item()
+            found["d/gap"] = found["d/real"] - found["d/held_out"]
+        return found | spectral_norms(discriminator), paths(discriminator, real, fake)
+    finally:
+        discriminator.train(training)

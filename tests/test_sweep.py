@@ -1,0 +1,148 @@
+"""A grid of runs, shared by workers that come, stop and are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmgan.engine.sweep import SweepConfig, Worker, open_study, runs_of, states
+from mmgan.errors import UserError
+from tests.conftest import SMALL, begin, result, run, same, train, wait_for_step
+
+STEPS = 40
+OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
+OPTIONS |= {"steps": STEPS, "log_every": 5, "checkpoint_every": 10, "tracker": None}
+GRIDS = [{"mixup": [None], "seed": [0, 1]}, {"mixup.alpha": [0.5], "mixup.layers": [[0, 1]], "seed": [0, 1]}]
+NAMES = ["mixup-null/seed-0", "alpha-0.5_layers-0-1/seed-0", "mixup-null/seed-1", "alpha-0.5_layers-0-1/seed-1"]
+
+
+def sweep(folder: Path, **changes: Any) -> list[str]:
+    """The options of a small sweep, whose configuration is written to `folder`."""
+    file = folder / "sweep.yaml"
+    config = {"run": "configs/gan/digits.yaml", "options": OPTIONS, "grids": GRIDS, "timeout": 4} | changes
+    file.write_text(yaml.safe_dump(config))
+    return ["--config", str(file), "--output", str(folder / "runs")]
+
+
+def starts(folder: Path) -> int:
+    return len(json.loads((folder / "environment.json").read_text()))
+
+
+def rest_of(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=280)
+    return said
+
+
+def test_the_runs_of_a_killed_worker_are_resumed_by_another_and_none_is_done_twice(tmp_path: Path) -> None:
+    options = sweep(tmp_path)
+    killed, other = begin("sweep", *options), begin("sweep", *options)
+    wait_for_step(killed)
+    killed.send_signal(signal.SIGKILL)
+    rest_of(killed)  # to the end of what it started
+    said = rest_of(other)
+    assert other.returncode == 0, said
+    assert said.splitlines()[-1] == "4 runs: 4 done"
+    runs = {name: tmp_path / "runs" / name for name in NAMES}
+    counts = sorted(starts(folder) for folder in runs.values())
+    assert counts in ([1, 1, 1, 2], [1, 1, 1, 1])  # the killed worker's run may have been at its very end
+    for name, folder in runs.items():
+        state, rows = result(folder)
+        assert state["step"] == STEPS
+        assert [row["step"] for row in rows if "loss/real" in row] == list(range(5, STEPS + 1, 5)), name
+
+    plain = ["--mixup.alpha", "0.5", "--mixup.layers", "[0,1]", "--seed", "1", "--steps", str(STEPS)]
+    train(tmp_path / "alone", *plain, "--log_every", "5", "--checkpoint_every", "10")
+    assert same(result(tmp_path / "alone")[0], result(runs["alpha-0.5_layers-0-1/seed-1"])[0])
+
+    again = run("sweep", *options)
+    assert again.stdout.splitlines() == ["4 runs: 4 done"]
+    assert sorted(starts(folder) for folder in runs.values()) == counts
+
+
+def test_a_worker_that_is_stopped_puts_its_run_back(tmp_path: Path) -> None:
+    options = sweep(tmp_path, grids=GRIDS[:1])
+    worker = begin("sweep", *options)
+    wait_for_step(worker)
+    worker.send_signal(signal.SIGTERM)
+    said = rest_of(worker)
+    assert worker.returncode == 128 + signal.SIGTERM, said
+    assert "back in the queue" in said
+    listed = run("sweep", *options, "--dry_run").stdout.splitlines()
+    assert listed[-1] == "2 runs: 2 waiting"
+    assert "step-0000" in listed[0]
+    assert not (tmp_path / "runs" / "mixup-null" / "seed-1").exists()
+    done = run("sweep", *options)
+    assert done.stdout.splitlines()[-1] == "2 runs: 2 done", done.stderr
+    assert starts(tmp_path / "runs" / "mixup-null" / "seed-0") == 2
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again_by_the_next_worker(tmp_path: Path) -> None:
+    options = sweep(tmp_path, options=OPTIONS | {"steps": 5}, grids=[{"mixup": [None], "seed": [0, 1]}])
+    taken = tmp_path / "runs" / "mixup-null" / "seed-0"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("not a run")
+    done = run("sweep", *options)
+    assert done.returncode == 2
+    assert "2 runs: 1 done, 1 failed" in done.stdout
+    assert done.stderr.splitlines()[-1] == "error: mixup-null/seed-0 failed; the lines above say why"
+    assert "is not empty and not a run" in done.stderr
+    (taken / "notes.txt").unlink()
+    done = run("sweep", *options)
+    assert done.stdout.splitlines()[-1] == "2 runs: 2 done"
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = run("sweep", *sweep(tmp_path), "--dry_run")
+    assert done.stdout.splitlines() == [
+        *(f"waiting  {name}  last checkpoint: none yet" for name in NAMES),
+        "4 runs: 4 waiting",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_in_one_run_of_the_grid_is_told_before_any_starts(tmp_path: Path) -> None:
+    done = run("sweep", *sweep(tmp_path, grids=[{"mixup.alpha": [0.5, 7.0]}]))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "alpha-7.0/seed-0: " in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_is_every_combination_of_its_values_by_seeds() -> None:
+    grids: list[dict[str, list[Any]]] = [{"lr": [1e-4, 1e-3], "seed": [1, 0]}, {"loss": ["hinge"], "data.subset": [5]}]
+    found = runs_of(SweepConfig("a.yaml", grids, {"steps": 7, "lr": 3.0}))
+    assert list(found) == [
+        "lr-0.0001/seed-0",
+        "lr-0.001/seed-0",
+        "loss-hinge_subset-5/seed-0",
+        "lr-0.0001/seed-1",
+        "lr-0.001/seed-1",
+    ]
+    assert found["lr-0.001/seed-1"] == ["--config", "a.yaml", "--steps", "7", "--lr", "0.001", "--seed", "1"]
+
+
+def test_two_runs_of_one_folder_and_values_left_empty_are_refused() -> None:
+    with pytest.raises(UserError, match="seed-0 twice"):
+        runs_of(SweepConfig("a.yaml", [{"lr": [1]}, {"lr": [1]}]))
+    with pytest.raises(ValueError, match="lr has no values"):
+        SweepConfig("a.yaml", [{"lr": []}])
+
+
+def test_other_options_for_a_run_in_the_storage_are_refused_and_more_runs_are_welcome(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    Worker(Path("x"), {"a": ["--lr", "1"]}, tmp_path, url, timeout=9)
+    Worker(Path("x"), {"a": ["--lr", "1"], "b": ["--lr", "2"]}, tmp_path, url, timeout=9)
+    assert states(["a", "b"], open_study(url, 9, create=False)) == {"a": "waiting", "b": "waiting"}
+    with pytest.raises(UserError, match="whose b has other options"):
+        Worker(Path("x"), {"b": ["--lr", "3"]}, tmp_path, url, timeout=9)
+
+
+def test_a_storage_that_cannot_be_opened_gets_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be opened"):
+        Worker(Path("x"), {}, tmp_path, "nowhere://x", timeout=9)
