@@ -13,16 +13,16 @@ from tests.conftest import ROOT
 MAY = {
     "mixup": {"torch"},
     "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors", "mmgan.modules"},
-    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
+    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "tqdm"}
     | {"mmgan.engine", "mmgan.errors"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
-    "gan": {"torch", "torchvision", "accelerate", "matplotlib"}
-    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules")},
+    "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
+    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics")},
 }
 """What each package of mmgan may import besides the standard library."""
 CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "scipy", "sklearn", "yaml", "classifiers"}
-CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "errors", "modules")}
+CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "errors", "modules", "statistics")}
 
 
 def imported(file: Path) -> set[str]:

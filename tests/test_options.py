@@ -32,6 +32,7 @@ FLIPS: dict[str, list[str]] = {
     "data.split": ["--data.split", "test"],
     "data.resolution": ["--data.resolution", "16"],
     "data.flip": ["--data.flip", "true"],
+    "data.subset": ["--data.subset", "100"],
     "data.dequantise": ["--data.dequantise", "false"],
     "generator.z_dim": ["--generator.z_dim", "5"],
     "generator.width": ["--generator.width", "6"],
