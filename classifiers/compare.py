@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,29 +108,37 @@ CLAIMS = (
 )
 
 
-def read(folder: Path) -> Arms:
-    """The evaluations of the runs FOLDER/ARM/RUN, each with its `measures`, its folder `run` and its `config`.
+def read(
+    folder: Path,
+    name: str = "evaluation.json",
+    protocol: Sequence[str] = PROTOCOL,
+    measured: Callable[[Mapping[str, Any]], dict[str, float]] | None = None,
+    script: str = "scripts/evaluate_cls.py",
+) -> Arms:
+    """What `script` wrote as `name` of the runs FOLDER/ARM/RUN, each with its folder `run` and its `config`.
+
+    And with what `measured`, by default `measures`, makes of it.
 
     Raises UserError where there are none; where they were not made by one protocol, naming the field; and where the
     runs of an arm are not finished, or differ in more than their seeds.
     """
     arms: Arms = {}
     first: dict[str, Any] | None = None
-    for file in sorted(folder.glob("*/*/evaluation.json")):
+    for file in sorted(folder.glob(f"*/*/{name}")):
         run = file.parent
         try:
             found = json.loads(file.read_text())
             config = yaml.safe_load((run / "config.yaml").read_text())
-            missing = [key for key in (*PROTOCOL, "finished") if key not in found]
+            missing = [key for key in (*protocol, "finished") if key not in found]
             seed = config["seed"]
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{run} has a damaged evaluation.json or config.yaml; evaluate it again") from error
+            raise UserError(f"{run} has a damaged {name} or config.yaml; evaluate it again") from error
         if missing:
             raise UserError(f"{file} does not say {missing[0]}, another version wrote it; evaluate {run} again")
         if not found["finished"]:
             raise UserError(f"{run} was evaluated before its training had finished; finish it and evaluate it again")
         first = first or found
-        for key in PROTOCOL:
+        for key in protocol:
             if found[key] != first[key]:
                 raise UserError(f"{run} was evaluated with {key} {found[key]}, others with {first[key]}")
         runs = arms.setdefault(run.parent.name, {})
@@ -139,9 +147,9 @@ def read(folder: Path) -> Arms:
         unlike = changes(next(iter(runs.values()))["config"], config) if runs else []
         if unlike:
             raise UserError(f"{run} is no repetition of its arm's other runs: {'; '.join(unlike)}")
-        runs[seed] = found | measures(found) | {"run": str(run), "config": config}
+        runs[seed] = found | (measured or measures)(found) | {"run": str(run), "config": config}
     if not arms:
-        raise UserError(f"{folder} holds no evaluated run ARM/RUN/evaluation.json; run scripts/evaluate_cls.py first")
+        raise UserError(f"{folder} holds no evaluated run ARM/RUN/{name}; run {script} first")
     return arms
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from classifiers.adversarial import AdversarialTraining
 from classifiers.networks import NetworkConfig
 from classifiers.supervised import LOSSES
 from mmgan.data import DataConfig
@@ -48,6 +49,8 @@ class ClassifierConfig:
     """Network."""
     mixup: ClassifierMixup | None = field(default_factory=ClassifierMixup)
     """Mixup (Eq. 1); null for none."""
+    adversarial: AdversarialTraining | None = None
+    """Adversarial training; null for none."""
     loss: str = "ce"
     """ce, or bce_softmax of the authors' code (classifiers/supervised.py)."""
     epochs: int = 1200
@@ -100,3 +103,7 @@ class ClassifierConfig:
             raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs")
         if self.mixup and self.batch_size % self.mixup.blocks:
             raise ValueError(f"mixup.blocks {self.mixup.blocks} must divide batch_size {self.batch_size}")
+        if self.adversarial and self.mixed_precision == "fp16":
+            raise ValueError("adversarial needs mixed_precision bf16 or null: gradients of pixels underflow in fp16")
+        if self.adversarial and self.adversarial.order == "mix-attack" and self.mixup and self.mixup.detach:
+            raise ValueError("adversarial.order mix-attack needs the gradient that mixup.detach blocks")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +33,20 @@ def load_classifier(
     network = build(config.network, saved.state["classes"], torch.zeros(channels), torch.ones(channels))
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
+
+
+def trained_rows(run: Path) -> Tensor:
+    """The rows of its data set that a run was trained on, int64; raises UserError where it does not say."""
+    try:
+        return torch.tensor(json.loads((run / "split.json").read_text())["train"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run / 'split.json'} is missing or damaged; the command that trained it mends it") from error
+
+
+def finished(run: Path, config: ClassifierConfig) -> bool:
+    """Whether a run was trained to its end; raises UserError like `trained_rows`."""
+    steps = math.ceil(config.epochs * len(trained_rows(run)) / config.batch_size)
+    return checkpoint.at(run / "checkpoints", steps).exists()
 
 
 class Extractor(nn.Module):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
@@ -78,4 +81,60 @@ def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) ->
     axes.set(xlabel="epoch", ylabel="validation NLL", yscale="log")
     axes.legend()
     axes.grid(alpha=0.3, which="both")
+    figure.savefig(path, dpi=120)
+
+
+def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
+    """Accuracy over eps, with its intervals, of what scripts/attack_cls.py found."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    names = {"fgsm": "FGSM", "pgd": "PGD", "transfer": "transferred PGD", "autoattack": "AutoAttack"}
+    for line, (name, label) in zip(LINES, names.items(), strict=False):
+        rows = [{"eps": 0.0} | found["clean"], *found.get(name, ())]
+        if len(rows) > 1:
+            eps, middle, low, high = np.array(
+                [[row[key] for key in ("eps", "accuracy", "low", "high")] for row in rows]
+            ).T
+            spread = 100 * np.stack([middle - low, high - middle])
+            axes.errorbar(eps, 100 * middle, spread, linestyle=line, marker=".", capsize=3, label=label)
+    unit = {"pixel": "pixels in [0, 1]", "normalised": "the channels' deviations"}[found["space"]]
+    axes.set(xlabel=f"eps ({found['norm']}, {unit})", ylabel="accuracy (%)", ylim=(-2, 102))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_attacked(images: Tensor, attacked: Tensor, title: str, path: Path) -> None:
+    """Images float32 [n, C, R, R] in [0, 1], the same under attack, and the difference, grey where it is none."""
+    figure = Figure(figsize=(1.1 * len(images), 3.6), layout="constrained")
+    panels = figure.subplots(3, len(images), squeeze=False)
+    delta = attacked - images
+    largest = max(float(delta.abs().max()), 1e-6)
+    for row, pictures in zip(panels, (images, attacked, 0.5 + delta / (2 * largest)), strict=True):
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+    for axes, label in zip(panels[:, 0], ("image", "attacked", "difference"), strict=True):
+        axes.set_ylabel(label)
+    figure.suptitle(f"{title}; difference of at most {largest:.3f}", fontsize="medium")
+    figure.savefig(path, dpi=120)
+
+
+def plot_arms_attacked(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]], path: Path) -> None:
+    """Accuracy over eps, a panel an attack, a line an arm: the mean over its runs, their range as a band.
+
+    `panels`: by attack and arm, for every run its pairs of eps and accuracy.
+    """
+    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for (title, arms), axes in zip(panels.items(), row, strict=True):
+        for i, (arm, runs) in enumerate(arms.items()):
+            eps, values = np.array(runs)[0, :, 0], 100 * np.array(runs)[:, :, 1]
+            axes.plot(eps, values.mean(0), linestyle=LINES[i % len(LINES)], marker=".", label=arm)
+            axes.fill_between(eps, values.min(0), values.max(0), alpha=0.15)
+        axes.set(xlabel="eps", title=title, ylim=(-2, 102))
+        axes.grid(alpha=0.3)
+    row[0].set(ylabel="accuracy (%)")
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7))
     figure.savefig(path, dpi=120)

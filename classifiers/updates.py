@@ -8,9 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim import SGD
 
+from classifiers import adversarial
 from classifiers.augment import cutout, shift_and_flip
 from classifiers.config import ClassifierConfig
 from classifiers.supervised import LOSSES, supervised
@@ -18,7 +20,7 @@ from mmgan.data import Feed, Images, fingerprint
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
-from mmgan.mixup import Staged
+from mmgan.mixup import Plan, Staged
 
 
 class Updates:
@@ -63,11 +65,24 @@ class Updates:
         if config.mixup:
             plan = config.mixup.draw(size, stream(config.seed, "plan", number))
             plan = plan.shard(self.rank, self.world, size).to(x.device)
+        x, y, plan = self.attacked(number, x, y, plan) if config.adversarial else (x, y, plan)
         loss = supervised(self.f, x, y, plan, self.loss)
         self.sgd.zero_grad(set_to_none=False)
         self.accelerator.backward(loss)
         self.sgd.step()
         return {"loss": loss}
+
+    def attacked(self, number: int, x: Tensor, y: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor, Plan | None]:
+        """The batch under attack; every process attacks the same network, with the batch norm statistics of rank 0."""
+        config = self.config.adversarial
+        assert config
+        if self.world > 1:  # DDP hands them out at its next pass only
+            for buffer in self.network.buffers():
+                broadcast(buffer)
+        size = self.config.batch_size
+        noise = self.draws.normal("attack", number, size, *self.shape) if config.random_start else None
+        with self.accelerator.autocast():
+            return adversarial.attack(config, self.network, x, y, plan, self.loss, noise)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number`, the share of this process: augmented pixels in [0, 1], float32, and one-hot targets."""

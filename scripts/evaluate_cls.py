@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +20,11 @@ from tqdm import tqdm
 from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
-from classifiers.load import load_classifier
+from classifiers.load import finished, load_classifier, trained_rows
 from classifiers.plot import plot_interpolation, plot_reliability
 from mmgan.data import Images, fingerprint, load
 from mmgan.engine import cli
-from mmgan.engine.checkpoint import Checkpoint, at
+from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 
 NEIGHBOURS = (1, 5, 20)
@@ -63,11 +62,10 @@ def evaluate(
     folder = output or run
     _make(folder / "plots")
     classes, last, pairs = saved.state["classes"], network.depth - 1, slice(0, PAIRS)
-    steps = math.ceil(config.epochs * len(train.images) / config.batch_size)
 
     found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}
     found |= {"images": fingerprint(images), "num_images": len(images), "num_train": len(train.images), "seed": seed}
-    found |= {"pairs": len(images[pairs]), "run_seed": config.seed, "finished": at(run / "checkpoints", steps).exists()}
+    found |= {"pairs": len(images[pairs]), "run_seed": config.seed, "finished": finished(run, config)}
     found["libraries"] = {name: importlib.metadata.version(name) for name in LIBRARIES}
     tasks = 3 + network.depth + (len(TABLE_5) if deformations else 0)
     with tqdm(total=tasks, desc=str(run), unit="part", disable=None, leave=False) as bar:
@@ -109,10 +107,7 @@ def evaluate(
 
 def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Images:
     """The images a run was trained on, not augmented; raises UserError where they cannot be told or are others now."""
-    try:
-        rows = torch.tensor(json.loads((run / "split.json").read_text())["train"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / 'split.json'} is missing or damaged; the command that trained it mends it") from error
+    rows = trained_rows(run)
     images, labels = load(config.data)
     if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.state["data"]:
         raise UserError(f"{run} was trained on other images than its data.name and data.root give now")

@@ -18,6 +18,10 @@ import numpy as np
 from classifiers.compare import PAPER, Arms, changes, claims, measures, minutes, of, read
 from classifiers.deform import TABLE_5
 from classifiers.plot import plot_epochs, plot_interpolation
+from classifiers.tables import head as _head
+from classifiers.tables import interval as _interval
+from classifiers.tables import row as _row
+from classifiers.tables import spread as _spread
 from mmgan.engine import cli
 from mmgan.errors import UserError
 from mmgan.statistics import Difference, difference
@@ -211,30 +215,6 @@ def _deformations(arms: Arms) -> list[str]:
                 f"`manifold` has the larger mean than `{other}` in {wins} of 17 rows; in the paper in {paper}.",
             ]
     return lines
-
-
-def _head(*cells: str) -> list[str]:
-    return [_row(*cells), _row(*["---"] * len(cells))]
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _spread(values: list[float], digits: int) -> str:
-    if not values:
-        return "-"
-    spread = f" +- {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
-
-
-def _interval(found: Difference | None, factor: float, digits: int) -> str:
-    if found is None or not found.n:
-        return "-"
-    mean, low, high = (factor * value for value in found[:3])
-    if found.n < 2:
-        return f"{mean:+.{digits}f} (n = 1)"
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 The same command resumes an interrupted run; --mixup null trains the baseline, --mixup.layers '[0]' Input Mixup.
 """
 
+from classifiers.adversarial import AdversarialTraining
 from classifiers.config import ClassifierConfig
 from classifiers.train import train
 from mmgan.engine import cli
@@ -13,7 +14,8 @@ from mmgan.mixup import ClassifierMixup
 
 def main() -> None:
     """Parse, train."""
-    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable={"mixup": ClassifierMixup})
+    nullable = {"mixup": ClassifierMixup, "adversarial": AdversarialTraining}
+    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable=nullable)
     train(arguments.config, arguments.output, arguments.yaml)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from classifiers.adversarial import AdversarialTraining
 from classifiers.config import ClassifierConfig, ClassifierData
 from classifiers.networks import NetworkConfig
 from classifiers.train import train
@@ -23,6 +24,7 @@ from mmgan.mixup import ClassifierMixup
 BASE = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]
 BASE += ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.25", "--batch_size", "8"]
 BASE += ["--epochs", "3", "--milestones", "[2]", "--log_every", "2", "--checkpoint_every", "1", "--tracker", "null"]
+ADVERSARIAL = ["--adversarial.eps", "0.1", "--adversarial.step_size", "0.07", "--adversarial.iterations", "2"]
 
 FLIPS: dict[str, list[str]] = {
     "data.name": ["--data.name", "tests.halved_digits"],
@@ -45,6 +47,7 @@ FLIPS: dict[str, list[str]] = {
     "mixup.lam_per": ["--mixup.lam_per", "pair"],
     "mixup.detach": ["--mixup.detach", "true"],
     "mixup.blocks": ["--mixup.blocks", "2"],
+    "adversarial": ADVERSARIAL,
     "loss": ["--loss", "bce_softmax"],
     "epochs": ["--epochs", "4"],
     "batch_size": ["--batch_size", "12"],
@@ -62,6 +65,14 @@ FLIPS: dict[str, list[str]] = {
     "keep_checkpoints": ["--keep_checkpoints", "1"],
     "tracker": ["--tracker", "tensorboard"],
 }
+ADVERSARIAL_FLIPS: dict[str, list[str]] = {
+    "adversarial.eps": ["--adversarial.eps", "0.2"],
+    "adversarial.norm": ["--adversarial.norm", "l2"],
+    "adversarial.step_size": ["--adversarial.step_size", "0.04"],
+    "adversarial.iterations": ["--adversarial.iterations", "3"],
+    "adversarial.random_start": ["--adversarial.random_start", "false"],
+    "adversarial.order": ["--adversarial.order", "mix-attack"],
+}
 REFUSED = {
     "data.root": (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
     "data.download": (["--data.name", "folder", "--data.download", "true"], "cannot be downloaded"),
@@ -70,7 +81,7 @@ REFUSED = {
 
 def outcome(folder: Path, *options: str) -> str:
     """A hash of all a run leaves but speeds, times and its configuration."""
-    nullable = {"mixup": ClassifierMixup}
+    nullable = {"mixup": ClassifierMixup, "adversarial": AdversarialTraining}
     arguments = cli.parse(ClassifierConfig, "", nullable, ["--output", str(folder), *BASE, *options])
     AcceleratorState._reset_state(reset_partial_state=True)  # a process of its own would start without one
     train(arguments.config, arguments.output, arguments.yaml)
@@ -88,16 +99,19 @@ def outcome(folder: Path, *options: str) -> str:
 
 def options_of(config: type, prefix: str = "") -> Iterator[str]:
     sections = {"data": ClassifierData, "network": NetworkConfig, "mixup": ClassifierMixup}
+    sections["adversarial"] = AdversarialTraining
     for field in fields(config):
         name = prefix + field.name
-        if name not in sections or name == "mixup":
+        if name not in sections or name in ("mixup", "adversarial"):
             yield name
         if name in sections:
             yield from options_of(sections[name], f"{name}.")
 
 
 def test_every_option_is_looked_at_here() -> None:
-    assert set(options_of(ClassifierConfig)) == FLIPS.keys() | REFUSED.keys() | {"deterministic"}
+    assert set(options_of(ClassifierConfig)) == FLIPS.keys() | ADVERSARIAL_FLIPS.keys() | REFUSED.keys() | {
+        "deterministic"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +124,16 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("name", FLIPS)
 def test_an_option_changes_the_run(name: str, baseline: str, tmp_path: Path) -> None:
     assert outcome(tmp_path / "run", *FLIPS[name]) != baseline
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return outcome(tmp_path_factory.mktemp("attacked") / "run", *ADVERSARIAL)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_FLIPS)
+def test_an_option_changes_adversarial_training(name: str, attacked: str, tmp_path: Path) -> None:
+    assert outcome(tmp_path / "run", *ADVERSARIAL, *ADVERSARIAL_FLIPS[name]) != attacked
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -139,6 +163,10 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--mixup.layers", "[4]"], "has layers 0 to 3"),
         (["--data.pad", "-1"], "data.pad must be 0 or more"),
         (["--data.labels_per_class", "0"], "labels_per_class must be positive"),
+        (["--adversarial.eps", "0"], "adversarial.eps must be positive"),
+        (["--adversarial.iterations", "0"], "adversarial.iterations must be positive"),
+        (["--adversarial.eps", "0.1", "--mixed_precision", "fp16"], "bf16 or null"),
+        (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--network.width", "0"], "network.width must be positive"),
         (["--network.dropout", "1"], "network.dropout must be in"),
     ],

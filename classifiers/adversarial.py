@@ -1,0 +1,82 @@
+"""Adversarial training (Madry et al. 2018): the objective of classifiers/supervised.py on images under attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from classifiers.attacks import Norm, pgd
+from classifiers.supervised import Loss
+from mmgan.mixup import Plan
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """Train on images under attack by PGD, in pixels; FGSM is one iteration of step_size eps without random_start."""
+
+    eps: float = 8 / 255
+    """Bound of the perturbation, in pixels of [0, 1]."""
+    norm: Norm = "linf"
+    """Its norm: linf, or l2."""
+    step_size: float = 2 / 255
+    """Length of an iteration's step."""
+    iterations: int = 7
+    """Gradient steps of the attack; each costs about two thirds of a plain training step."""
+    random_start: bool = True
+    """Start at random within the bound, not at the image."""
+    order: Literal["attack-mix", "mix-attack"] = "attack-mix"
+    """With mixup: mix images that were attacked, or attack what is mixed (classifiers/adversarial.py)."""
+
+    def __post_init__(self) -> None:
+        for name in ("eps", "step_size", "iterations"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"adversarial.{name} must be positive, not {getattr(self, name)}")
+
+
+def attack(
+    config: AdversarialTraining,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    plan: Plan | None,
+    loss: Loss,
+    noise: Tensor | None,
+) -> tuple[Tensor, Tensor, Plan | None]:
+    """The batch to train on: `x`, `y` and `plan` of `supervised`, with `x` perturbed so that `loss` rises.
+
+    `noise` N(0, 1) like `x`: the random start. `network` is the bare module, not the one prepared by Accelerate: the
+    attack's passes are then no business of DDP, leave gradients alone and may lie anywhere among accumulated steps.
+
+    - Order. attack-mix attacks every image for its own label; `plan` then mixes the attacked ones. mix-attack makes the
+      mixed images of a plan for layer 0 first and attacks those for their mixed targets; for a hidden layer, where
+      there are none, it attacks the images for the loss of the mixed states.
+    - Batch norm is in evaluation mode while attacking: the attacked network is the one that will be used, rows do not
+      depend on one another, and running statistics see the attacked images of the training pass alone, once. Dropout
+      is off. The training pass is in training mode as ever.
+    - Label leaking. The attack is for the true labels. With a single step and no random start a network can learn to
+      read the label off the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack,
+      which scripts/attack_cls.py looks for, and is no more robust.
+    """
+    target = y
+    if plan is not None and config.order == "mix-attack":
+        if plan.layer == 0:
+            x, y, plan = plan.mix(x), plan.mix(y), None
+            target = y
+        else:
+            target = plan.mix(y)
+    seen = plan if config.order == "mix-attack" else None
+    x = pgd(
+        network,
+        x,
+        target,
+        config.eps,
+        config.step_size,
+        config.iterations,
+        config.norm,
+        noise=noise,
+        loss=loss,
+        plan=seen,
+    )
+    return x, y, plan
