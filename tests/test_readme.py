@@ -31,14 +31,15 @@ def test_the_loop_with_eq_11_runs_and_learns() -> None:
 
 def test_the_rows_of_the_paper_s_tables_are_configurations(tmp_path: Path) -> None:
     rows = re.findall(
-        r"\| (cifar100?|regularisers)(?: `([^`]*)`)?[^|]*\| ([\w-]+) \|", (ROOT / "docs/paper.md").read_text()
+        r"\| (cifar100?|regularisers|svhn)(?: `([^`]*)`)?[^|]*\| ([\w-]+) \|", (ROOT / "docs/paper.md").read_text()
     )
-    assert len(rows) == 23
+    assert len(rows) == 36
     for base, options, arm in rows:
         files = ["--config", f"configs/cls/{base}.yaml", "--config", f"configs/cls/arms/{arm}.yaml"]
         args = [*files, *options.split(), "--output", str(tmp_path)]
         config = cli.parse(ClassifierConfig, "", {"mixup": ClassifierMixup}, args).config
-        assert (config.mixup is None) == (arm in ("none", "dropout", "cutout"))
+        assert (config.mixup is None) == (arm in ("none", "dropout", "cutout", "adversarial"))
+        assert (config.adversarial is None) == (arm != "adversarial")
         assert config.epochs in (400, 600, 1200)
 
 
