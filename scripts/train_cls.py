@@ -3,9 +3,11 @@
     accelerate launch scripts/train_cls.py --config configs/cls/digits.yaml --output runs/digits-classifier
 
 The same command resumes an interrupted run; --mixup null trains the baseline, --mixup.layers '[0]' Input Mixup.
+A section `ssl` learns from images without labels too (configs/ssl).
 """
 
 from classifiers.config import ClassifierConfig
+from classifiers.semisupervised import SemiSupervised
 from classifiers.train import train
 from mmgan.engine import cli
 from mmgan.mixup import ClassifierMixup
@@ -13,7 +15,7 @@ from mmgan.mixup import ClassifierMixup
 
 def main() -> None:
     """Parse, train."""
-    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable={"mixup": ClassifierMixup})
+    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable={"mixup": ClassifierMixup, "ssl": SemiSupervised})
     train(arguments.config, arguments.output, arguments.yaml)
 
 
