@@ -56,9 +56,9 @@ class Unlabelled:
         if ssl.pseudo_label:
             loss = pseudo_label(f, x, ssl.pseudo_label.threshold)
         elif ssl.pi:
-            loss = pi_model(f, x, self.views(rows, self.again, number), ssl.pi.on)
+            loss = pi_model(f, x, self.views(rows, self.again, number), ssl.pi.compare)
         elif ssl.mean_teacher:
-            loss = mean_teacher(f, self._teach, x, self.views(rows, self.again, number), ssl.mean_teacher.on)
+            loss = mean_teacher(f, self._teach, x, self.views(rows, self.again, number), ssl.mean_teacher.compare)
         elif ssl.vat:
             logits = f(x)
             with frozen(self.network):
@@ -68,7 +68,9 @@ class Unlabelled:
                 terms["entropy"] = share * ssl.vat.entropy * entropy(logits)
         elif ssl.mixup:
             plan = ssl.mixup.draw(ssl.batch_size, stream(draws.seed, "plan", number))
-            loss = interpolation(f, x, plan.shard(draws.rank, draws.world, ssl.batch_size).to(x.device), ssl.mixup.on)
+            loss = interpolation(
+                f, x, plan.shard(draws.rank, draws.world, ssl.batch_size).to(x.device), ssl.mixup.compare
+            )
         return {"unsupervised": share * ssl.weight * loss} | terms
 
     def _teach(self, x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ NAMES = {
 }
 """Measures: their names, factors and decimals. Interpolated NLL has a measure a layer."""
 ORDER = ("none", "input", "manifold", "all-layers", "blocked", "dropout", "cutout")
+ORDER += ("supervised", "pseudo-label", "pi", "mean-teacher", "vat", "vat-em", "ssl-input", "ssl-manifold")
 
 
 def report(folder: Path, output: Path, baseline: str = "none") -> None:

@@ -67,8 +67,8 @@ def build(
     """The classifier of `config` for images float32 [B, C, R, R] in [0, 1] of channel means and deviations [C].
 
     `preprocess` maps images before anything else, also before they are augmented; moments are then of its output. The
-    last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s, normal
-    with variance 2 / fan-out. Raises UserError for a network that cannot be made.
+    last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
+    normal with variance 2 / fan-out. Raises UserError for a network that cannot be made.
     """
     module = modules.find(sys.modules[__name__], config.name, "network.name")
     if not hasattr(module, "stages"):
