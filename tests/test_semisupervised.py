@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum(1, keepdims=True))
 
 
-def numpy_pass(f: Staged, x: np.ndarray, start: int = 0, stop: int = 3) -> np.ndarray:
+def numpy_pass(f: Any, x: np.ndarray, start: int = 0, stop: int = 3) -> np.ndarray:
     """Layers of `f` from its weights."""
     for stage in range(start, stop):
         linear = f.stages[stage] if stage == 2 else f.stages[stage][0]
@@ -103,7 +104,7 @@ def numpy_pass(f: Staged, x: np.ndarray, start: int = 0, stop: int = 3) -> np.nd
 
 @pytest.mark.parametrize("compare", ["probabilities", "logits"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_algorithm_1_agrees_with_numpy_in_value_and_gradient(f: Staged, x: Tensor, layer: int, compare: str) -> None:
+def test_algorithm_1_agrees_with_numpy_in_value_and_gradient(f: Any, x: Tensor, layer: int, compare: str) -> None:
     left, right, lam = np.arange(8), np.array([3, 2, 1, 0, 7, 5, 6, 4]), 0.3
     plan = Plan(layer, torch.tensor(left), torch.tensor(right), torch.tensor(lam, dtype=torch.float64))
     norm = softmax if compare == "probabilities" else np.asarray
@@ -178,12 +179,12 @@ def test_the_gradient_of_a_term_alone_brings_predictions_to_their_targets(name: 
     before = held().item()
     term().backward()
     gradients = [p.grad for p in f.parameters()]
-    square = sum(g.square().sum().item() for g in gradients)
+    square = torch.stack([g.square().sum() for g in gradients]).sum().item()
     assert square > 1e-8
     step = 1e-4 / math.sqrt(square)
     with torch.no_grad():
         for p, g in zip(f.parameters(), gradients, strict=True):
-            p -= step * g
+            p.sub_(step * g)
     assert before - held().item() == pytest.approx(step * square, rel=0.05), "by as much as the gradient says"
 
 
@@ -266,7 +267,7 @@ def test_whitening_images_agrees_with_numpy_in_the_layout_of_channels_first() ->
 
 def test_the_network_whitens_what_it_is_given_and_splits_at_every_layer() -> None:
     images = load(DataConfig("digits")).images[:200]
-    net = build(NetworkConfig("oliver", 10, 0.5), 10, *fit("gcn-zca", images, images)).eval()
+    net: Any = build(NetworkConfig("oliver", 10, 0.5), 10, *fit("gcn-zca", images, images)).eval()
     x = images[:5].float() / 255
     with torch.no_grad():
         for layer in range(net.depth):
@@ -285,7 +286,7 @@ def test_oliver_s_network_is_wrn_28_2_with_its_own_activation_shortcuts_and_batc
         big = build(NetworkConfig("oliver", 28, 2.0), 10, torch.zeros(3), torch.ones(3))
     assert sum(p.numel() for p in big.parameters()) == 1_467_610
     torch.manual_seed(0)
-    net = build(NetworkConfig("oliver", 10, 2.0), 10, torch.zeros(3), torch.ones(3))
+    net: Any = build(NetworkConfig("oliver", 10, 2.0), 10, torch.zeros(3), torch.ones(3))
     limit = math.sqrt(6 / (128 + 10))
     assert 0.9 * limit < net.stages[-1].weight.abs().max() <= limit
     assert not net.stages[-1].bias.any()
@@ -293,7 +294,7 @@ def test_oliver_s_network_is_wrn_28_2_with_its_own_activation_shortcuts_and_batc
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 1e-3)}
     assert not any(isinstance(module, nn.ReLU) for module in net.modules())
 
-    def activated(h: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def activated(h: Tensor) -> Tensor:
         variance, mean = torch.var_mean(h, (0, 2, 3), correction=0)
         h = (h - mean[:, None, None]) / (variance[:, None, None] + 1e-3).sqrt()
         return torch.where(h > 0, h, 0.1 * h)
@@ -304,12 +305,12 @@ def test_oliver_s_network_is_wrn_28_2_with_its_own_activation_shortcuts_and_batc
         h = F.conv2d(x, net.stages[0][1][0].weight, padding=1)
         for i, unit in enumerate(units):
             stride = 1 if i == 0 else 2
-            a = activated(h, unit.norm)
+            a = activated(h)
             convs = [module for module in unit.layers if isinstance(module, nn.Conv2d)]
-            inner = activated(F.conv2d(a, convs[0].weight, stride=stride, padding=1), norms[0])
+            inner = activated(F.conv2d(a, convs[0].weight, stride=stride, padding=1))
             skip = F.conv2d(a if i == 0 else h, unit.shortcut.weight, stride=stride)
             h = F.conv2d(inner, convs[1].weight, padding=1) + skip
-        want = net.stages[-1](activated(h, norms[0]).mean((2, 3)))
+        want = net.stages[-1](activated(h).mean((2, 3)))
         torch.testing.assert_close(net(x), want, rtol=1e-4, atol=1e-4)
 
 
@@ -357,14 +358,14 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(tm
     before = [p.clone() for p in unlabelled.teacher.parameters()]
     with torch.no_grad():
         for p in net.parameters():
-            p += 1
+            p.add_(1)
     unlabelled.learn()
     for p, old, new in zip(unlabelled.teacher.parameters(), before, net.parameters(), strict=True):
         torch.testing.assert_close(p, 0.9 * old + 0.1 * new)
         assert not p.requires_grad
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["mean-teacher", "vat-em", "mixup"])
 def test_a_run_taken_up_from_its_middle_ends_as_if_it_never_was_stopped(method: str, tmp_path: Path) -> None:
     options = [*METHODS[method], "--checkpoint_every", "1", "--keep_checkpoints", "9", "--data.noise", "0.1"]
     trained(tmp_path / "whole", *options, "--l1", "0.0001", "--ssl.ramp_until", "0.5")
