@@ -42,7 +42,8 @@ class Updates:
         self.config, self.classes, self.accelerator = config, classes, accelerator
         self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
         self.draws = Draws(config.seed, self.rank, self.world, device)
-        self.data = fingerprint(images.images) + (f" and {fingerprint(pool)}" if pool is not None else "")
+        self.data = fingerprint(images.images)
+        self.pool = None if pool is None else fingerprint(pool)
         self.size, self.shape = len(images.images), images.images.shape[1:]
         self.labels, self.loss = images.labels.to(device), LOSSES[config.loss]
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -122,11 +123,11 @@ class Updates:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network and its data."""
-        return {"classes": self.classes, "shape": list(self.shape), "data": self.data}
+        return {"classes": self.classes, "shape": list(self.shape), "data": self.data, "pool": self.pool}
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other data or another network."""
-        if saved.state["data"] != self.data:
+        if (saved.state["data"], saved.state.get("pool")) != (self.data, self.pool):
             raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
         for name, network in self.networks.items():
             saved.restore(name, network)

@@ -350,6 +350,12 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(tm
     held = json.loads((tmp_path / "split.json").read_text())["validation"]
     wrong = predict(network, images[held], torch.device("cpu")).argmax(1) != labels[held]
     assert wrong.double().mean().item() == saved.state["validation/error"]
+    done = run("evaluate_cls", str(tmp_path), "--deformations", "false")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    test, truth = load(DataConfig("digits", split="test"))
+    wrong = predict(network, test, torch.device("cpu")).argmax(1) != truth
+    assert (found["error"], found["num_train"]) == (pytest.approx(wrong.double().mean().item()), 40)
 
     AcceleratorState._reset_state(reset_partial_state=True)
     net = build(config.network, 10, torch.zeros(1), torch.ones(1))
