@@ -63,8 +63,8 @@ class VAT:
     eps: float = 6.0
     """Euclidean norm of a perturbation, in the units of layer 0; Oliver et al. take 6 for whitened CIFAR-10."""
     xi: float = 1e-3
-    """Norm of the step by which the direction is found. At Oliver et al.'s 1e-6 it is lost in single precision: a third
-    of the cosine to the exact direction on 8x8 digits."""
+    """Norm of the step by which it is found. Oliver et al.'s 1e-6 is near single precision's rounding: on 8x8
+    digits the direction had a cosine of 0.68 with the exact one, at 1e-3 above 0.999."""
     iterations: int = 1
     """Power iterations that find the direction."""
     entropy: float = 0.0
