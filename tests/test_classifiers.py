@@ -152,7 +152,7 @@ def test_convolutions_start_with_variance_2_over_fan_out() -> None:
     [
         ({"depth": 20}, "18, 34, 50, 152"),
         ({"name": "wideresnet", "depth": 18}, "6n \\+ 4"),
-        ({"name": "nowhere"}, "none of preactresnet, wideresnet"),
+        ({"name": "nowhere"}, "none of oliver, preactresnet, wideresnet"),
         ({"name": "tests.conftest"}, "no function `stages`"),
     ],
 )
