@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def shift_and_flip(images: Tensor, shifts: Tensor | None, pad: int, flips: Tensor | None) -> Tensor:
-    """Crops of the images padded with `pad` black pixels, mirrored where `flips` says so.
+def shift_and_flip(
+    images: Tensor, shifts: Tensor | None, pad: int, flips: Tensor | None, reflect: bool = False
+) -> Tensor:
+    """Crops of the images padded with `pad` black pixels, or by reflection, mirrored where `flips` says so.
 
-    `images` [B, C, R, R]; `shifts` int64 [B, 2] in [0, 2 pad], the crop's top left corner (`pad`, `pad` is the image
-    itself); `flips` bool [B]. The same dtype and shape, channels last in memory.
+    `images` [B, C, R, R], floating point to reflect; `shifts` int64 [B, 2] in [0, 2 pad], the crop's top left corner
+    (`pad`, `pad` is the image itself); `flips` bool [B]. The same dtype and shape, channels last in memory.
     """
     if shifts is None and flips is None:
         return images
@@ -19,7 +21,7 @@ def shift_and_flip(images: Tensor, shifts: Tensor | None, pad: int, flips: Tenso
     offsets = torch.arange(size, device=device)
     rows = columns = offsets.expand(len(images), size)
     if shifts is not None:
-        images = F.pad(images, (pad, pad, pad, pad))
+        images = F.pad(images, (pad, pad, pad, pad), mode="reflect" if reflect else "constant")
         rows, columns = shifts[:, :1] + offsets, shifts[:, 1:] + offsets
     if flips is not None:
         columns = torch.where(flips[:, None], columns.flip(1), columns)

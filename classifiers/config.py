@@ -8,6 +8,8 @@ from typing import Literal
 
 from classifiers.adversarial import AdversarialTraining
 from classifiers.networks import NetworkConfig
+from classifiers.preprocess import Preprocess
+from classifiers.semisupervised import SemiSupervised
 from classifiers.supervised import LOSSES
 from mmgan.data import DataConfig
 from mmgan.mixup import ClassifierMixup
@@ -23,20 +25,29 @@ class ClassifierData(DataConfig):
     """Train on so many images of every class, drawn from what validation leaves; null: on all of them."""
     subset_seed: int = 0
     """Seed of both draws."""
+    preprocess: Preprocess = "standardise"
+    """Zero mean and unit variance a channel of the training images; symmetric: pixels to [-1, 1]; gcn-zca: contrast
+    normalised and whitened (Oliver et al.) before all augmentation, by all images that validation leaves."""
     pad: int = 4
     """Shift images at random by up to so many pixels (a crop after padding with black); the authors' code takes 2."""
     flip: bool = True
     """Mirror images at random."""
+    border: Literal["black", "reflect"] = "black"
+    """What lies around an image that is shifted: 0 (the mean, with gcn-zca), or its mirror image (Oliver et al.)."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise on every pixel, in the units of layer 0: [0, 1], or gcn-zca's."""
     cutout: int = 0
     """Side of a square to fill with the mean colour, at a random place of every image (DeVries & Taylor); 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("validation", "pad", "cutout"):
+        for name in ("validation", "pad", "cutout", "noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"data.{name} must be 0 or more, not {getattr(self, name)}")
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ValueError(f"data.labels_per_class must be positive, not {self.labels_per_class}")
+        if self.border == "reflect" and not self.pad:
+            raise ValueError("data.border reflect needs data.pad")
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ class ClassifierConfig:
     """Mixup (Eq. 1); null for none."""
     adversarial: AdversarialTraining | None = None
     """Adversarial training; null for none."""
+    ssl: SemiSupervised | None = None
+    """Learning from images without labels too; null: from labelled ones alone."""
     loss: str = "ce"
     """ce, or bce_softmax of the authors' code (classifiers/supervised.py)."""
     epochs: int = 1200
-    """Passes over the training images."""
+    """Passes over the training images, which are the labelled ones."""
     batch_size: int = 128
-    """Images of a step, over all processes."""
+    """Labelled images of a step, over all processes."""
     lr: float = 0.1
     """Learning rate of SGD."""
     momentum: float = 0.9
@@ -65,6 +78,10 @@ class ClassifierConfig:
     """Nesterov's form of it, as in the authors' code."""
     weight_decay: float = 1e-4
     """L2 regularisation of every parameter, in the gradient."""
+    l1: float = 0.0
+    """L1 regularisation: this times the sum of the absolute values of weights, biases and norms left out."""
+    l1_on: Literal["all", "first"] = "all"
+    """Of all weights (appendix E), or of the first convolution's alone as in the authors' code."""
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
     """Divide lr by 10 at `milestones`, let it fall to 0 as half a cosine, or keep it."""
     milestones: Sequence[int] = (400, 800)
@@ -97,13 +114,37 @@ class ClassifierConfig:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay}")
+        for name in ("weight_decay", "l1"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.l1_on == "first" and not self.l1:
+            raise ValueError("l1_on first needs l1")
         if self.lr_schedule == "step" and not all(0 < epoch < self.epochs for epoch in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs")
         if self.mixup and self.batch_size % self.mixup.blocks:
             raise ValueError(f"mixup.blocks {self.mixup.blocks} must divide batch_size {self.batch_size}")
-        if self.adversarial and self.mixed_precision == "fp16":
+        if self.adversarial:
+            self._check_attack(self.adversarial)
+        if self.ssl:
+            self._check_ssl(self.ssl)
+
+    def _check_attack(self, adversarial: AdversarialTraining) -> None:
+        """Raise ValueError for options of other sections that do not go with adversarial training."""
+        if self.mixed_precision == "fp16":
             raise ValueError("adversarial needs mixed_precision bf16 or null: gradients of pixels underflow in fp16")
-        if self.adversarial and self.adversarial.order == "mix-attack" and self.mixup and self.mixup.detach:
+        if adversarial.order == "mix-attack" and self.mixup and self.mixup.detach:
             raise ValueError("adversarial.order mix-attack needs the gradient that mixup.detach blocks")
+        if self.data.preprocess == "gcn-zca":
+            raise ValueError("adversarial.eps is in pixels, which data.preprocess gcn-zca does away with before a step")
+        if self.ssl:
+            raise ValueError("adversarial and ssl do not go together; leave one of them out")
+
+    def _check_ssl(self, ssl: SemiSupervised) -> None:
+        """Raise ValueError for options of other sections that do not go with learning without labels."""
+        if self.mixup and self.mixup.detach:
+            raise ValueError("mixup.detach is an ablation of supervised learning; leave it out with ssl")
+        data, dropout = self.data, self.network.dropout
+        if ssl.pi and not (data.pad or data.flip or data.noise or data.cutout or dropout):
+            raise ValueError("ssl.pi compares two random views; set data.pad, flip, noise or cutout, network.dropout")
+        if ssl.vat and (self.mixed_precision or dropout):
+            raise ValueError("ssl.vat differentiates a difference of size xi: no mixed_precision, network.dropout 0")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
 from classifiers.networks import build
+from classifiers.preprocess import blank
 from mmgan.engine import checkpoint, cli
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
@@ -29,8 +30,8 @@ def load_classifier(
     if "network" not in saved.weights:
         raise UserError(f"{run} is no run of scripts/train_cls.py")
     config = cli.load_config(ClassifierConfig, run / "config.yaml")
-    channels = saved.state["shape"][0]
-    network = build(config.network, saved.state["classes"], torch.zeros(channels), torch.ones(channels))
+    preprocess = blank(config.data.preprocess, saved.state["shape"])
+    network = build(config.network, saved.state["classes"], *preprocess)
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
 

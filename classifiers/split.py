@@ -17,6 +17,8 @@ class Split(NamedTuple):
 
     train: Tensor
     validation: Tensor
+    pool: Tensor
+    """All that validation leaves, `train` among them: what is used without its labels (Oliver et al. 2018)."""
 
 
 def split(labels: Tensor, config: ClassifierData) -> Split:
@@ -28,11 +30,12 @@ def split(labels: Tensor, config: ClassifierData) -> Split:
     if config.validation >= len(labels):
         raise UserError(f"data.validation {config.validation} leaves none of {len(labels)} images to train on")
     order = torch.randperm(len(labels), generator=stream(config.subset_seed, "split", 0))
-    validation, train = order[: config.validation], order[config.validation :]
+    validation, pool = order[: config.validation], order[config.validation :]
+    train = pool
     if config.labels_per_class is not None:
         of_class = [train[labels[train] == c] for c in labels.unique()]
         fewest = min(len(rows) for rows in of_class)
         if fewest < config.labels_per_class:
             raise UserError(f"data.labels_per_class {config.labels_per_class} is more than the {fewest} of a class")
         train = torch.cat([rows[: config.labels_per_class] for rows in of_class])
-    return Split(train.sort().values, validation.sort().values)
+    return Split(*(rows.sort().values for rows in (train, validation, pool)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmgan.mixup import Plan
 
+Forward = Callable[..., Tensor]
+"""A network, as `f(x, *plans)`."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,7 +30,7 @@ def bce_softmax(logits: Tensor, targets: Tensor) -> Tensor:
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "bce_softmax": bce_softmax}
 
 
-def supervised(network: nn.Module, x: Tensor, y: Tensor, plan: Plan | None, loss: Loss) -> Tensor:
+def supervised(network: Forward, x: Tensor, y: Tensor, plan: Plan | None, loss: Loss) -> Tensor:
     """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; without a plan L(f(x), y).
 
     `x` float32 [B, C, R, R], `y` float32 [B, classes], one-hot.

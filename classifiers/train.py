@@ -11,8 +11,9 @@ import torch
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluate import error, nll, predict
-from classifiers.networks import build, moments
+from classifiers.networks import build
 from classifiers.plot import plot_training
+from classifiers.preprocess import fit
 from classifiers.split import split
 from classifiers.updates import Updates
 from mmgan.data import Images, load
@@ -38,10 +39,11 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
     if int(labels.min()) < 0:
         raise UserError(f"{config.data.name} {config.data.split} has images without a label; take another data.split")
     rows, classes = split(labels, config.data), int(labels.max()) + 1
-    real, held = (Images(images[part], labels[part]) for part in rows)
-    _check_batches(config, len(rows.train), accelerator.num_processes)
+    real, held = (Images(images[part], labels[part]) for part in rows[:2])
+    pool = images[rows.pool]
+    _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-    network = build(config.network, classes, *moments(real.images))
+    network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
     _check_layers(config, network.depth)
     run = Run(folder, yaml, accelerator)
     if accelerator.is_main_process:
@@ -54,7 +56,7 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
     if saved and saved.step == steps:
         accelerator.print(f"{folder} is finished: {config.epochs} epochs")
         return
-    updates = Updates(config, network, real, classes, accelerator)
+    updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None)
     if saved:
         updates.restore(saved)
         accelerator.print(f"{folder}: going on after step {saved.step}")
@@ -74,7 +76,7 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
             ended = epoch > (step - 1) * batch // size
             due = last or (ended and epoch % config.validate_every == 0)
             if due and len(held.images) and accelerator.is_main_process:
-                logits = predict(network, held.images, accelerator.device)
+                logits = predict(updates.networks["network"], held.images, accelerator.device)
                 scores = {"validation/error": error(logits, held.labels), "validation/nll": nll(logits, held.labels)}
                 log.record(step, scores, {"epoch": step * batch / size})
                 if scores["validation/error"] < best:
@@ -96,17 +98,22 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
 
 
-def _check_batches(config: ClassifierConfig, size: int, processes: int) -> None:
+def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
     """Raise UserError for a batch that the data or the processes do not allow."""
-    if config.batch_size > size:
-        raise UserError(f"batch_size {config.batch_size} is larger than the {size} training images")
-    if config.batch_size % processes:
-        raise UserError(f"batch_size {config.batch_size} must be a multiple of the {processes} processes")
-    if config.mixup and config.mixup.blocks % processes:
-        raise UserError(f"mixup.blocks {config.mixup.blocks} must be a multiple of the {processes} processes")
+    for section, of, there in (("", config, size), ("ssl.", config.ssl, pool)):
+        if of is None:
+            continue
+        if of.batch_size > there:
+            raise UserError(f"{section}batch_size {of.batch_size} is larger than the {there} training images")
+        if of.batch_size % processes:
+            raise UserError(f"{section}batch_size {of.batch_size} must be a multiple of the {processes} processes")
+        if of.mixup and of.mixup.blocks % processes:
+            raise UserError(f"{section}mixup.blocks {of.mixup.blocks} must be a multiple of the {processes} processes")
 
 
 def _check_layers(config: ClassifierConfig, depth: int) -> None:
     """Raise UserError for a layer to mix at that the network does not have."""
-    if config.mixup and max(config.mixup.layers) >= depth:
-        raise UserError(f"mixup.layers {list(config.mixup.layers)}: {config.network.name} has layers 0 to {depth - 1}")
+    for section, mixup in (("", config.mixup), ("ssl.", config.ssl and config.ssl.mixup)):
+        if mixup and max(mixup.layers) >= depth:
+            layers = f"{section}mixup.layers {list(mixup.layers)}"
+            raise UserError(f"{layers}: {config.network.name} has layers 0 to {depth - 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.optim import SGD
 
 from classifiers import adversarial
-from classifiers.augment import cutout, shift_and_flip
 from classifiers.config import ClassifierConfig
 from classifiers.supervised import LOSSES, supervised
-from mmgan.data import Feed, Images, fingerprint
+from classifiers.unlabelled import Unlabelled
+from classifiers.views import Views
+from mmgan.data import Images, fingerprint
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
@@ -30,18 +32,29 @@ class Updates:
     """
 
     def __init__(
-        self, config: ClassifierConfig, network: Staged, images: Images, classes: int, accelerator: Accelerator
+        self,
+        config: ClassifierConfig,
+        network: Staged,
+        images: Images,
+        classes: int,
+        accelerator: Accelerator,
+        pool: Tensor | None = None,
     ) -> None:
-        """`images`: what is trained on."""
+        """`images`: what is trained on; `pool`: images for `config.ssl`."""
         self.config, self.classes, self.accelerator = config, classes, accelerator
         self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
         self.draws = Draws(config.seed, self.rank, self.world, device)
         self.data = fingerprint(images.images)
+        self.pool = None if pool is None else fingerprint(pool)
         self.size, self.shape = len(images.images), images.images.shape[1:]
-        self.feed, self.labels = Feed(images.images, device), images.labels.to(device)
-        self.loss = LOSSES[config.loss]
+        self.labels, self.loss = images.labels.to(device), LOSSES[config.loss]
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.fill = network.stages[0][0].mean.flatten()  # type: ignore[index]
+        self.views = Views(images.images, config.data, network, device)
+        self.unlabelled = None
+        if config.ssl and pool is not None:
+            self.unlabelled = Unlabelled(config, config.ssl, network, pool, accelerator)
+        weights = [p for p in network.parameters() if p.ndim > 1]
+        self.l1_of = weights if config.l1_on == "all" else weights[:1]
         sgd = SGD(
             network.parameters(),
             config.lr,
@@ -50,14 +63,17 @@ class Updates:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        if config.mixup and config.mixup.detach:  # then layers below the mix have no part in a step
-            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator.ddp_handler = DistributedDataParallelKwargs(
+            broadcast_buffers=False,  # in place, between the passes of one step; training uses no running statistics
+            find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix have no part then
+        )
         self.f, self.sgd = accelerator.prepare(network, sgd)
+        self.forward = partial(self.f, start=0)  # views are preprocessed
         for parameter in network.parameters():  # a gradient of zero, not none, for those layers: their momentum goes on
             parameter.grad = torch.zeros_like(parameter)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """Update `number`, counted from 0: one step on Eq. 1; its loss."""
+        """Update `number`, counted from 0: one step on Eq. 1, and what else the loss has; the terms and their sum."""
         config, size = self.config, self.config.batch_size
         torch.manual_seed(stream(config.seed, f"network/{self.rank}", number).initial_seed())  # dropout
         x, y = self.batch(number)
@@ -66,17 +82,24 @@ class Updates:
             plan = config.mixup.draw(size, stream(config.seed, "plan", number))
             plan = plan.shard(self.rank, self.world, size).to(x.device)
         x, y, plan = self.attacked(number, x, y, plan) if config.adversarial else (x, y, plan)
-        loss = supervised(self.f, x, y, plan, self.loss)
+        terms = {"supervised": supervised(self.forward, x, y, plan, self.loss)}
+        if self.unlabelled:
+            terms |= self.unlabelled.terms(self.forward, number, number * size / (config.epochs * self.size))
+        if config.l1:
+            terms["l1"] = config.l1 * torch.stack([weight.abs().sum() for weight in self.l1_of]).sum()
+        loss = torch.stack(list(terms.values())).sum()
         self.sgd.zero_grad(set_to_none=False)
         self.accelerator.backward(loss)
         self.sgd.step()
-        return {"loss": loss}
+        if self.unlabelled:
+            self.unlabelled.learn()
+        return {"loss": loss} | (terms if len(terms) > 1 else {})
 
     def attacked(self, number: int, x: Tensor, y: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor, Plan | None]:
         """The batch under attack; every process attacks the same network, with the batch norm statistics of rank 0."""
         config = self.config.adversarial
         assert config
-        if self.world > 1:  # DDP hands them out at its next pass only
+        if self.world > 1:  # each has its own, of the rows it saw
             for buffer in self.network.buffers():
                 broadcast(buffer)
         size = self.config.batch_size
@@ -85,29 +108,27 @@ class Updates:
             return adversarial.attack(config, self.network, x, y, plan, self.loss, noise)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number`, the share of this process: augmented pixels in [0, 1], float32, and one-hot targets."""
-        data, size, pixels = self.config.data, self.config.batch_size, self.shape[-1]
-        rows = self.draws.rows(number, size, self.size)
-        shifts = self._whole("shift", number, 2 * data.pad + 1) if data.pad else None
-        flips = self.draws.uniform("flip", number, size) < 0.5 if data.flip else None
-        x = shift_and_flip(self.feed(rows), shifts, data.pad, flips).float() / 255
-        if data.cutout:
-            x = cutout(x, self._whole("cutout", number, pixels), data.cutout, self.fill)
+        """Batch `number`, the share of this process: views float32, as layer 0 takes them, and one-hot targets."""
+        rows = self.draws.rows(number, self.config.batch_size, self.size)
+        x = self.views(rows, self.draws, number)
         labels = self.labels[rows.to(self.labels.device, non_blocking=True)]
         return x, F.one_hot(labels, self.classes).float()
-
-    def _whole(self, purpose: str, number: int, stop: int) -> Tensor:
-        """Two whole numbers in [0, stop) for every image of the batch."""
-        return (self.draws.uniform(purpose, number, self.config.batch_size, 2) * stop).long()
 
     def set_lr(self, done: float) -> None:
         """Set the learning rate for when `done` epochs are done."""
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(self.config, done)
 
+    @property
+    def networks(self) -> dict[str, Staged]:
+        """What is trained: `network`, which is validated and evaluated, and where that is a teacher its `student`."""
+        if self.unlabelled and self.unlabelled.teacher:
+            return {"network": self.unlabelled.teacher, "student": self.network}
+        return {"network": self.network}
+
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The weights of a checkpoint."""
-        return {"network": self.network.state_dict()}
+        return {name: network.state_dict() for name, network in self.networks.items()}
 
     def state(self) -> dict[str, Any]:
         """The rest of a checkpoint."""
@@ -117,13 +138,14 @@ class Updates:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network and its data."""
-        return {"classes": self.classes, "shape": list(self.shape), "data": self.data}
+        return {"classes": self.classes, "shape": list(self.shape), "data": self.data, "pool": self.pool}
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other data or another network."""
-        if saved.state["data"] != self.data:
+        if (saved.state["data"], saved.state.get("pool")) != (self.data, self.pool):
             raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
-        saved.restore("network", self.network)
+        for name, network in self.networks.items():
+            saved.restore(name, network)
         self.sgd.load_state_dict(saved.state["sgd"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])

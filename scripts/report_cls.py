@@ -36,7 +36,10 @@ NAMES = {
     "deformed": ("error, mean of 17 deformations, %", 100, 2),
 }
 """Measures: their names, factors and decimals. Interpolated NLL has a measure a layer."""
-ORDER = ("none", "input", "manifold", "all-layers", "blocked", "dropout", "cutout")
+ORDER = (
+    *("none", "input", "manifold", "all-layers", "blocked", "dropout", "cutout"),
+    *("supervised", "pseudo-label", "pi", "mean-teacher", "vat", "vat-em", "ssl-input", "ssl-manifold"),
+)
 
 
 def report(folder: Path, output: Path, baseline: str = "none") -> None:

@@ -152,7 +152,7 @@ def test_convolutions_start_with_variance_2_over_fan_out() -> None:
     [
         ({"depth": 20}, "18, 34, 50, 152"),
         ({"name": "wideresnet", "depth": 18}, "6n \\+ 4"),
-        ({"name": "nowhere"}, "none of preactresnet, wideresnet"),
+        ({"name": "nowhere"}, "none of oliver, preactresnet, wideresnet"),
         ({"name": "tests.conftest"}, "no function `stages`"),
     ],
 )
@@ -282,7 +282,7 @@ def test_cutout_fills_a_square_around_its_centre(size: int) -> None:
 )
 def test_a_split_is_disjoint_and_complete(labels: list[int], validation: int, seed: int) -> None:
     config = ClassifierData(validation=validation, subset_seed=seed)
-    train, held = split(torch.tensor(labels), config)
+    train, held, _ = split(torch.tensor(labels), config)
     assert sorted([*train.tolist(), *held.tolist()]) == list(range(len(labels)))
     assert len(held) == validation
     assert train.equal(split(torch.tensor(labels), config).train)
@@ -291,7 +291,7 @@ def test_a_split_is_disjoint_and_complete(labels: list[int], validation: int, se
 def test_labelled_images_are_balanced_and_leave_validation_alone() -> None:
     labels = torch.randint(5, (500,), generator=torch.Generator().manual_seed(0))
     config = ClassifierData(validation=100, labels_per_class=20)
-    train, held = split(labels, config)
+    train, held, _ = split(labels, config)
     assert labels[train].bincount().tolist() == [20] * 5
     assert not set(train.tolist()) & set(held.tolist())
     assert held.equal(split(labels, ClassifierData(validation=100)).validation), "whatever the number of labels"

@@ -147,7 +147,9 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> 
     assert "holds a run with mixup" in done.stderr
 
 
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs" / "cls").rglob("*.yaml"))
+CONFIGS = sorted(
+    str(path.relative_to(ROOT)) for kind in ("cls", "ssl") for path in (ROOT / "configs" / kind).rglob("*.yaml")
+)
 
 
 @pytest.mark.parametrize("file", CONFIGS)

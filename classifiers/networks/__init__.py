@@ -22,11 +22,13 @@ class NetworkConfig:
     """The network."""
 
     name: str = "preactresnet"
-    """preactresnet or wideresnet (the files of classifiers/networks), or `package.module` with a function `stages`."""
+    """preactresnet, wideresnet or oliver (the files of classifiers/networks), or `package.module` with a function
+    `stages`."""
     depth: int = 18
-    """Layers: preactresnet has 18, 34, 50 and 152; wideresnet 6n + 4 (28, 22, 10), or 6n + 2 counted as by He."""
+    """Layers: preactresnet has 18, 34, 50 and 152; wideresnet 6n + 4 (28, 22, 10), or 6n + 2 counted as by He;
+    oliver 6n + 4."""
     width: float = 1.0
-    """Factor on the channels: 64, 128, 256, 512 in preactresnet; 16, 32, 64 in wideresnet, where 10 makes WRN-28-10."""
+    """Factor on the channels: 64, 128, 256, 512 in preactresnet; 16, 32, 64 in the others, where 10 makes WRN-28-10."""
     final_norm: bool = True
     """Batch norm and ReLU before pooling, as in the papers; false: none, as in the authors' code."""
     dropout: float = 0.0
@@ -59,17 +61,20 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def build(config: NetworkConfig, classes: int, mean: Tensor, std: Tensor) -> Staged:
+def build(
+    config: NetworkConfig, classes: int, mean: Tensor, std: Tensor, preprocess: nn.Module | None = None
+) -> Staged:
     """The classifier of `config` for images float32 [B, C, R, R] in [0, 1] of channel means and deviations [C].
 
-    Its last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
+    `preprocess` maps images before anything else, also before they are augmented; moments are then of its output. The
+    last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
     normal with variance 2 / fan-out. Raises UserError for a network that cannot be made.
     """
     module = modules.find(sys.modules[__name__], config.name, "network.name")
     if not hasattr(module, "stages"):
         raise UserError(f"network.name {config.name!r} has no function `stages`")
     first, *rest = module.stages(config, len(mean), classes)
-    network = Staged(nn.Sequential(Normalise(mean, std), first), *rest)
+    network = Staged(nn.Sequential(Normalise(mean, std), first), *rest, preprocess=preprocess)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

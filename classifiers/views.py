@@ -1,0 +1,44 @@
+"""Random views of images: what a batch shows of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from classifiers.augment import cutout, shift_and_flip
+from classifiers.config import ClassifierData
+from mmgan.data import Feed
+from mmgan.engine.randomness import Draws
+from mmgan.mixup import Staged
+
+
+class Views:
+    """Images as `config` augments them, in the space of a network's layer 0, on its device."""
+
+    def __init__(self, images: Tensor, config: ClassifierData, network: Staged, device: torch.device) -> None:
+        """`images` uint8 [N, C, R, R]; `network` is on `device`."""
+        self.config, self.pixels = config, images.shape[-1]
+        self.feed, self.preprocess = Feed(images, device), network.preprocess
+        self.fill = network.stages[0][0].mean.flatten()  # type: ignore[index]
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor, draws: Draws, number: int) -> Tensor:
+        """This process's images `rows`, as `draws` show them in batch `number`: float32 [B, C, R, R]."""
+        config = self.config
+        size = len(rows) * draws.world
+        x = self.feed(rows).float() / 255
+        if self.preprocess is not None:
+            x = self.preprocess(x)
+        shifts = self._whole(draws, "shift", number, size, 2 * config.pad + 1) if config.pad else None
+        flips = draws.uniform("flip", number, size) < 0.5 if config.flip else None
+        x = shift_and_flip(x, shifts, config.pad, flips, config.border == "reflect")
+        if config.cutout:
+            x = cutout(x, self._whole(draws, "cutout", number, size, self.pixels), config.cutout, self.fill)
+        if config.noise:
+            x = x + config.noise * draws.normal("noise", number, size, *x.shape[1:])
+        return x
+
+    @staticmethod
+    def _whole(draws: Draws, purpose: str, number: int, size: int, stop: int) -> Tensor:
+        """Two whole numbers in [0, stop) for every image of the batch."""
+        return (draws.uniform(purpose, number, size, 2) * stop).long()
