@@ -21,7 +21,7 @@ MAY = {
     | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics")},
 }
 """What each package of mmgan may import besides the standard library."""
-CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "scipy", "sklearn", "yaml", "classifiers"}
+CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "classifiers"}
 CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "errors", "modules", "statistics")}
 
 
