@@ -70,7 +70,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         off = "shows"
     because = (
         f"exactly {exact:.2%}; drawn {interval(difference(seeds, dict.fromkeys(seeds, 0.0)), 5)}, a share; "
-        f"5 % are within {numbers['distance of 5 %']['2.0']:.3f} of 0 or 1; within {2 * near}, {within(2, 2 * near):.2%}"
+        f"5 % are within {numbers['distance of 5 %']['2.0']:.3f} of them; within {2 * near}, {within(2, 2 * near):.2%}"
     )
     claim = "With alpha = 2.0, lam is within 5 % of 0 or 1 about 5 % of the time (section 2)."
     return [Verdict(claim, off, because)]
