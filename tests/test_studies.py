@@ -225,7 +225,9 @@ def test_theorem_1_and_its_floor(dimension: int, classes: int) -> None:
     found = theorem.solve(dimension, classes, 0)
     each = max(3, dimension - classes + 3)
     y = np.eye(classes).repeat(each, 0)
-    kept = np.linalg.svd(y - y.mean(0))  # the best states: the first `dimension` directions of the centred targets
+    kept = np.linalg.svd(
+        y - y.mean(0), full_matrices=False
+    )  # the best states: the first `dimension` directions of the centred targets
     best = (kept.U[:, :dimension] * kept.S[:dimension]) @ kept.Vh[:dimension] + y.mean(0)
     lam = np.linspace(0.0005, 0.9995, 1000)
     losses = [

@@ -173,7 +173,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     """Two rows of panels an arm: P(class) over x-space, and over the bottleneck with its states."""
     figure = Figure(figsize=(10, 10.4), layout="constrained")
     panels = figure.subplots(4, 4)
-    shades = LinearSegmentedColormap.from_list("", ["#4f81bd", "#b4bec0", "#fff2a8"])  # lightness rises
+    shades = LinearSegmentedColormap.from_list("", ["#4f81bd", "#b4bec0", "#fff2a8"], N=10)  # lightness rises
     marks = [("o", "white", "class 0"), ("^", "#7a0019", "class 1")]
     for i, (arm, shown) in enumerate(numbers["pictures"].items()):
         upper, lower = panels[i // 4 * 2, i % 4], panels[i // 4 * 2 + 1, i % 4]
@@ -213,7 +213,6 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     panels[2, 3].plot([], [], ".", color="black", label="uniform in x-space")
     panels[2, 3].plot([], [], "-", color="black", label="decision boundary")
     panels[2, 3].legend(loc="center", fontsize=9)
-    image = panels[0, 0].images[0]
-    bar = figure.colorbar(image, ax=panels[3, 3], location="top", fraction=0.3, aspect=12)
-    bar.set_label("P(class 1), %")
+    place = panels[3, 3].inset_axes((0.05, 0.8, 0.9, 0.1))
+    figure.colorbar(panels[0, 0].images[0], cax=place, orientation="horizontal", label="P(class 1), %")
     figure.savefig(path, dpi=100)

@@ -263,7 +263,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         panels["rank"].plot(
             [row["H"] - d + 1 for row in rows], [max(row["rank"]) for row in rows], mark, color=color, mfc="none"
         )
-    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f: found (marks), closed form (lines)")
+    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f (lines: closed form)")
     panels["loss"].legend(fontsize=8)
     top = max(row["H"] - row["d"] + 1 for row in linear)
     panels["rank"].plot([0, top], [0, top], ":", color="grey", label="Corollary 1")
