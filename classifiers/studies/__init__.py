@@ -13,13 +13,13 @@ runs them by name. They are small, so they run on the CPU.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmgan.statistics import Difference
+from mmgan.statistics import Difference, verdict
 
 Found = Literal["shows", "undecided", "the opposite shows"]
 
@@ -32,6 +32,16 @@ class Verdict(NamedTuple):
     found: Found
     because: str
     """The numbers that decide."""
+
+
+def decide(found: Difference) -> Found:
+    """What a difference says of the claim that it is negative, by its 95 % interval."""
+    return cast(Found, verdict(found))
+
+
+def conjunction(words: Sequence[Found]) -> Found:
+    """Of a claim that is several at once: it shows where all show; the opposite where that of one does."""
+    return next((word for word in ("the opposite shows", "undecided") if word in words), "shows")
 
 
 def spread(values: Sequence[float] | Mapping[int, float], decimals: int = 3) -> str:

@@ -41,8 +41,8 @@ def network(
         return made
 
     torch.manual_seed(stream(seed, "weights", 0).initial_seed())
-    first = [*hidden(below[:-1]), nn.Linear(*below[-2:]), *end]
-    return Staged(nn.Sequential(*first), nn.Sequential(*hidden(above[:-1]), nn.Linear(*above[-2:])))
+    first = [*hidden(below[:-1]), nn.Linear(below[-2], below[-1]), *end]
+    return Staged(nn.Sequential(*first), nn.Sequential(*hidden(above[:-1]), nn.Linear(above[-2], above[-1])))
 
 
 def fit(

@@ -103,7 +103,7 @@ def solve(dimension: int, classes: int, seed: int) -> dict[str, Any]:
         value.backward()
         return value.item()
 
-    lbfgs.step(closure)  # type: ignore[arg-type]
+    lbfgs.step(closure)
     with torch.no_grad():
         means = torch.stack([h[labels == c].mean(0) for c in range(classes)])
         ranks = [int(_rank(h[labels == c] - means[c])) for c in range(classes)]
@@ -221,7 +221,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "The exact condition is that the dimension of the hidden states exceeds the number of classes (abstract).",
             exact,
-            f"with dim H of d - 1 or d, zero in {enough} of {len(small)} problems: sufficient, one or two more than needed",
+            f"with dim H of d - 1 or d, zero in {enough} of {len(small)}: enough, but one or two more than needed",
         ),
         Verdict(
             "dim H >= d - 1 is needed for a loss of zero when f is not linear (the theorem's f is).",
@@ -252,10 +252,10 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     marks = "os^Dv<>"
     for d, mark in zip(sorted({row["d"] for row in linear}), marks, strict=False):
         rows = [row for row in linear if row["d"] == d]
-        dimensions = np.arange(1, max(row["H"] for row in rows) + 1)
+        wide = range(1, max(row["H"] for row in rows) + 1)
         count = {row["H"]: len(row["rank"]) * max(3, row["H"] - d + 3) for row in rows}
-        line = panels["loss"].plot(dimensions, [floor(h, d, count[h]) for h in dimensions], "-", lw=0.8)[0]
-        color = line.get_color()
+        closed = panels["loss"].plot(wide, [floor(h, d, count[h]) for h in wide], "-", lw=0.8)
+        color = closed[0].get_color()
         panels["loss"].plot(
             [r["H"] for r in rows], [r["loss"] for r in rows], mark, color=color, label=f"d = {d}", ms=5
         )
@@ -263,7 +263,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         panels["rank"].plot(
             [row["H"] - d + 1 for row in rows], [max(row["rank"]) for row in rows], mark, color=color, mfc="none"
         )
-    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f: found (marks), closed form (lines)")
+    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f (lines: closed form)")
     panels["loss"].legend(fontsize=8)
     top = max(row["H"] - row["d"] + 1 for row in linear)
     panels["rank"].plot([0, top], [0, top], ":", color="grey", label="Corollary 1")
