@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -32,7 +32,7 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
     return Difference(mean, mean - half, mean + half, len(values), p)
 
 
-def verdict(found: Difference) -> Literal["shows", "undecided", "the opposite shows"]:
+def verdict(found: Difference) -> str:
     """What a difference says of the claim that it is negative."""
     if found.high < 0:
         return "shows"

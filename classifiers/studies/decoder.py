@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from classifiers.evaluate import LAMS, predict
 from classifiers.networks import Normalise
 from classifiers.plot import LINES
-from classifiers.studies import Verdict, interval, spread
+from classifiers.studies import Verdict, decide, interval, spread
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.mixup import Plan, Staged
-from mmgan.statistics import difference, verdict
+from mmgan.statistics import difference
 
 SEEDS = 3
 LAYER = 2
@@ -165,7 +165,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     made = [
         Verdict(
             "Decoded interpolations of hidden states are not blends of pixels (section 6, Figs. 3 and 4)",
-            verdict(found),
+            decide(found),
             f"squared error of the decoder {spread(error, 4)}, squared distance from the blend of decoded images at "
             f"lam 0.5 {spread(distance, 4)}, difference {interval(found, 4)}",
         )
@@ -175,7 +175,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "None of the interpolated states between two categories shows a third (section 6), read as: the judge sees "
             f"one in at most {MARGIN:.0%} more of them than of decoded states that are not mixed",
-            verdict(difference(hidden, {s: share + MARGIN for s, share in ends.items()})),
+            decide(difference(hidden, {s: share + MARGIN for s, share in ends.items()})),
             f"share of a third class {spread(hidden)} for lam 0.1 to 0.9, {spread(ends)} at 0 and 1, {interval(found)}",
         )
     )
@@ -184,7 +184,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         made.append(
             Verdict(
                 f"Interpolated states show a third category less often than {name} (Figs. 3 and 4)",
-                verdict(found),
+                decide(found),
                 f"share for lam 0.1 to 0.9 {spread(hidden)} against {spread(between[kind])}, {interval(found)}",
             )
         )

@@ -30,11 +30,11 @@ from torch import Generator, Tensor, nn
 from classifiers.deform import deform
 from classifiers.evaluate import error, nll
 from classifiers.plot import LINES
-from classifiers.studies import Verdict, interval, spread
+from classifiers.studies import Verdict, decide, interval, spread
 from classifiers.supervised import cross_entropy, supervised
 from mmgan.engine.randomness import stream
 from mmgan.mixup import ClassifierMixup, Plan, Staged
-from mmgan.statistics import difference, verdict
+from mmgan.statistics import difference
 
 SEEDS = 5
 SIZE = 28
@@ -196,14 +196,14 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
             theirs = [TASKS[task].paper[one][measure == "nll"] for one in (arm, other)]
             claim = f"Task {task}: {says} (Table 4: {theirs[0]:g} against {theirs[1]:g})"
             because = f"{measure} {spread(a)} against {spread(b)}, difference {interval(difference(a, b))}"
-            made.append(Verdict(claim, verdict(found), because))
+            made.append(Verdict(claim, decide(found), because))
     return made
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
     """Fig. 5's images; below them probabilities over angles; below them Table 4, ours and the paper's."""
     figure = Figure(figsize=(10, 9), layout="constrained")
-    rows = figure.subfigures(3, 1, squeeze=False, height_ratios=(0.9, 2.6, 2.6))[:, 0]
+    rows = figure.subfigures(3, 1, squeeze=False, height_ratios=(0.8, 2.6, 2.6))[:, 0]
     titles = {"none": "training images", "input": "Input Mixup", "factor": "factor mixup"}
     for block, arm in zip(rows[0].subfigures(1, 3, squeeze=False)[0], ARMS, strict=True):
         block.suptitle(f"{titles[arm]}, task A", fontsize=10)

@@ -17,10 +17,10 @@ import numpy as np
 
 from classifiers.evaluate import LAMS, interpolated_nll
 from classifiers.plot import plot_interpolation
-from classifiers.studies import Verdict, interval, spread
+from classifiers.studies import Verdict, decide, interval, spread
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
-from mmgan.statistics import Difference, difference, verdict
+from mmgan.statistics import difference
 
 SEEDS = 3
 ARMS = ("none", "input", "manifold")
@@ -57,8 +57,8 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     }
 
     def made(claim: str, arm: dict[int, float], other: dict[int, float], names: str) -> Verdict:
-        found: Difference = difference(arm, other)
-        return Verdict(claim, verdict(found), f"{names} {spread(arm)} against {spread(other)}, {interval(found)}")
+        found = difference(arm, other)
+        return Verdict(claim, decide(found), f"{names} {spread(arm)} against {spread(other)}, {interval(found)}")
 
     manifold, visible = means["manifold"], means["input"]
     results = [
