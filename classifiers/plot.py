@@ -53,14 +53,16 @@ LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 
 
 def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path) -> None:
-    """Fig. 2: NLL of interpolated targets over lam, a panel a layer, a line an arm: the mean over its runs."""
+    """Fig. 2: NLL of interpolated targets over lam, a panel a layer, a line an arm: mean and range over its runs."""
     layers = sorted(next(iter(arms.values()))[0], key=int)
     figure = Figure(figsize=(3 * len(layers), 3.4), layout="constrained")
     panels = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
     for layer, axes in zip(layers, panels, strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
-            curve = np.mean([run[layer] for run in runs], axis=0)
-            axes.plot(np.linspace(0, 1, len(curve)), curve, linestyle=LINES[i % len(LINES)], label=arm)
+            curves = np.array([run[layer] for run in runs])
+            lams = np.linspace(0, 1, curves.shape[1])
+            axes.plot(lams, curves.mean(0), linestyle=LINES[i % len(LINES)], label=arm)
+            axes.fill_between(lams, curves.min(0), curves.max(0), alpha=0.15)
         axes.set(xlabel="lam", title=f"mixed at layer {layer}" + (" (input)" if layer == "0" else ""))
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="NLL of the mixed target")

@@ -1,0 +1,226 @@
+"""Figs. 3 and 4: what a mixed hidden state looks like, by a decoder from the second stage's states to the image.
+
+A small convolutional decoder learns, by squared error in pixels, to undo the first two stages of a saved classifier
+that was trained with Manifold Mixup. Pairs of test images of different classes are then interpolated in pixels, and in
+hidden states that are decoded. The paper looks at the pictures and says that the second kind blends features rather
+than pixels, and that none of it shows a third category. Measured here:
+
+- how far decoded interpolations lie from the blend of the two decoded images, beside its error on test images;
+- what a judge, the saved classifier of the same seed that was trained without mixup and not used for the decoder, sees:
+  the share of interpolations it takes for a class that is neither of the two, and its probability outside the two. All
+  pairs are of images it classifies right. Decoding blurs, so pixel blends that went through encoder and decoder stand
+  beside the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from classifiers.evaluate import LAMS, predict
+from classifiers.networks import Normalise
+from classifiers.plot import LINES
+from classifiers.studies import Verdict, decide, interval, spread
+from classifiers.studies._saved import DEVICE, finished
+from mmgan.data import load
+from mmgan.engine.randomness import batch_rows, stream
+from mmgan.mixup import Plan, Staged
+from mmgan.statistics import difference
+
+SEEDS = 3
+LAYER = 2
+BATCH, PAIRS, SHOWN = 64, 500, 3
+MARGIN = 0.01
+STRIDE = 2
+"""Of the values of lam every second is in the picture."""
+KINDS = {"pixels": "pixels mixed", "hidden": "states mixed, decoded", "decoded_pixels": "pixels mixed, through decoder"}
+
+
+def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
+    """From states [N, C, r, r], standardised by channel, to pixels in [0, 1] as uint8 `images` [N, c, R, R] have."""
+    channels, size = states.shape[1], images.shape[2]
+    return nn.Sequential(
+        Normalise(states.mean((0, 2, 3)), states.std((0, 2, 3))),
+        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()),
+        *(nn.Upsample((size, size)), nn.Conv2d(32, 16, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(16, images.shape[1], 3, padding=1), nn.Sigmoid()),
+    )
+
+
+def units(seeds: int, fast: bool) -> int:
+    """Tens of decoder steps, and an evaluation, of every seed."""
+    return seeds * (_steps(fast) // 10 + 1)
+
+
+def _steps(fast: bool) -> int:
+    return 20 if fast else 800
+
+
+def train(network: Staged, images: Tensor, seed: int, steps: int, progress: Callable[[int], None]) -> nn.Sequential:
+    """A decoder of `network`'s states after LAYER, learnt in `steps` of Adam on uint8 `images` [N, C, R, R]."""
+    states = predict(network, images, DEVICE, stop=LAYER)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, "weights", 0).initial_seed())
+        made = decoder(states, images).to(DEVICE)
+    optimiser = torch.optim.Adam(made.parameters(), lr=2e-3)
+    for step in range(steps):
+        rows = batch_rows(seed, step, BATCH, len(images))
+        target = images[rows].to(DEVICE).float() / 255
+        optimiser.zero_grad()
+        F.mse_loss(made(states[rows].to(DEVICE)), target).backward()
+        optimiser.step()
+        if (step + 1) % 10 == 0:
+            progress(step + 1)
+    return made.eval()
+
+
+def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Rows of up to `n` pairs of images of different classes that the judge tells right, int64, left and right."""
+    right = (predict(judge, images, DEVICE).argmax(1) == labels).nonzero()[:, 0]
+    partner = right[torch.randperm(len(right), generator=stream(0, "pairs", 0))]
+    rows = (labels[right] != labels[partner]).nonzero()[:n, 0]
+    return right[rows], partner[rows]
+
+
+@torch.no_grad()
+def interpolate(network: Staged, made: nn.Module, x: Tensor, lam: float) -> dict[str, Tensor]:
+    """KINDS of images for `x` float32 [2N, C, R, R], whose row i mixes with row N + i, and blends of decoded ones."""
+    n = len(x) // 2
+    plan = Plan(0, torch.arange(n), torch.arange(n, 2 * n), torch.tensor(lam)).to(x.device)
+    h, pixels = network(x, stop=LAYER), plan.mix(x)
+    found = {"pixels": pixels, "hidden": made(plan.mix(h)), "decoded_pixels": made(network(pixels, stop=LAYER))}
+    return found | {"blend": plan.mix(made(h))}
+
+
+def third(logits: Tensor, left: Tensor, right: Tensor) -> tuple[float, float]:
+    """Share of rows whose largest logit is of neither class, and the mean probability outside the two."""
+    predicted, p = logits.argmax(1), logits.softmax(1)
+    outside = 1 - p.gather(1, left[:, None]) - p.gather(1, right[:, None])
+    return ((predicted != left) & (predicted != right)).double().mean().item(), outside.mean().item()
+
+
+def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None], runs: Path | None = None) -> dict[str, Any]:
+    """Errors, distances and the judge's view over lam by seed; the first seed's first pairs as pixels."""
+    numbers: dict[str, Any] = {"seeds": list(seeds), "lams": LAMS, "by_seed": {}}
+    for seed in seeds:
+        network, config, rows = finished(runs, "manifold", seed)
+        judge, _, _ = finished(runs, "none", seed)
+        images, _ = load(config.data)
+        test, labels = (part[: 200 if fast else 2000] for part in load(replace(config.data, split="test")))
+        steps = _steps(fast)
+        shown = images[rows[: 200 if fast else None]]
+        made = train(network, shown, seed, steps, partial(_report, progress, seed))
+        numbers["by_seed"][str(seed)] = found = _measure(network, made, judge, test, labels, 50 if fast else PAIRS)
+        strips = found.pop("shown")
+        numbers = {"data": config.data.name, "steps": steps, "shown": strips} | numbers  # of the first seed
+        progress(f"seed {seed}, evaluated")
+    return numbers
+
+
+def _report(progress: Callable[[str], None], seed: int, step: int) -> None:
+    progress(f"seed {seed}, step {step}")
+
+
+@torch.no_grad()
+def _measure(network: Staged, made: nn.Module, judge: Staged, test: Tensor, labels: Tensor, n: int) -> dict[str, Any]:
+    x = test.to(DEVICE).float() / 255
+    decoded = torch.cat([made(network(part, stop=LAYER)) for part in x.split(500)])
+    left, right = pairs(judge, test, labels, n)
+    both, y = x[torch.cat([left, right])], (labels[left].to(DEVICE), labels[right].to(DEVICE))
+    found: dict[str, Any] = {"pairs": len(left), "error": F.mse_loss(decoded, x).item(), "distance": []}
+    found["apart"] = F.mse_loss(both[: len(left)], both[len(left) :]).item()
+    found |= {"third": {kind: [] for kind in KINDS}, "outside": {kind: [] for kind in KINDS}}
+    strips: dict[str, list[Any]] = {"pixels": [], "hidden": []}
+    for i, lam in enumerate(LAMS):
+        mixed = interpolate(network, made, both, lam)
+        found["distance"].append(F.mse_loss(mixed["hidden"], mixed["blend"]).item())
+        for kind in KINDS:
+            share, mass = third(judge(mixed[kind]), *y)
+            found["third"][kind].append(share)
+            found["outside"][kind].append(round(mass, 5))
+        for kind, strip in strips.items() if i % STRIDE == 0 else ():
+            strip.append((255 * mixed[kind][:SHOWN].mean(1)).round().int().tolist())
+    classes = [part[:SHOWN].tolist() for part in y]
+    return found | {"shown": {"left": classes[0], "right": classes[1], **strips}}
+
+
+def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
+    """Decoded interpolations are no pixel blends; they show no third class; they do so less often than blends."""
+    seeds = {int(seed): found for seed, found in numbers["by_seed"].items()}
+    half = len(numbers["lams"]) // 2
+    error = {s: found["error"] for s, found in seeds.items()}
+    distance = {s: found["distance"][half] for s, found in seeds.items()}
+    between = {kind: {s: float(np.mean(f["third"][kind][1:-1])) for s, f in seeds.items()} for kind in KINDS}
+    ends = {s: float(np.mean([f["third"]["hidden"][0], f["third"]["hidden"][-1]])) for s, f in seeds.items()}
+    hidden, found = between["hidden"], difference(error, distance)
+    made = [
+        Verdict(
+            "Decoded interpolations of hidden states are not blends of pixels (section 6, Figs. 3 and 4)",
+            decide(found),
+            f"squared error of the decoder {spread(error, 4)}, squared distance from the blend of decoded images at "
+            f"lam 0.5 {spread(distance, 4)}, difference {interval(found, 4)}",
+        )
+    ]
+    found = difference(hidden, ends)
+    made.append(
+        Verdict(
+            "None of the interpolated states between two categories shows a third (section 6), read as: the judge sees "
+            f"one in at most {MARGIN:.0%} more of them than of decoded states that are not mixed",
+            decide(difference(hidden, {s: share + MARGIN for s, share in ends.items()})),
+            f"share of a third class {spread(hidden)} for lam 0.1 to 0.9, {spread(ends)} at 0 and 1, {interval(found)}",
+        )
+    )
+    for kind, name in (("pixels", "blended pixels"), ("decoded_pixels", "blended pixels sent through the decoder")):
+        found = difference(hidden, between[kind])
+        made.append(
+            Verdict(
+                f"Interpolated states show a third category less often than {name} (Figs. 3 and 4)",
+                decide(found),
+                f"share for lam 0.1 to 0.9 {spread(hidden)} against {spread(between[kind])}, {interval(found)}",
+            )
+        )
+    return made
+
+
+def plot(numbers: dict[str, Any], path: Path) -> None:
+    """Strips of interpolations in pixels (Fig. 3) and in hidden states (Fig. 4); below them what the judge sees."""
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 1))[:, 0]
+    shown, lams = numbers["shown"], numbers["lams"][::STRIDE]
+    panels = top.subplots(2 * len(shown["left"]), len(lams), squeeze=False)
+    for row, line in enumerate(panels):
+        pair, kind = row // 2, ("pixels", "hidden")[row % 2]
+        for lam, images, axes in zip(lams, shown[kind], line, strict=True):
+            axes.imshow(images[pair], cmap="gray", vmin=0, vmax=255)
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title(f"lam {lam:g}", fontsize=9)
+        line[0].set_ylabel("pixels" if kind == "pixels" else "hidden\nstates", fontsize=9)
+        if kind == "pixels":
+            line[0].set_xlabel(f"class {shown['right'][pair]}", fontsize=9)
+            line[-1].set_xlabel(f"class {shown['left'][pair]}", fontsize=9)
+    left, right = bottom.subplots(1, 2)
+    for (kind, name), line in zip(KINDS.items(), LINES, strict=False):
+        curves = np.array([found["third"][kind] for found in numbers["by_seed"].values()])
+        left.plot(numbers["lams"], 100 * curves.mean(0), linestyle=line, label=name)
+        left.fill_between(numbers["lams"], 100 * curves.min(0), 100 * curves.max(0), alpha=0.15)
+    left.set(xlabel="lam", ylabel="judged a third class (%)", ylim=(0, None))
+    curves = np.array([found["distance"] for found in numbers["by_seed"].values()])
+    right.plot(numbers["lams"], curves.mean(0), "-", color="black", label="decoded mix to blend of decoded")
+    right.fill_between(numbers["lams"], curves.min(0), curves.max(0), color="0.8")
+    error = np.mean([found["error"] for found in numbers["by_seed"].values()])
+    right.axhline(error, linestyle="--", color="black", label="error of the decoder")
+    right.set(xlabel="lam", ylabel="squared distance", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,96 @@
+"""Section 2: how often Beta(2, 2) draws a lam that leaves an example as it is.
+
+The paper: "With alpha = 2.0, about 5% of the time lambda is within 5% of 0 or 1". Measured: the share of Beta(alpha,
+alpha) within 0.05 of 0 or 1, exactly and in draws of `mmgan.mixup.classifier.beta`, for every alpha the paper uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy import stats
+
+from classifiers.plot import LINES
+from classifiers.studies import Found, Verdict, interval
+from mmgan.engine.randomness import stream
+from mmgan.mixup.classifier import beta
+from mmgan.statistics import difference
+
+SEEDS = 10
+ALPHAS = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Of the paper's tables and of its search for semi-supervised learning (appendix E)."""
+NEAR = 0.05
+PAPER = 0.05
+"""What the paper says of alpha 2."""
+
+
+def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
+    """A report for every seed and alpha."""
+    return seeds * len(ALPHAS)
+
+
+def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Shares within `NEAR` of 0 or 1, and the distance from them within which there are 5 %."""
+    draws = 2_000 if fast else 200_000
+    shares: dict[str, dict[str, float]] = {str(alpha): {} for alpha in ALPHAS}
+    for alpha in ALPHAS:
+        for seed in seeds:
+            lam = beta(alpha, (draws,), stream(seed, "lambda", int(10 * alpha)))
+            shares[str(alpha)][str(seed)] = (torch.minimum(lam, 1 - lam) < NEAR).double().mean().item()
+            progress(f"alpha {alpha}")
+    return {
+        "near": NEAR,
+        "draws": draws,
+        "exact": {str(alpha): within(alpha, NEAR) for alpha in ALPHAS},
+        "drawn": shares,
+        "distance of 5 %": {str(alpha): float(stats.beta.ppf(PAPER / 2, alpha, alpha)) for alpha in ALPHAS},
+    }
+
+
+def within(alpha: float, distance: float) -> float:
+    """The probability of Beta(alpha, alpha) within `distance` of 0 or 1."""
+    return float(2 * stats.beta.cdf(distance, alpha, alpha))
+
+
+def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
+    """Whether alpha 2 reaches the paper's 5 %; "about" may be a fifth less or more."""
+    drawn, exact, near = numbers["drawn"]["2.0"], numbers["exact"]["2.0"], numbers["near"]
+    seeds = {int(seed): share for seed, share in drawn.items()}
+    below = difference(seeds, dict.fromkeys(seeds, 0.8 * PAPER))
+    above = difference(seeds, dict.fromkeys(seeds, 1.2 * PAPER))
+    off: Found = "undecided"
+    if below.high < 0 or above.low > 0:
+        off = "the opposite shows"
+    elif below.low > 0 and above.high < 0:
+        off = "shows"
+    because = (
+        f"exactly {exact:.2%}; drawn {interval(difference(seeds, dict.fromkeys(seeds, 0.0)), 5)}, a share; "
+        f"5 % are within {numbers['distance of 5 %']['2.0']:.3f} of them; within {2 * near}, {within(2, 2 * near):.2%}"
+    )
+    claim = "With alpha = 2.0, lam is within 5 % of 0 or 1 about 5 % of the time (section 2)."
+    return [Verdict(claim, off, because)]
+
+
+def plot(numbers: dict[str, Any], path: Path) -> None:
+    """The share within a distance of 0 or 1 over that distance, a line an alpha, and the paper's 5 %."""
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    distance = np.linspace(1e-5, 0.15, 600)
+    shown = [alpha for alpha in numbers["exact"] if float(alpha) in (0.1, 0.5, 1.0, 2.0, 4.0, 6.0)]
+    for alpha, line in zip(shown, LINES, strict=False):
+        a = float(alpha)
+        axes.plot(distance, 200 * stats.beta.cdf(distance, a, a), linestyle=line, label=f"Beta({a:g}, {a:g})")
+        found = [*numbers["drawn"][alpha].values()]
+        axes.plot([numbers["near"]] * len(found), 100 * np.array(found), "o", color="black", ms=3, zorder=3)
+    axes.plot([], [], "o", color="black", ms=3, label="drawn, a dot a seed")
+    axes.plot(NEAR, 100 * PAPER, "*", color="black", ms=14, mfc="white", label="the paper, of Beta(2, 2)", zorder=4)
+    axes.set(xlabel="distance from 0 or 1", ylabel="lam within that distance (%)", xlim=(0, 0.15), ylim=(0.1, 100))
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,295 @@
+"""Section 3: when the mixup loss can be zero, with a linear output map and without.
+
+Theorem 1: with a linear output f and the squared loss, Eq. 4 reaches zero where dim H >= d - 1, for d classes.
+Corollary 1: states of a class then keep dim H - d + 1 directions to differ in. The abstract calls "the exact
+condition" that dim H exceeds d. Representations are free in the theorem (the lower network can do anything), so here
+they are variables, one a data point, and Eq. 4 is minimised over them and f.
+
+Linear f. With residuals r_i = A'h_i + b - y_i the residual of a mix is lam r_i + (1 - lam) r_j: linear. So f is right
+on every mix just when it is right on every point, which takes d points in general position, an affine space of d - 1
+dimensions. In fewer the best is the d - 1 equal singular values of the centred one-hot targets less dim H of them:
+`floor`. The loss is minimised exactly, over all pairs and with lam integrated out, by L-BFGS in double precision.
+
+Nonlinear f. It may turn between points, so states need no general position: it has to take one value at a point, so
+zero needs that no two of the segments between class points cross. In three dimensions, d points of a curve will do,
+for any d; in two, K4 can be drawn without crossings and K5 cannot; on a line two classes are all. A crossing in the
+plane costs only as much as f is smooth there, for a mix hits it with probability 0; overlap on a line costs always.
+One point a class is enough to look at: the loss over several a class is at least its mean over choices of one each.
+The map is a network of two hidden layers, trained from several starts by Adam; the least loss counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from classifiers.plot import LINES
+from classifiers.studies import Found, Verdict
+from mmgan.engine.randomness import stream
+from mmgan.mixup import Plan
+
+SEEDS = 3
+DIMENSIONS, CLASSES = range(1, 13), (2, 3, 4, 5, 6, 8, 10)
+FREE_DIMENSIONS, FREE_CLASSES = (1, 2, 3), (3, 4, 5, 6)
+STARTS, WIDTH, NODES = 6, 48, 13
+ZERO = 1e-10
+"""A loss below is zero, by L-BFGS."""
+SMALL = 0.05
+"""A nonlinear map is below its linear floor when its loss is below so much of it."""
+
+
+def units(seeds: int, fast: bool) -> int:
+    """A report for every problem solved."""
+    return seeds * (len(_linear(fast)) + len(_free(fast)))
+
+
+def _linear(fast: bool) -> list[tuple[int, int]]:
+    return [(h, d) for d in CLASSES for h in DIMENSIONS if not fast or (d in (3, 5) and h < 6)]
+
+
+def _free(fast: bool) -> list[tuple[int, int]]:
+    return [(h, d) for d in FREE_CLASSES for h in FREE_DIMENSIONS if not fast or d in (4, 5)]
+
+
+def floor(dimension: int, classes: int, rows: int) -> float:
+    """The least of Eq. 4 over states and a linear f, for `rows` states in all, as many a class.
+
+    Mean |r|^2 times E lam^2 + E (1 - lam)^2 = 2/3, and the part of 2 E lam (1 - lam) = 1/3 that pairs of different rows
+    give once the residuals sum to zero; mean |r|^2 is (d - 1 - H) / d.
+    """
+    return max(0, classes - 1 - dimension) / classes * (2 / 3 - 1 / 3 / (rows - 1))
+
+
+def mixes(rows: int, nodes: int) -> tuple[Plan, Tensor]:
+    """All ordered pairs of different rows at Gauss nodes of lam in (0, 1), and the weight of each; weights sum to 1."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    left, right = torch.cartesian_prod(torch.arange(rows), torch.arange(rows)).T
+    different = left != right
+    left, right = left[different].repeat(nodes), right[different].repeat(nodes)
+    pairs = rows * (rows - 1)
+    lam = torch.tensor((1 + places) / 2).repeat_interleave(pairs)
+    return Plan(0, left, right, lam), torch.tensor(weights / 2).repeat_interleave(pairs) / pairs
+
+
+def solve(dimension: int, classes: int, seed: int) -> dict[str, Any]:
+    """The least of Eq. 4 for a linear f, found from random states, and how many directions states of a class keep."""
+    each = max(3, dimension - classes + 3)
+    labels = torch.arange(classes).repeat_interleave(each)
+    y = torch.eye(classes, dtype=torch.float64)[labels]
+    plan, weight = mixes(len(labels), 2)  # two nodes integrate a square exactly
+    generator = stream(seed, f"theorem/{dimension}", classes)
+    h = torch.randn(len(labels), dimension, dtype=torch.float64, generator=generator).requires_grad_()
+    lbfgs = torch.optim.LBFGS(
+        [h], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
+    targets = plan.mix(y)
+
+    def loss() -> Tensor:
+        z = F.pad(plan.mix(h), (0, 1), value=1)
+        ab = torch.linalg.lstsq(z.detach(), targets).solution  # weights are equal; at the best f its gradient is 0
+        return weight @ (z @ ab - targets).square().sum(1)
+
+    def closure() -> float:
+        lbfgs.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    lbfgs.step(closure)
+    with torch.no_grad():
+        means = torch.stack([h[labels == c].mean(0) for c in range(classes)])
+        ranks = [int(_rank(h[labels == c] - means[c])) for c in range(classes)]
+        return {"loss": float(f"{loss().item():.7g}"), "rank": ranks, "floor": floor(dimension, classes, len(labels))}
+
+
+def _rank(deviations: Tensor) -> int:
+    """Directions with more than a thousandth of the length of states, which start as N(0, 1)."""
+    return int((torch.linalg.svdvals(deviations) > 1e-3).sum())
+
+
+def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str, Any]:
+    """The least of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one a class."""
+    plan, weight = mixes(classes, NODES)
+    plan, weight = plan._replace(lam=plan.lam.float()), weight.float()
+    targets = plan.mix(torch.eye(classes))[:, None]
+    generator = stream(seed, f"free/{dimension}", classes)
+    h = torch.randn(classes, STARTS, dimension, generator=generator).requires_grad_()
+    sizes = (dimension, WIDTH, WIDTH, classes)
+    layers = [
+        (
+            (torch.randn(STARTS, n, m, generator=generator) * (2 / n) ** 0.5).requires_grad_(),
+            torch.zeros(STARTS, 1, m).requires_grad_(),
+        )
+        for n, m in pairwise(sizes)
+    ]
+    adam = torch.optim.Adam([h, *(tensor for layer in layers for tensor in layer)], 5e-3, fused=True)
+
+    def losses() -> Tensor:
+        z = plan.mix(h).transpose(0, 1)
+        for w, b in layers[:-1]:
+            z = torch.tanh(torch.baddbmm(b, z, w))
+        w, b = layers[-1]
+        return ((torch.baddbmm(b, z, w).transpose(0, 1) - targets).square().sum(2) * weight[:, None]).sum(0)
+
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        adam.zero_grad()
+        losses().sum().backward()
+        adam.step()
+    with torch.no_grad():
+        found = losses()
+        states = h[:, found.argmin()]
+    return {
+        "loss": float(f"{found.min().item():.4g}"),
+        "floor": floor(dimension, classes, classes),
+        "crossings": crossings(states.tolist()) if dimension == 2 else None,
+        "states": [[round(v, 3) for v in state] for state in states.tolist()],
+    }
+
+
+def crossings(points: list[list[float]]) -> int:
+    """How many pairs of the segments between points of the plane cross."""
+
+    def side(a: list[float], b: list[float], c: list[float]) -> float:
+        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+    found = 0
+    for (a, b), (c, d) in combinations(combinations(range(len(points)), 2), 2):
+        if len({a, b, c, d}) == 4:
+            p, q, r, s = points[a], points[b], points[c], points[d]
+            found += side(p, q, r) * side(p, q, s) < 0 and side(r, s, p) * side(r, s, q) < 0
+    return found
+
+
+def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The least losses, by dimension, classes and seed, for a linear and a nonlinear f."""
+    linear, free = [], []
+    for dimension, classes in _linear(fast):
+        for seed in seeds:
+            linear.append({"H": dimension, "d": classes, "seed": seed} | solve(dimension, classes, seed))
+            progress(f"linear, dim H {dimension}, d {classes}")
+    for dimension, classes in _free(fast):
+        for seed in seeds:
+            found = solve_free(dimension, classes, seed, 100 if fast else 3000)
+            free.append({"H": dimension, "d": classes, "seed": seed} | found)
+            progress(f"nonlinear, dim H {dimension}, d {classes}")
+    return {"linear": linear, "free": free}
+
+
+def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
+    """Theorem 1, Corollary 1, the abstract's exact condition, and whether a nonlinear f needs it."""
+    linear, free = numbers["linear"], numbers["free"]
+    wide = [row for row in linear if row["H"] >= row["d"] - 1]
+    narrow = [row for row in linear if row["H"] < row["d"] - 1]
+    reached = sum(row["loss"] < ZERO for row in wide)
+    off = max((abs(row["loss"] / row["floor"] - 1) for row in narrow), default=0.0)
+    least = min((row["loss"] for row in narrow), default=float("nan"))
+    zero: Found = "shows" if reached == len(wide) and least > ZERO else "the opposite shows"
+    spare = [row for row in wide if row["H"] >= row["d"]]
+    right = sum(set(row["rank"]) == {row["H"] - row["d"] + 1} for row in wide)
+    ranks: Found = "shows" if right == len(wide) else "the opposite shows"
+    small = [row for row in wide if row["H"] <= row["d"]]
+    enough = sum(row["loss"] < ZERO for row in small)
+    exact: Found = "the opposite shows" if enough else "shows"
+    best = least_losses(free)
+    beaten = [
+        f"{d} classes in {h} ({best[h, d][0]:.1e}, floor {best[h, d][1]:.2g})" for h, d in best if _beaten(*best[h, d])
+    ]
+    bound: Found = "the opposite shows" if beaten else "shows"
+    layouts = {d: min(row["crossings"] for row in free if (row["H"], row["d"]) == (2, d)) for h, d in best if h == 2}
+    line = ", ".join(f"d = {d}: {best[1, d][0]:.2g}" for h, d in best if h == 1)
+    return [
+        Verdict(
+            "With linear output and squared loss the mixup loss reaches zero exactly when dim H >= d - 1 (Theorem 1).",
+            zero,
+            f"zero (< {ZERO:g}) in {reached} of {len(wide)} problems with dim H >= d - 1, at least {least:.2g} in "
+            f"{len(narrow)} with less, within {off:.1g} of the closed form, relatively",
+        ),
+        Verdict(
+            "States of a class then spread over dim H - d + 1 dimensions, over none at dim H = d - 1 (Corollary 1).",
+            ranks,
+            f"the number found in every class of {right} of {len(wide)} problems, {len(spare)} of them with dim H >= d",
+        ),
+        Verdict(
+            "The exact condition is that the dimension of the hidden states exceeds the number of classes (abstract).",
+            exact,
+            f"with dim H of d - 1 or d, zero in {enough} of {len(small)}: enough, but one or two more than needed",
+        ),
+        Verdict(
+            "dim H >= d - 1 is needed for a loss of zero when f is not linear (the theorem's f is).",
+            bound,
+            f"below {SMALL:.0%} of the linear floor: {'; '.join(beaten) or 'none'}. On a line, where segments overlap: "
+            f"{line}. Crossings of the best states in the plane: "
+            + ", ".join(f"d = {d}: {n}" for d, n in layouts.items()),
+        ),
+    ]
+
+
+def least_losses(free: list[dict[str, Any]]) -> dict[tuple[int, int], tuple[float, float]]:
+    """By dimension and classes, the least loss over seeds and the linear floor."""
+    keys = dict.fromkeys((row["H"], row["d"]) for row in free)
+    rows = {key: [row for row in free if (row["H"], row["d"]) == key] for key in keys}
+    return {key: (min(row["loss"] for row in found), found[0]["floor"]) for key, found in rows.items()}
+
+
+def _beaten(loss: float, least: float) -> bool:
+    return loss < SMALL * least
+
+
+def plot(numbers: dict[str, Any], path: Path) -> None:
+    """Losses and ranks over dim H for a linear f; losses of a nonlinear one; its best states in the plane."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = figure.subplot_mosaic([["loss", "rank", "free"], ["4", "5", "6"]])
+    linear, free = numbers["linear"], numbers["free"]
+    marks = "os^Dv<>"
+    for d, mark in zip(sorted({row["d"] for row in linear}), marks, strict=False):
+        rows = [row for row in linear if row["d"] == d]
+        wide = range(1, max(row["H"] for row in rows) + 1)
+        count = {row["H"]: len(row["rank"]) * max(3, row["H"] - d + 3) for row in rows}
+        closed = panels["loss"].plot(wide, [floor(h, d, count[h]) for h in wide], "-", lw=0.8)
+        color = closed[0].get_color()
+        panels["loss"].plot(
+            [r["H"] for r in rows], [r["loss"] for r in rows], mark, color=color, label=f"d = {d}", ms=5
+        )
+        rows = [row for row in rows if row["H"] >= d - 1]
+        panels["rank"].plot(
+            [row["H"] - d + 1 for row in rows], [max(row["rank"]) for row in rows], mark, color=color, mfc="none"
+        )
+    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f (lines: closed form)")
+    panels["loss"].legend(fontsize=8)
+    top = max(row["H"] - row["d"] + 1 for row in linear)
+    panels["rank"].plot([0, top], [0, top], ":", color="grey", label="Corollary 1")
+    panels["rank"].set(xlabel="dim H - d + 1", ylabel="directions within a class", title="linear f: what stays free")
+    panels["rank"].legend(fontsize=8)
+    best = least_losses(free)
+    dimensions = sorted({h for h, _ in best})
+    for h, line, mark in zip(dimensions, LINES, marks, strict=False):
+        classes = sorted(d for k, d in best if k == h)
+        losses = [best[h, d][0] for d in classes]
+        panels["free"].plot(classes, losses, marker=mark, linestyle=line, color="black", label=f"dim H = {h}", ms=5)
+        floors = [best[h, d][1] or np.nan for d in classes]
+        label = "least for linear f" if h == 1 else None
+        panels["free"].plot(classes, floors, marker=mark, linestyle=line, color="0.65", label=label, mfc="none", ms=5)
+    panels["free"].set(xlabel="classes d", ylabel="least mixup loss", title="nonlinear f", yscale="log")
+    panels["free"].set_xticks(classes)
+    panels["free"].legend(fontsize=8)
+    for d in (4, 5, 6):
+        axes = panels[str(d)]
+        rows = [row for row in free if (row["H"], row["d"]) == (2, d)]
+        axes.set(xlabel="h1", ylabel="h2", title=f"nonlinear f, dim H = 2, d = {d}")
+        if rows:
+            row = min(rows, key=lambda row: row["loss"])
+            for a, b in combinations(row["states"], 2):
+                axes.plot(*zip(a, b, strict=True), "-", color="0.6", lw=1)
+            axes.plot(*zip(*row["states"], strict=True), "o", color="black", label="states of a class")
+            axes.plot([], [], "-", color="0.6", label=f"their mixes: {row['crossings']} crossing(s)")
+            axes.legend(fontsize=8)
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,214 @@
+"""Discriminator mixup on two-dimensional toys: a ring of 8 and a grid of 25 Gaussians.
+
+The paper has no such experiment; its claim, made of CIFAR-10 in appendix G, is that input mixup is a useful regulariser
+of the discriminator, and mixup in hidden layers more so. Measured is, for no mixup, mixup of the input and mixup after
+the first hidden layer (Eq. 10-11 with the paper's best alpha, 0.5), how many of the Gaussians a generator covers and
+which share of its samples is good. As usual on these toys, a sample is good within three standard deviations of a
+Gaussian's mean, and a Gaussian is covered when one of 2,500 samples is so near it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Generator, Tensor, nn, vmap
+from torch.func import functional_call, stack_module_state
+
+from mmgan.engine.randomness import stream
+from mmgan.gan.losses import js
+from mmgan.gan.objective import discriminator_terms, generator_loss
+from mmgan.mixup import DiscriminatorMixup, Staged
+from mmgan.statistics import Difference, difference, verdict
+
+SEEDS = 5
+ARMS = {"none": None, "input": DiscriminatorMixup(0.5, (0,)), "hidden": DiscriminatorMixup(0.5, (1,))}
+STD = 0.05
+Weights = dict[str, Tensor]
+BATCH, WIDTH, Z = 64, 64, 2
+SAMPLES, SHOWN = 2500, 400
+SIDE, EXTENT = 41, {"ring": 3.0, "grid": 5.0}
+"""Points of a side of the landscape's grid, from -EXTENT to EXTENT."""
+
+
+def centres(target: str) -> Tensor:
+    """Means of the Gaussians: 8 on a circle of radius 2, or 25 at -4, -2, ... 4; float32 [K, 2]."""
+    if target == "ring":
+        angle = torch.arange(8) * (torch.pi / 4)
+        return 2 * torch.stack([angle.cos(), angle.sin()], 1)
+    line = torch.arange(-4.0, 5.0, 2.0)
+    return torch.cartesian_prod(line, line)
+
+
+def draw(target: str, n: int, generator: Generator) -> Tensor:
+    """Points of the mixture, float32 [n, 2]."""
+    means = centres(target)
+    return means[torch.randint(len(means), (n,), generator=generator)] + STD * torch.randn(n, 2, generator=generator)
+
+
+def covered(samples: Tensor, target: str) -> tuple[int, float]:
+    """How many Gaussians have a sample [N, 2] within three standard deviations, and the share of such samples."""
+    near = torch.cdist(samples, centres(target), compute_mode="donot_use_mm_for_euclid_dist") <= 3 * STD
+    return int(near.any(0).sum()), near.any(1).double().mean().item()
+
+
+def networks(seed: int) -> tuple[nn.Sequential, Staged]:
+    """A generator and a discriminator of two hidden layers each; the discriminator's are its layers 1 and 2."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, "weights", 0).initial_seed())
+        generator = nn.Sequential(
+            *(nn.Linear(Z, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2))
+        )
+        discriminator = Staged(
+            nn.Sequential(nn.Linear(2, WIDTH), nn.ReLU()),
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()),
+            nn.Sequential(nn.Linear(WIDTH, 1), nn.Flatten(0)),
+        )
+    return generator, discriminator
+
+
+def train(
+    target: str, mixup: DiscriminatorMixup | None, seeds: Sequence[int], steps: int
+) -> list[tuple[nn.Sequential, Staged]]:
+    """Both networks of every seed after `steps` of Adam each; a seed's points and z are the same for every `mixup`.
+
+    Seeds are trained side by side in one batched pass, and know nothing of each other.
+    """
+    nets = [networks(seed) for seed in seeds]
+    (G, D), (g, d) = nets[0], (stack_module_state([pair[k] for pair in nets])[0] for k in range(2))
+    optimisers = [torch.optim.Adam(weights.values(), 1e-3, betas=(0.5, 0.999), fused=True) for weights in (g, d)]
+    plan = mixup.draw(BATCH)[0] if mixup else None  # one layer and evenly shared pairs: plans differ in lam alone
+
+    def generate(weights: Weights, z: Tensor) -> Tensor:
+        return functional_call(G, weights, (z,))
+
+    def discriminator(weights: Weights, real: Tensor, fake: Tensor, lam: Tensor) -> Tensor:
+        plans = (plan._replace(lam=lam),) if plan else ()
+        terms = discriminator_terms(partial(_call, D, weights), real, fake, js, mixup, plans)
+        return torch.stack(list(terms.values())).sum()
+
+    def generator(weights: Weights, judge: Weights, z: Tensor) -> Tensor:
+        return generator_loss(partial(_call, D, judge), generate(weights, z), js, saturating=False)
+
+    for step in range(steps):
+        draws = [stream(seed, target, step) for seed in seeds]
+        real = torch.stack([draw(target, BATCH, one) for one in draws])
+        z = torch.stack([torch.randn(2 * BATCH, Z, generator=one) for one in draws])
+        lam = torch.stack([mixup.draw(BATCH, one)[0].lam if mixup else torch.zeros(()) for one in draws])
+        with torch.no_grad():
+            fake = vmap(generate)(g, z[:, :BATCH])
+        optimisers[1].zero_grad()
+        vmap(discriminator)(d, real, fake, lam).sum().backward()
+        optimisers[1].step()
+        judge = {name: weight.detach() for name, weight in d.items()}
+        optimisers[0].zero_grad()
+        vmap(generator)(g, judge, z[:, BATCH:]).sum().backward()
+        optimisers[0].step()
+    for i, pair in enumerate(nets):
+        for net, weights in zip(pair, (g, d), strict=True):
+            net.load_state_dict({name: weight[i] for name, weight in weights.items()})
+    return nets
+
+
+def _call(network: nn.Module, weights: Weights, *inputs: Any) -> Tensor:
+    return functional_call(network, weights, inputs)
+
+
+def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
+    """Targets and arms; seeds are trained side by side."""
+    return len(EXTENT) * len(ARMS)
+
+
+def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Gaussians covered and share of good samples by target, arm and seed; the first seed's samples and landscape."""
+    numbers: dict[str, Any] = {"seeds": list(seeds), "steps": 30 if fast else 3000, "targets": {}}
+    for target in EXTENT:
+        numbers["targets"][target] = {}
+        for arm, mixup in ARMS.items():
+            nets = train(target, mixup, seeds, numbers["steps"])
+            numbers["targets"][target][arm] = _measure(target, dict(zip(seeds, nets, strict=True)))
+            progress(f"{target}, {arm}")
+    return numbers
+
+
+@torch.no_grad()
+def _measure(target: str, nets: dict[int, tuple[nn.Sequential, Staged]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"covered": {}, "quality": {}}
+    line = torch.linspace(-EXTENT[target], EXTENT[target], SIDE)
+    points = torch.cartesian_prod(line, line).flip(1)  # a row of the landscape is a value of y
+    for seed, (G, D) in nets.items():
+        samples = G(torch.randn(SAMPLES, Z, generator=stream(seed, "samples", 0)))
+        found["covered"][str(seed)], found["quality"][str(seed)] = covered(samples, target)
+        if "samples" not in found:
+            found["samples"] = [[round(v, 3) for v in point] for point in samples[:SHOWN].tolist()]
+            found["landscape"] = [
+                [round(v, 3) for v in row] for row in D(points).sigmoid().reshape(SIDE, SIDE).tolist()
+            ]
+    return found
+
+
+def verdicts(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of each target: input mixup against none and hidden against input, in Gaussians covered and in quality."""
+    made: list[tuple[str, str, str]] = []
+    for target, arms in numbers["targets"].items():
+        for arm, other in (("input", "none"), ("hidden", "input"), ("hidden", "none")):
+            for measure, name in (("covered", "covers more Gaussians"), ("quality", "makes more good samples")):
+                a, b = ({int(seed): v for seed, v in arms[one][measure].items()} for one in (arm, other))
+                found = difference(a, b)
+                beside = "no mixup" if other == "none" else "input mixup"
+                claim = f"On the {target}, {arm} mixup {name} than {beside} (appendix G, of CIFAR-10)"
+                because = f"{_spread(a)} against {_spread(b)}, difference {_interval(found)}, {found.n} seeds"
+                made.append((claim, verdict(difference(b, a)), because))
+    return made
+
+
+def _spread(by_seed: dict[int, float]) -> str:
+    values = np.array(list(by_seed.values()))
+    return f"{values.mean():.3f}" + (f" +- {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _interval(found: Difference) -> str:
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def plot(numbers: dict[str, Any], path: Path) -> None:
+    """A row a target: samples on the discriminator's landscape for each arm, then what every seed measured."""
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    panels = figure.subplots(len(numbers["targets"]), len(ARMS) + 2, width_ratios=(*[2.2] * len(ARMS), 1.2, 1.2))
+    for line, (target, arms) in zip(panels, numbers["targets"].items(), strict=True):
+        extent, means = EXTENT[target], centres(target)
+        for axes, arm in zip(line, ARMS, strict=False):
+            span = (-extent, extent, -extent, extent)
+            image = axes.imshow(
+                arms[arm]["landscape"],
+                origin="lower",
+                extent=span,
+                cmap="Greys_r",
+                vmin=0,
+                vmax=1,
+                interpolation="bilinear",
+            )
+            axes.scatter(*means.T, s=60, facecolors="none", edgecolors="white", linewidths=2.5)
+            axes.scatter(*means.T, s=60, facecolors="none", edgecolors="black", linewidths=1, label="Gaussians")
+            x, y = np.array(arms[arm]["samples"]).T
+            axes.plot(x, y, ".", color="tab:orange", markeredgecolor="black", markeredgewidth=0.3, label="samples")
+            axes.set(xlim=span[:2], ylim=span[2:], xlabel="x1", ylabel="x2", title=f"{target}, {arm}")
+        for axes, measure in zip(line[len(ARMS) :], ("covered", "quality"), strict=True):
+            for i, arm in enumerate(ARMS):
+                values = list(arms[arm][measure].values())
+                axes.plot([i] * len(values), values, "o", fillstyle="none", color="tab:blue", label="a seed")
+                axes.plot(i, np.mean(values), "_", color="black", markersize=18, label="mean")
+            axes.set_xticks(range(len(ARMS)), ARMS, fontsize=8)
+            axes.set(xlabel="mixup", ylabel="Gaussians covered" if measure == "covered" else "share of good samples")
+            axes.set(xlim=(-0.5, len(ARMS) - 0.5), ylim=(0, 1.05 * (len(means) if measure == "covered" else 1)))
+            axes.grid(alpha=0.3, axis="y")
+    figure.colorbar(image, ax=panels[:, len(ARMS) - 1], label="p(real) by the discriminator")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    more = panels[0, -1].get_legend_handles_labels()
+    figure.legend([*handles, *more[0][:2]], [*labels, *more[1][:2]], loc="outside upper center", ncols=4)
+    figure.savefig(path, dpi=100)
