@@ -96,14 +96,17 @@ def iterates(
 
 
 def direction(g: Tensor, norm: Norm) -> Tensor:
-    """The step of length 1 that raises the loss most, for gradients [B, ...]: their signs, or g / |g|_2.
+    """The step of length 1 that raises the loss most, for gradients [B, ...]: their signs, or g / |g|_2."""
+    return g.sign() if norm == "linf" else unit(g)
 
-    Gradients may be as small as floats can be (a confident network's are); a gradient of zero gives no step.
+
+def unit(g: Tensor) -> Tensor:
+    """Rows of `g` [B, ...] at Euclidean norm 1; a row of zeros stays one.
+
+    First scaled by their largest value: a confident network's gradients are so small that their squares vanish.
     """
-    if norm == "linf":
-        return g.sign()
     smallest = torch.finfo(g.dtype).tiny
-    g = g / _rows(g.flatten(1).abs().amax(1).clamp(min=smallest), g)  # else squares in the length underflow
+    g = g / _rows(g.flatten(1).abs().amax(1).clamp(min=smallest), g)
     return g / _rows(g.flatten(1).norm(dim=1).clamp(min=smallest), g)
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classifiers.attacks import unit
 from classifiers.supervised import Forward
 from mmgan.mixup import ClassifierMixup, Plan
 
@@ -196,13 +197,6 @@ def direction(f: Forward, x: Tensor, logits: Tensor, d: Tensor, xi: float, itera
         r = (xi * unit(d)).requires_grad_()
         (d,) = torch.autograd.grad(divergence(logits, f(x + r)), r)
     return unit(d)
-
-
-def unit(d: Tensor) -> Tensor:
-    """Rows of `d` [B, ...] at Euclidean norm 1; scaled by their largest value first: squares of tiny ones vanish."""
-    flat = d.flatten(1)
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(d.dtype).tiny)
-    return F.normalize(flat).view(d.shape)
 
 
 def vat(f: Forward, x: Tensor, logits: Tensor, d: Tensor, config: VAT) -> Tensor:
