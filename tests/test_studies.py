@@ -202,6 +202,7 @@ def test_tightness_and_margin_by_hand() -> None:
     assert share_within(h, labels) == pytest.approx(4 / (4 + 54))
     assert margin(h, labels) == pytest.approx((math.sqrt(37) - 1) / math.sqrt(58 / 6))
     assert share_within(100 * h + 7, labels) == pytest.approx(4 / 58), "free of scale and place"
+    assert share_within(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1])) == 1, "one point for all is no concentration"
     assert margin(100 * h + 7, labels) == pytest.approx(margin(h, labels), rel=1e-5)
 
 
