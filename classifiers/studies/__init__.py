@@ -63,8 +63,12 @@ def by_seed(measures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, 
 
 
 def share_within(h: Tensor, labels: Tensor) -> float:
-    """The share of the variance of states [N, d] that is within classes: 0 for points, 1 for classes on one another."""
+    """The share of the variance of states [N, d] that is within classes: 0 for points, 1 for classes on one another.
+
+    1 too where all states are one, as those of a network that learnt nothing may be.
+    """
     h = h.double()
     means = torch.stack([h[labels == c].mean(0) for c in labels.unique()])
     inside = h - means[torch.unique(labels, return_inverse=True)[1]]
-    return (inside.square().sum() / (h - h.mean(0)).square().sum()).item()
+    total = (h - h.mean(0)).square().sum()
+    return (inside.square().sum() / total).item() if total > 0 else 1.0

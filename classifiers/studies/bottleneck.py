@@ -104,7 +104,7 @@ def margin(h: Tensor, labels: Tensor) -> float:
     mine = distance.gather(1, own[:, None]).squeeze(1)
     others = distance.scatter(1, own[:, None], torch.inf).amin(1)
     radius = (h - h.mean(0)).square().sum(1).mean().sqrt()
-    return ((others - mine).median() / radius).item()
+    return ((others - mine).median() / radius).item() if radius > 0 else 0.0
 
 
 def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -215,4 +215,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     panels[2, 3].legend(loc="center", fontsize=9)
     place = panels[3, 3].inset_axes((0.05, 0.8, 0.9, 0.1))
     figure.colorbar(panels[0, 0].images[0], cax=place, orientation="horizontal", label="P(class 1), %")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
