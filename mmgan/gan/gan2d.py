@@ -178,7 +178,7 @@ def _interval(found: Difference) -> str:
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
     """A row a target: samples on the discriminator's landscape for each arm, then what every seed measured."""
-    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure = Figure(figsize=(11.5, 6.2), layout="constrained")
     panels = figure.subplots(len(numbers["targets"]), len(ARMS) + 2, width_ratios=(*[2.2] * len(ARMS), 1.2, 1.2))
     for line, (target, arms) in zip(panels, numbers["targets"].items(), strict=True):
         extent, means = EXTENT[target], centres(target)
