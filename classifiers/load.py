@@ -36,6 +36,13 @@ def load_classifier(
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
 
 
+def choose(run: Path, which: Literal["auto", "best", "last"] | int = "auto") -> Literal["best", "last"] | int:
+    """What `auto` means: the checkpoint of the lowest validation error where there is one, else the last."""
+    if which == "auto":
+        return "best" if (run / "best").is_dir() else "last"
+    return which
+
+
 def trained_rows(run: Path) -> Tensor:
     """The rows of its data set that a run was trained on, int64; raises UserError where it does not say."""
     try:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from classifiers.load import finished, load_classifier
+from classifiers.load import choose, finished, load_classifier
 from classifiers.plot import plot_attacked, plot_attacks
 from classifiers.robustness import SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
 from classifiers.supervised import LOSSES
@@ -98,7 +98,7 @@ def attack(
         raise UserError(f"{transfer} is the run to attack; take another as --transfer")
     accelerator = make_accelerator(run, None, True, None)
     device = accelerator.device
-    network, config, saved = load_classifier(run, which := _which(run, checkpoint), device)
+    network, config, saved = load_classifier(run, which := choose(run, checkpoint), device)
     source = _source(transfer, saved, device) if transfer else None
     with accelerator.local_main_process_first():
         images, labels = load(replace(config.data, split=split))
@@ -144,7 +144,8 @@ def attack(
             found["transfer"] = [{"eps": one.eps} | accuracy(bench.pgd(one, source)[0]) for one in black_box]
         if autoattack:
             found["autoattack"] = [{"eps": bound} | accuracy(bench.auto(bound)) for bound in grid]
-    found["checks"] = [check._asdict() for check in checks(found)]
+    signs = checks(found)
+    found["checks"] = [check._asdict() for check in signs]
     if not accelerator.is_main_process:
         return
 
@@ -158,20 +159,14 @@ def attack(
     part.write_text(json.dumps(found, indent=1) + "\n")
     part.replace(folder / f"{name}.json")
     print(f"{run}: {_table(found)}")
-    for check in checks(found):
+    for check in signs:
         if check.passed is False:
             warnings.warn(f"not so: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
 
 
-def _which(run: Path, checkpoint: Literal["auto", "best", "last"] | int) -> Literal["best", "last"] | int:
-    if checkpoint == "auto":
-        return "best" if (run / "best").is_dir() else "last"
-    return checkpoint
-
-
 def _source(run: Path, target: Checkpoint, device: torch.device) -> nn.Module:
     """The network of another run; raises UserError where it is none for the same images and classes."""
-    network, _, saved = load_classifier(run, _which(run, "auto"), device)
+    network, _, saved = load_classifier(run, choose(run), device)
     for key in ("shape", "classes"):
         if saved.state[key] != target.state[key]:
             raise UserError(f"--transfer {run} has {key} {saved.state[key]}, the attacked run {target.state[key]}")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
-from classifiers.load import finished, load_classifier, trained_rows
+from classifiers.load import choose, finished, load_classifier, trained_rows
 from classifiers.plot import plot_interpolation, plot_reliability
 from mmgan.data import Images, fingerprint, load
 from mmgan.engine import cli
@@ -55,7 +55,7 @@ def evaluate(
     if batch_size < 1:
         raise UserError("batch_size must be positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    which = checkpoint if checkpoint != "auto" else "best" if (run / "best").is_dir() else "last"
+    which = choose(run, checkpoint)
     network, config, saved = load_classifier(run, which, device)
     train = _trained_on(run, config, saved)
     images, labels = load(replace(config.data, split=split))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from classifiers import load
 from classifiers.config import ClassifierConfig
-from classifiers.load import load_classifier
-from mmgan.engine.checkpoint import at
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
 
@@ -27,8 +24,7 @@ def finished(runs: Path | None, arm: str, seed: int) -> tuple[Staged, Classifier
     if runs is None:
         raise UserError("this study needs --runs FOLDER with the runs of scripts/compare_cls.sh, FOLDER/ARM/seed-N")
     run = runs / arm / f"seed-{seed}"
-    network, config, _ = load_classifier(run, "best" if (run / "best").is_dir() else "last", DEVICE)
-    rows = torch.tensor(json.loads((run / "split.json").read_text())["train"])
-    if not at(run / "checkpoints", math.ceil(config.epochs * len(rows) / config.batch_size)).exists():
+    network, config, _ = load.load_classifier(run, load.choose(run), DEVICE)
+    if not load.finished(run, config):
         raise UserError(f"{run} is not finished; the command that trains it goes on from where it is")
-    return network, config, rows
+    return network, config, load.trained_rows(run)
