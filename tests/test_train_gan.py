@@ -128,7 +128,8 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
     train(tmp_path / "stopped", *options, processes=2)
     train(tmp_path / "whole", *options, processes=2)
     assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
-    assert [row["step"] for row in result(tmp_path / "whole")[1]] == list(range(5, 401, 5))
+    losses = [row["step"] for row in result(tmp_path / "whole")[1] if "loss/real" in row]
+    assert losses == list(range(5, 401, 5))
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())[0]["processes"] == 2
 
 
