@@ -111,10 +111,12 @@ def _samples(setting: Setting, path: Path) -> bool:
     columns = min(4, len(grids))
     rows = -(-len(grids) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.5 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, (name, files) in zip(figure.axes, grids, strict=False):
+    figure.subplots(rows, columns, squeeze=False)
+    for axes in figure.axes[len(grids) :]:
+        axes.remove()
+    for axes, (name, files) in zip(figure.axes, grids, strict=True):
         axes.imshow(imread(files[-1]), cmap="gray", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
         axes.set_title(f"{name}\n{files[-1].stem}", fontsize=8)
     figure.savefig(path, dpi=120)
     return True
