@@ -136,6 +136,8 @@ class ClassifierConfig:
             raise ValueError("adversarial.order mix-attack needs the gradient that mixup.detach blocks")
         if self.data.preprocess == "gcn-zca":
             raise ValueError("adversarial.eps is in pixels, which data.preprocess gcn-zca does away with before a step")
+        if self.data.noise:
+            raise ValueError("adversarial clamps images to [0, 1], which data.noise leaves; set data.noise 0")
         if self.ssl:
             raise ValueError("adversarial and ssl do not go together; leave one of them out")
 

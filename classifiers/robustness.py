@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from classifiers.attacks import Norm, iterates
+from classifiers.attacks import Norm, fgsm, iterates
 from classifiers.supervised import Loss
 from mmgan.engine.randomness import stream
 
@@ -27,10 +27,7 @@ SLACK = 0.01
 
 
 class Attack(NamedTuple):
-    """PGD of classifiers/attacks.py, repeated: an image counts as right when it is so after every restart.
-
-    FGSM has one iteration of step `eps` and no random start.
-    """
+    """PGD of classifiers/attacks.py, repeated: right is what is so without attack and after every restart."""
 
     eps: float | None
     step_size: float
@@ -75,6 +72,18 @@ class Bench:
         """Which images the network gets right without attack: bool [N] on the CPU, as from all methods."""
         return self._over_processes(lambda x, y, _: self._right(x, y)[None])[0]
 
+    def fgsm(self, eps: float) -> Tensor:
+        """Which images it gets right under FGSM: bool [N].
+
+        Of all images, those too that are wrong without: a network that reads the label off the perturbation gains.
+        """
+
+        def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
+            target = F.one_hot(y, self.classes).float()
+            return self._right(fgsm(self.network, x, target, eps, self.norm, self.scale, self.loss), y)[None]
+
+        return self._over_processes(judge)[0]
+
     def pgd(self, attack: Attack, source: nn.Module | None = None, marks: Sequence[int] = ()) -> Tensor:
         """Which images it gets right under `attack`: bool [1 + len(marks), N].
 
@@ -98,6 +107,14 @@ class Bench:
             return torch.cat([right[None], marked])
 
         return self._over_processes(judge, 1 + len(marks))
+
+    def unbounded(self) -> Tensor:
+        """Which images it gets right under appendix F's sanity check: bool [N].
+
+        Its steps move every pixel, whatever the norm: 200 of Euclidean length 0.01 would be a bound of 2.
+        """
+        iterations, step_size = UNBOUNDED
+        return replace(self, norm="linf").pgd(Attack(None, step_size, iterations))[0]
 
     def auto(self, eps: float) -> Tensor:
         """Which images it gets right under AutoAttack's standard version (Croce & Hein 2020): bool [N].

@@ -92,13 +92,15 @@ def attack(
     if autoattack and space != "pixel":
         raise UserError("AutoAttack clamps to [0, 1]; take --space pixel")
     if autoattack and not find_spec("pyautoattack"):
-        raise UserError("AutoAttack needs the package pyautoattack: pip install 'mmgan[attacks]'")
+        raise UserError("AutoAttack needs the package pyautoattack: pip install -e '.[attacks]'")
     libraries = (*LIBRARIES, "pyautoattack") if autoattack else LIBRARIES
     if transfer and transfer.resolve() == run.resolve():
         raise UserError(f"{transfer} is the run to attack; take another as --transfer")
     accelerator = make_accelerator(run, None, True, None)
     device = accelerator.device
     network, config, saved = load_classifier(run, which := choose(run, checkpoint), device)
+    if space == "normalised" and network.preprocess is not None:
+        raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
     source = _source(transfer, saved, device) if transfer else None
     with accelerator.local_main_process_first():
         images, labels = load(replace(config.data, split=split))
@@ -130,7 +132,7 @@ def attack(
         )
         bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
         found["clean"] = accuracy(bench.clean())
-        found["fgsm"] = [{"eps": bound} | accuracy(bench.pgd(Attack(bound, bound, 1))[0]) for bound in grid]
+        found["fgsm"] = [{"eps": bound} | accuracy(bench.fgsm(bound)) for bound in grid]
         found["pgd"] = []
         for one in attacks:
             right, *marked = bench.pgd(one, marks=marks)
@@ -138,7 +140,7 @@ def attack(
             found["pgd"].append(
                 {"eps": one.eps, "step_size": one.step_size, **accuracy(right), "over_iterations": over}
             )
-        found["unbounded"] = accuracy(bench.pgd(Attack(None, UNBOUNDED[1], UNBOUNDED[0]))[0])
+        found["unbounded"] = accuracy(bench.unbounded())
         if source:
             black_box = [one._replace(restarts=1) for one in attacks]
             found["transfer"] = [{"eps": one.eps} | accuracy(bench.pgd(one, source)[0]) for one in black_box]
@@ -186,7 +188,7 @@ def _table(found: dict[str, Any]) -> str:
     ]
     for i, eps in enumerate(found["eps"]):
         lines.append(f"{eps:<10.4g}" + "".join(f"{_cell(found[name][i]):<22}" for name in columns))
-    lines.append(f"unbounded PGD, {UNBOUNDED[0]} iterations of {UNBOUNDED[1]}: {_cell(found['unbounded'])}")
+    lines.append(f"unbounded PGD, {UNBOUNDED[0]} iterations of {UNBOUNDED[1]} a pixel: {_cell(found['unbounded'])}")
     words = {True: "passed", False: "FAILED", None: "-"}
     lines += [f"{words[check['passed']]:<8}{check['name']} ({check['found']})" for check in found["checks"]]
     return "\n".join(line.rstrip() for line in lines)

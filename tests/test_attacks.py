@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,44 @@ def test_a_transferred_attack_is_made_on_the_other_network(f: Staged) -> None:
     assert torch.equal(b.pgd(Attack(0.03, 0.03, 1), source=other)[0], expected)
 
 
+def test_the_unbounded_attack_goes_anywhere_whatever_the_norm() -> None:
+    """Here to a distance of 4, the length of 400 Euclidean steps."""
+
+    class Far(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logit = 0.1 * (x.flatten(1).sum(1) - 0.2 * 192)
+            return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+    b = replace(bench(network()), network=Far(), norm="l2", classes=2)
+    b = replace(b, images=torch.full((5, 3, 8, 8), 125, dtype=torch.uint8), labels=torch.ones(5, dtype=torch.int64))
+    assert 0.29 * 192**0.5 > 4
+    assert b.pgd(Attack(2.0, 0.01, 200))[0].all()
+    assert not b.unbounded().any()
+
+
+class Backwards(nn.Module):
+    """A network whose gradient leads to the label."""
+
+    def __init__(self, f: nn.Module) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(2 * x.detach() - x)
+
+
+def test_a_network_that_gains_from_fgsm_is_told(f: Staged) -> None:
+    b = replace(bench(f), network=Backwards(f))
+    with torch.no_grad():
+        b.labels[::5] = f(b.images[::5].float() / 255).topk(2).indices[:, 1]
+    clean, under = accuracy(b.clean()), accuracy(b.fgsm(0.1))
+    assert clean["accuracy"] == 0.8
+    assert under["accuracy"] > 0.9
+    leak = checks(SOUND | {"clean": clean, "fgsm": [{"eps": 0.1} | under]})[-1]
+    assert leak.passed is False
+    assert "label leaking" in leak.meaning
+
+
 def test_the_batch_size_does_not_matter(f: Staged) -> None:
     attack = Attack(0.004, 0.001, 5, random_start=True, restarts=2)
     assert torch.equal(bench(f).pgd(attack), bench(f, batch_size=7).pgd(attack))
@@ -487,7 +526,7 @@ def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path, tmp_path: Pat
         (["RUN", "--transfer", "RUN"], "is the run to attack"),
         (["RUN", "--transfer", "OTHER"], "has shape [1, 9, 9], the attacked run [1, 8, 8]"),
         (["RUN", "--space", "normalised", "--autoattack", "true"], "take --space pixel"),
-        (["RUN", "--autoattack", "true"], "pip install 'mmgan[attacks]'"),
+        (["RUN", "--autoattack", "true"], "pip install -e '.[attacks]'"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x/plots"),
     ],
 )

@@ -225,6 +225,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--network.width", "0"], "network.width must be positive"),
         (["--network.dropout", "1"], "network.dropout must be in"),
+        (["--adversarial.eps", "0.1", "--data.noise", "0.1"], "set data.noise 0"),
         (["--data.noise", "-1"], "data.noise must be 0 or more"),
     ],
 )
