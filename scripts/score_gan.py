@@ -45,7 +45,7 @@ def score(
         extractor: inception (FID's own), or classifier: a run of scripts/train_cls.py on the same data
         weights: run folder of the classifier, or file of Inception weights; default: those torch-fidelity fetches
         protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; miyato:
-            5,000 against 10,000 test images; paper: as miyato, IS of 50,000 samples
+            5,000 against 10,000 test images, as their FID; paper: as miyato, IS of 50,000 samples
         num_samples: another number of samples than the protocol's
         reference: another split of real images than the protocol's
         metrics: any of is, fid, kid and prc (precision and recall), with commas between

@@ -15,6 +15,7 @@ import torch
 import torch_fidelity
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from PIL import Image
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -69,6 +70,12 @@ def noisy(level: float, n: int = 1500) -> Tensor:
     images = load(DIGITS).images[:n].float()
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     return (images + level * noise).clamp(0, 255).to(torch.uint8)
+
+
+def written(images: Tensor, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for i, pixels in enumerate(images[:, 0]):
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
 
 
 class Rows(Dataset[Tensor]):
@@ -157,13 +164,17 @@ def test_is_may_take_another_number_of_samples() -> None:
     assert both["is"] == pytest.approx(scorer(num_samples=900).score(lambda a, b: made[a:b])["is"], rel=1e-9)
 
 
-def test_fid_of_real_images_is_near_zero_and_grows_with_noise() -> None:
+def test_fid_of_real_images_is_near_zero_and_grows_with_noise(tmp_path: Path) -> None:
     by = scorer(metrics=("fid",))
     order = torch.randperm(1500, generator=torch.Generator().manual_seed(0))
     images = [noisy(level)[order] for level in (0, 20, 40, 80)]
     scores = [by.score(lambda a, b, x=x: x[a:b])["fid"] for x in images]  # type: ignore[misc]
     assert scores == sorted(scores)
     assert 0 <= 5 * scores[0] < scores[2] < scores[3] / 2
+
+    written(images[0][:750], tmp_path)
+    halves = scorer(data=DataConfig("folder", root=str(tmp_path)), metrics=("fid",), num_samples=750)
+    assert 0 < 2 * halves.score(lambda a, b: images[0][750:][a:b])["fid"] < scores[2]
     floor = by.floor()
     assert floor
     assert floor[1] == 297
@@ -368,11 +379,29 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
         assert record["scores"]["fid"] == pytest.approx(fids[best], rel=1e-5)
         assert record["stamp"]["generator"] == "ema"
 
+    # Scores by another seed are not the final ones.
+    kept = (scored / "scores.json").read_text()
+    (scored / "scores.json").write_text(json.dumps([last, last | {"stamp": last["stamp"] | {"seed": 1}}]))
+    again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
+    assert again.stdout.count("last checkpoint, step 9") == 1
+    assert f"best checkpoint, step {best}" in again.stdout
+    (scored / "scores.json").write_text(kept)
+
     # Torn from its final scores, the same command makes them; in place, it leaves them alone.
     (scored / "scores.json").unlink()
     again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
     assert "last checkpoint, step 9" in again.stdout
     assert json.loads((scored / "scores.json").read_text()) == [last, other]
+
+
+def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, tmp_path: Path) -> None:
+    written(noisy(0)[:64], tmp_path / "images")
+    data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--data.resolution", "8"]
+    assert run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run")).returncode == 0
+    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50"]
+    done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert "floor" not in done.stdout
 
 
 def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import jsonargparse
 import yaml
+from torch import distributed
 
 from mmgan.errors import UserError
 
@@ -126,6 +127,8 @@ def run(main: Callable[[], Any]) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         main()
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # left to the interpreter's end, its threads now and then abort it
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

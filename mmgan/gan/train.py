@@ -121,16 +121,19 @@ def _final_scores(config: GANConfig, folder: Path, extractor: Extractor | None, 
         return
     name = config.score.final
     steps = {"last": config.steps, "best": checkpoint.of_run(folder, "best").step}
-    made = [
-        record
+    ours = {"extractor_hash": extractor.hash, "seed": 0, "generator": "ema" if config.ema else "raw"}
+    made = {
+        record["checkpoint"]: record
         for record in records.read(folder)
         if record["protocol"] == name
         and record["step"] == steps.get(record["checkpoint"])
-        and record["stamp"]["extractor_hash"] == extractor.hash
-    ]
-    if len(made) < len(steps):
-        made = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
-    accelerator.print(summary(made))
+        and ours.items() <= record["stamp"].items()
+        and set(PROTOCOLS[name].metrics) <= record["scores"].keys()
+    }
+    if made.keys() != steps.keys():
+        records_of = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
+        made = {record["checkpoint"]: record for record in records_of}
+    accelerator.print(summary([made[which] for which in steps]))
 
 
 def _training_images(config: GANConfig) -> Tensor:

@@ -58,6 +58,8 @@ PROTOCOLS = {
 their own 21.7, measured on 5,000 generated and 10,000 real test images, while that network scores about 14 to 17 with
 50,000 samples against the training set. So FID is read as theirs, and IS as on 50,000 samples in ten parts, the field's
 custom (Salimans et al.) and Miyato et al.'s.
+
+`miyato`: their FID; its IS is of the same 5,000 samples and so not theirs.
 """
 
 

@@ -170,8 +170,14 @@ class Scorer:
 
     def _real(self, split: str, count: int | None) -> tuple[Tensor, str]:
         """Real images of a split, and their hash: `count` of them, drawn once and for all, or all."""
+        problem = None
         with self.accelerator.local_main_process_first():
-            images = load(replace(self.data, split=split)).images
+            try:
+                images = load(replace(self.data, split=split)).images
+            except UserError as error:  # raised when all processes are past the barrier
+                problem = error
+        if problem:
+            raise problem
         if count is not None and count < len(images):
             images = images[torch.randperm(len(images), generator=stream(0, "reference", 0))[:count].sort().values]
         return images, cache.content_hash(images)
