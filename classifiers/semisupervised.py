@@ -69,7 +69,7 @@ class VAT:
     iterations: int = 1
     """Power iterations that find the direction."""
     entropy: float = 0.0
-    """Weight of the predictions' entropy, before the ramp: entropy minimisation, VAT-EM."""
+    """Weight of the predictions' entropy, from the first step on: entropy minimisation, VAT-EM."""
 
     def __post_init__(self) -> None:
         for name in ("eps", "xi", "iterations"):
@@ -200,7 +200,10 @@ def direction(f: Forward, x: Tensor, logits: Tensor, d: Tensor, xi: float, itera
 
 
 def vat(f: Forward, x: Tensor, logits: Tensor, d: Tensor, config: VAT) -> Tensor:
-    """KL of f's predictions at x + eps r from those at x, which get no gradient; `logits` are f(x), `d` ~ N(0, 1)."""
+    """KL(f(x) || f(x + eps r)), with no gradient of f(x), as in Miyato et al.; `logits` are f(x), `d` ~ N(0, 1).
+
+    Oliver et al. take KL(f(x + eps r) || f(x)), and the entropy of f(x + eps r) where here it is that of f(x).
+    """
     logits = logits.detach()
     r = direction(f, x, logits, d, config.xi, config.iterations)
     return divergence(logits, f(x + config.eps * r))

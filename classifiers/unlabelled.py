@@ -65,7 +65,7 @@ class Unlabelled:
                 d = draws.normal("direction", number, ssl.batch_size, *x.shape[1:])
                 loss = vat(f, x, logits, d, ssl.vat)
             if ssl.vat.entropy:
-                terms["entropy"] = share * ssl.vat.entropy * entropy(logits)
+                terms["entropy"] = ssl.vat.entropy * entropy(logits)
         elif ssl.mixup:
             plan = ssl.mixup.draw(ssl.batch_size, stream(draws.seed, "plan", number))
             loss = interpolation(

@@ -41,11 +41,14 @@ from classifiers.semisupervised import (
 from classifiers.split import split
 from classifiers.train import train
 from classifiers.unlabelled import Unlabelled
-from mmgan.data import DataConfig, load
+from classifiers.updates import Updates
+from mmgan.data import DataConfig, Images, load
 from mmgan.engine import cli
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import Plan, Staged
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
+from tests.test_evaluate import command_here
 
 METHODS = {
     "pseudo-label": ["--ssl.pseudo_label.threshold", "0.2"],
@@ -287,8 +290,9 @@ def test_oliver_s_network_is_wrn_28_2_with_its_own_activation_shortcuts_and_batc
     assert sum(p.numel() for p in big.parameters()) == 1_467_610
     torch.manual_seed(0)
     net: Any = build(NetworkConfig("oliver", 10, 2.0), 10, torch.zeros(3), torch.ones(3))
-    limit = math.sqrt(6 / (128 + 10))
-    assert 0.9 * limit < net.stages[-1].weight.abs().max() <= limit
+    deviation = math.sqrt(2 / (128 + 10))
+    assert net.stages[-1].weight.std().item() == pytest.approx(deviation, rel=0.1)
+    assert net.stages[-1].weight.abs().max() > 2.5 * deviation  # normal, not uniform
     assert not net.stages[-1].bias.any()
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 1e-3)}
@@ -338,13 +342,17 @@ def test_unlabelled_images_are_all_that_validation_leaves(
 # Runs
 
 
-def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(tmp_path: Path) -> None:
+def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     trained(tmp_path, *METHODS["mean-teacher"], "--data.preprocess", "gcn-zca")
     last = result(tmp_path)[0]
     weights = [
         key for key in last["student"] if "running" not in key and "preprocess" not in key and last["student"][key].ndim
     ]
     assert not any(last["student"][key].equal(last["network"][key]) for key in weights if key.endswith("weight"))
+    code, text = command_here(capsys, "attack_cls", str(tmp_path), "--space", "normalised")
+    assert (code, "whitens its images" in text) == (2, True)
     network, config, saved = load_classifier(tmp_path, "best", torch.device("cpu"))
     images, labels = load(config.data)
     held = json.loads((tmp_path / "split.json").read_text())["validation"]
@@ -369,6 +377,45 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(tm
     for p, old, new in zip(unlabelled.teacher.parameters(), before, net.parameters(), strict=True):
         torch.testing.assert_close(p, 0.9 * old + 0.1 * new)
         assert not p.requires_grad
+
+
+def test_a_step_has_the_loss_of_algorithm_1(tmp_path: Path) -> None:
+    """L_S + w(k) L_US, by plans that are drawn apart; a fifth of the run is done, two fifths of the ramp."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    plain = ["--network.name", "tests.plain_network", "--ssl.weight", "3", "--ssl.ramp_until", "0.5"]
+    config, _ = configured(tmp_path, *METHODS["mixup"], *plain)
+    assert config.mixup
+    assert config.ssl
+    assert config.ssl.mixup
+    pool = load(config.data)
+    labelled = Images(pool.images[:40], pool.labels[:40])
+    torch.manual_seed(0)
+    net = build(config.network, 10, *fit("standardise", pool.images, pool.images))
+    with torch.no_grad():  # predictions that differ
+        net.stages[2].weight.mul_(100)  # type: ignore[operator]
+    updates = Updates(config, net, labelled, 10, Accelerator(cpu=True), pool.images)
+    assert updates.unlabelled
+    draws, k = updates.unlabelled.draws, 3
+    x, y = updates.batch(k)
+    u = updates.unlabelled.views(draws.rows(k, 16, len(pool.images)), draws, k)
+    plan = config.mixup.draw(8, stream(config.seed, "plan", k))
+    other = config.ssl.mixup.draw(16, stream(draws.seed, "plan", k))
+    assert not torch.equal(plan.lam, other.lam)
+    with torch.no_grad():
+        logits, mixed, clean = (net(*given, start=0).double().numpy() for given in ((x, plan), (u, other), (u,)))
+
+    def mix(targets: np.ndarray, by: Plan) -> np.ndarray:
+        lam = by.lam.double().numpy().reshape(-1, 1)
+        return np.asarray(lam * targets[by.left] + (1 - lam) * targets[by.right])
+
+    l_s = -(mix(y.double().numpy(), plan) * np.log(softmax(logits))).sum(1).mean()
+    l_us = np.square(softmax(mixed) - mix(softmax(clean), other)).mean()
+    share = (math.exp(-5 * 0.6**2) - math.exp(-5)) / (1 - math.exp(-5))
+    terms = updates.step(k)
+    assert l_us > 1e-4
+    assert terms["supervised"].item() == pytest.approx(l_s, rel=1e-4)
+    assert terms["unsupervised"].item() == pytest.approx(3 * share * l_us, rel=1e-4)
+    assert terms["loss"].item() == pytest.approx(l_s + 3 * share * l_us, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["mean-teacher", "vat-em", "mixup"])

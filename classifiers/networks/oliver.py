@@ -57,7 +57,7 @@ def stages(config: NetworkConfig, channels: int, classes: int) -> list[nn.Module
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 1e-3
         elif isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+            nn.init.xavier_normal_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Sequential):
             for name, child in module.named_children():
