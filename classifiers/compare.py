@@ -119,12 +119,14 @@ CLAIMS = (
     Claim("input", "none", "nll", "Table 1: 0.2646 to 0.1945"),
     Claim("manifold", "input", "nll", "Table 1: 0.1945 to 0.1407"),
     Claim("all-layers", "manifold", "nll", "Table 1, PreActResNet152: 0.1419 to 0.0957"),
+    Claim("blocked", "none", "error", "section 5.1: 5.12 to 4.33"),
+    Claim("input", "blocked", "error", "section 5.1: 4.33 to 3.50"),
     Claim("manifold", "blocked", "error", "section 5.1: 4.33 to 2.89"),
     Claim("manifold", "dropout", "error", "section 5.1, PreActResNet50: 5.09 to 3.77"),
     Claim("manifold", "cutout", "error", "section 5.1, PreActResNet50: 4.77 to 3.77"),
     Claim("input", "none", "knn_5", "section 5.1, k not stated: 6.09 to 5.54"),
     Claim("manifold", "input", "knn_5", "section 5.1, k not stated: 5.54 to 5.16"),
-    Claim("manifold", "input", "interpolated_0", "Fig. 2, input layer"),
+    Claim("input", "manifold", "interpolated_0", "Fig. 2, input layer: manifold very slightly worse"),
     Claim("manifold", "input", "interpolated_1", "Fig. 2, first layer"),
     Claim("manifold", "input", "interpolated_2", "Fig. 2, second layer"),
     Claim("manifold", "none", "deformed", "Table 5, mean of 17 errors: 74.2 to 66.4"),
@@ -211,6 +213,17 @@ def measures(found: Mapping[str, Any]) -> dict[str, float]:
 def of(arms: Arms, arm: str, measure: str) -> dict[int, float]:
     """A measure of an arm by seed; empty where there is no such arm."""
     return {seed: found[measure] for seed, found in arms.get(arm, {}).items() if measure in found}
+
+
+def numbers(arms: Arms, baseline: str, names: Sequence[str]) -> dict[str, Any]:
+    """The measures `names` of every run, and each arm's difference to the baseline, for JSON."""
+    return {
+        "by seed": {arm: {name: of(arms, arm, name) for name in names} for arm in arms},
+        f"minus {baseline}": {
+            arm: {name: difference(of(arms, arm, name), of(arms, baseline, name)).finite() for name in names}
+            for arm in arms
+        },
+    }
 
 
 def claims(arms: Arms, made: Sequence[Claim] = CLAIMS) -> list[tuple[Claim, Difference, str]]:

@@ -1,4 +1,4 @@
-"""Differences between arms of an experiment, paired by seed, and what they say."""
+"""Differences between arms of an experiment, paired by seed, what they say, and how they are written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class Difference(NamedTuple):
     high: float
     n: int
     p: float
+
+    def finite(self) -> dict[str, float | None]:
+        """By name, for JSON: None for what is endless or no number."""
+        return {key: value if np.isfinite(value) else None for key, value in self._asdict().items()}
 
 
 def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
@@ -39,6 +43,24 @@ def verdict(found: Difference) -> str:
     if found.low > 0:
         return "the opposite shows"
     return "undecided"
+
+
+def spread(values: Mapping[int, float] | Sequence[float], decimals: int = 3) -> str:
+    """Mean +- standard deviation of values, or of values by seed, as text; the mean of one, - for none."""
+    found = np.array([*values.values()] if isinstance(values, Mapping) else values)
+    if not len(found):
+        return "-"
+    return f"{found.mean():.{decimals}f}" + (f" +- {found.std(ddof=1):.{decimals}f}" if len(found) > 1 else "")
+
+
+def interval(found: Difference | None, decimals: int = 3, factor: float = 1.0) -> str:
+    """A difference times `factor`, with its confidence interval, as text; - for none."""
+    if found is None or not found.n:
+        return "-"
+    mean, low, high = (factor * value for value in found[:3])
+    if found.n < 2:
+        return f"{mean:+.{decimals}f} (n = 1)"
+    return f"{mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -8,21 +8,17 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 runs=${1:-runs/fashion-cls}
 seeds=${2:-"0 1 2"}
-arms=(
-  "none --mixup null"
-  "input --mixup.alpha 1 --mixup.layers [0]"
-  "manifold --mixup.alpha 2 --mixup.layers [0,1,2]"
-  "all-layers --mixup.alpha 6 --mixup.layers [0,1,2,3]"
-  "blocked --mixup.alpha 2 --mixup.layers [0,1,2] --mixup.detach true"
-  "dropout --mixup null --network.dropout 0.2"
-  "cutout --mixup null --data.cutout 14"
-)
+arms=(none input manifold all-layers blocked dropout "cutout --data.cutout 14")
 for seed in $seeds; do
   for arm in "${arms[@]}"; do
-    echo "--output $runs/${arm%% *}/seed-$seed --seed $seed --data.subset_seed $seed ${arm#* }"
+    name=${arm%% *}
+    echo "--config configs/cls/fashion_mnist.yaml --config configs/cls/arms/$name.yaml ${arm#"$name"}" \
+      "--output $runs/$name/seed-$seed --seed $seed --data.subset_seed $seed"
   done
-done | xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py --config configs/cls/fashion_mnist.yaml
-for run in "$runs"/*/seed-*; do
-  [ -e "$run/evaluation.json" ] || echo "$run"
+done | xargs -P 2 -L 1 .venv/bin/python scripts/train_cls.py
+for arm in "${arms[@]}"; do
+  for run in "$runs/${arm%% *}"/seed-*; do
+    [ -e "$run/evaluation.json" ] || echo "$run"
+  done
 done | xargs -r -P 2 -L 1 .venv/bin/python scripts/evaluate_cls.py
 .venv/bin/python scripts/report_cls.py "$runs" "$runs-report"

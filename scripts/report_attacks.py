@@ -9,19 +9,18 @@ with its figure and numbers, report.json.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifiers.compare import Arms, changes, minutes, of, read
+from classifiers.compare import Arms, changes, minutes, numbers, of, read
 from classifiers.plot import plot_arms_attacked
 from classifiers.robustness import UNBOUNDED
-from classifiers.tables import head, interval, row, spread
+from classifiers.tables import head, row
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.statistics import Difference, difference, verdict
+from mmgan.statistics import difference, interval, spread, verdict
 
 PROTOCOL = (
     *("data", "images", "split", "num_images", "checkpoint", "seed"),
@@ -81,8 +80,8 @@ def report(folder: Path, output: Path) -> None:
                     "",
                     f"![images, attacked ones and differences]({output.name}/examples-{arm}.png)",
                 ]
-        numbers = {name: _numbers(arms) for arms, name in zip(spaces, files, strict=True)}
-        (output / "report.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+        found = {name: _numbers(arms) for arms, name in zip(spaces, files, strict=True)}
+        (output / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
         page.write_text("\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {output} ({error.strerror}); choose another") from error
@@ -160,7 +159,7 @@ def _section(arms: Arms, name: str, folder: str) -> list[str]:
     for measure in names:
         base_values = of(arms, base, measure)
         cells = [difference(of(arms, arm, measure), base_values) for arm in arms if arm != base]
-        lines.append(row(_title(measure, found), *(interval(cell, 1, 1) for cell in cells)))
+        lines.append(row(_title(measure, found), *(interval(cell, 1) for cell in cells)))
     lines += ["", *_claims(arms), "", *_masking(arms), ""]
     return lines
 
@@ -177,9 +176,9 @@ def _claims(arms: Arms) -> list[str]:
         for bound in eps:
             a, b = (of(arms, name, f"accuracy {attack} {bound:.4g}") for name in (arm, other))
             ahead = difference(a, b)
-            cells.append(f"{interval(ahead, 1, 1)} {verdict(difference(b, a))}" if ahead.n else "-")
+            cells.append(f"{interval(ahead, 1)} {verdict(difference(b, a))}" if ahead.n else "-")
         lines.append(row(f"`{arm}` above `{other}`, {ATTACKS[attack]}", *cells, source))
-    return lines
+    return [*lines, "", f"None of these {len(CLAIMS) * len(eps)} intervals is corrected for there being several."]
 
 
 def _masking(arms: Arms) -> list[str]:
@@ -234,19 +233,9 @@ def _plot(arms: Arms, path: Path) -> None:
 
 
 def _numbers(arms: Arms) -> dict[str, Any]:
-    """All numbers of a section; an endless interval is null."""
-    names, base = _names(arms), next(iter(arms))
-
-    def plain(one: Difference) -> dict[str, Any]:
-        return {key: value if math.isfinite(value) else None for key, value in one._asdict().items()}
-
-    return {
-        "by seed": {arm: {name: of(arms, arm, name) for name in names} for arm in arms},
-        f"minus {base}": {
-            arm: {name: plain(difference(of(arms, arm, name), of(arms, base, name))) for name in names} for arm in arms
-        },
-        "checks": {arm: {seed: run["checks"] for seed, run in runs.items()} for arm, runs in arms.items()},
-    }
+    """All numbers of a section."""
+    checks = {arm: {seed: run["checks"] for seed, run in runs.items()} for arm, runs in arms.items()}
+    return numbers(arms, next(iter(arms)), _names(arms)) | {"checks": checks}
 
 
 if __name__ == "__main__":

@@ -9,22 +9,19 @@ report.json.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifiers.compare import PAPER, Arms, changes, claims, measures, minutes, of, read
+from classifiers.compare import PAPER, Arms, changes, claims, measures, minutes, numbers, of, read
 from classifiers.deform import TABLE_5
 from classifiers.plot import plot_epochs, plot_interpolation
-from classifiers.tables import head as _head
-from classifiers.tables import interval as _interval
+from classifiers.tables import head
 from classifiers.tables import row as _row
-from classifiers.tables import spread as _spread
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.statistics import Difference, difference
+from mmgan.statistics import difference, interval, spread
 
 NAMES = {
     "error": ("error, %", 100, 2),
@@ -88,19 +85,9 @@ def _title(measure: str) -> tuple[str, int, int]:
 
 
 def _numbers(arms: Arms, baseline: str) -> dict[str, Any]:
-    """All numbers of the report; an endless interval is null."""
-    names = _measured(arms)
-
-    def plain(one: Difference) -> dict[str, Any]:
-        return {key: value if math.isfinite(value) else None for key, value in one._asdict().items()}
-
-    return {
-        "by seed": {arm: {name: of(arms, arm, name) for name in names} for arm in arms},
-        f"minus {baseline}": {
-            arm: {name: plain(difference(of(arms, arm, name), of(arms, baseline, name))) for name in names}
-            for arm in arms
-        },
-        "claims": [claim._asdict() | plain(one) | {"verdict": word} for claim, one, word in claims(arms)],
+    """All numbers of the report."""
+    return numbers(arms, baseline, _measured(arms)) | {
+        "claims": [claim._asdict() | one.finite() | {"verdict": word} for claim, one, word in claims(arms)],
         "interpolated NLL": {
             arm: {seed: run["interpolated_nll"] for seed, run in runs.items()} for arm, runs in arms.items()
         },
@@ -127,39 +114,37 @@ def _markdown(arms: Arms, baseline: str, command: str, folder: str, validated: b
         "",
         *(f"- `{arm}`: {_setting(arms, arm, baseline)}" for arm in arms),
         "",
-        *_head("", *arms),
+        *head("", *arms),
         _row("n", *(str(len(runs)) for runs in arms.values())),
     ]
     for name in names:
         title, factor, digits = _title(name)
-        lines.append(
-            _row(title, *(_spread([factor * v for v in of(arms, arm, name).values()], digits) for arm in arms))
-        )
+        lines.append(_row(title, *(spread([factor * v for v in of(arms, arm, name).values()], digits) for arm in arms)))
         for figure in PAPER:
             if figure.measure == name and figure.arms.keys() & arms.keys():
                 lines.append(_row(f"*the paper: {figure.setting}*", *(figure.arms.get(arm, "-") for arm in arms)))
     times = [
         [m for run in runs.values() if (m := minutes(Path(run["run"]) / "metrics.jsonl"))] for runs in arms.values()
     ]
-    lines.append(_row("minutes of training, as the machine was loaded", *(_spread(t, 1) for t in times)))
+    lines.append(_row("minutes of training, as the machine was loaded", *(spread(t, 1) for t in times)))
 
-    lines += ["", f"Minus `{baseline}`, paired by seed, with 95 % confidence intervals:", "", *_head("", *arms)]
+    lines += ["", f"Minus `{baseline}`, paired by seed, with 95 % confidence intervals:", "", *head("", *arms)]
     for name in names:
         title, factor, digits = _title(name)
         base = of(arms, baseline, name)
         cells = [difference(of(arms, arm, name), base) if arm != baseline else None for arm in arms]
-        lines.append(_row(title, *(_interval(c, factor, digits) for c in cells)))
+        lines.append(_row(title, *(interval(c, digits, factor) for c in cells)))
 
     lines += [
         "",
         "## The paper's directions",
         "",
-        *_head("claim", "measure", "n", "difference", "verdict", "the paper"),
+        *head("claim", "measure", "n", "difference", "verdict", "the paper"),
     ]
     verdicts = claims(arms)
     for claim, one, word in verdicts:
         title, factor, digits = _title(claim.measure)
-        cell = _interval(one, factor, digits)
+        cell = interval(one, digits, factor)
         lines.append(_row(f"{claim.arm} below {claim.other}", title, str(one.n), cell, word, claim.source))
     lines += [
         "",
@@ -203,11 +188,11 @@ def _deformations(arms: Arms) -> list[str]:
         "Accuracy, %, larger is better, and the paper's (PreActResNet34, CIFAR-100): none / input alpha 1 / input "
         "alpha 2 / manifold.",
         "",
-        *_head("", *arms, "the paper"),
+        *head("", *arms, "the paper"),
     ]
     for row, values in rows.items():
         theirs = f"{row.none:.2f} / {row.input1:.2f} / {row.input2:.2f} / {row.manifold:.2f}"
-        lines.append(_row(row.name, *(_spread(v, 1) for v in values.values()), theirs))
+        lines.append(_row(row.name, *(spread(v, 1) for v in values.values()), theirs))
     for other in ("none", "input"):
         both = [(v["manifold"], v[other]) for v in rows.values() if v.get("manifold") and v.get(other)]
         if both:

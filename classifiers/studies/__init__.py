@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,18 +41,6 @@ def decide(found: Difference) -> Found:
 def conjunction(words: Sequence[Found]) -> Found:
     """Of a claim that is several at once: it shows where all show; the opposite where that of one does."""
     return next((word for word in ("the opposite shows", "undecided") if word in words), "shows")
-
-
-def spread(values: Sequence[float] | Mapping[int, float], decimals: int = 3) -> str:
-    """Mean and standard deviation of values by seed, as text."""
-    found = np.array([*values.values()] if isinstance(values, Mapping) else values)
-    deviation = f" +- {found.std(ddof=1):.{decimals}f}" if len(found) > 1 else ""
-    return f"{found.mean():.{decimals}f}{deviation}"
-
-
-def interval(found: Difference, decimals: int = 3) -> str:
-    """A difference with its 95 % interval, as text."""
-    return f"{found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]"
 
 
 def by_seed(measures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, float]]:

@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from classifiers.evaluate import error, nll
-from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, interval, share_within, spread
+from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import fit, network
 from mmgan.data import DataConfig, Images, load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import ClassifierMixup, Staged
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval, spread
 
 SEEDS = 4
 MIXED = {"none": None, "input": 0, "manifold": 1}

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from classifiers.evaluate import LAMS, predict
 from classifiers.networks import Normalise
 from classifiers.plot import LINES
-from classifiers.studies import Verdict, decide, interval, spread
+from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.mixup import Plan, Staged
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval, spread
 
 SEEDS = 3
 LAYER = 2

@@ -30,11 +30,11 @@ from torch import Generator, Tensor, nn
 from classifiers.deform import deform
 from classifiers.evaluate import error, nll
 from classifiers.plot import LINES
-from classifiers.studies import Verdict, decide, interval, spread
+from classifiers.studies import Verdict, decide
 from classifiers.supervised import cross_entropy, supervised
 from mmgan.engine.randomness import stream
 from mmgan.mixup import ClassifierMixup, Plan, Staged
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval, spread
 
 SEEDS = 5
 SIZE = 28

@@ -17,10 +17,10 @@ import numpy as np
 
 from classifiers.evaluate import LAMS, interpolated_nll
 from classifiers.plot import plot_interpolation
-from classifiers.studies import Verdict, decide, interval, spread
+from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval, spread
 
 SEEDS = 3
 ARMS = ("none", "input", "manifold")

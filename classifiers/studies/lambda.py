@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from classifiers.plot import LINES
-from classifiers.studies import Found, Verdict, interval
+from classifiers.studies import Found, Verdict
 from mmgan.engine.randomness import stream
 from mmgan.mixup.classifier import beta
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval
 
 SEEDS = 10
 ALPHAS = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

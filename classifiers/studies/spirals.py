@@ -24,11 +24,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, interval, share_within, spread
+from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
 from mmgan.engine.randomness import stream
 from mmgan.mixup import ClassifierMixup, Staged
-from mmgan.statistics import difference
+from mmgan.statistics import difference, interval, spread
 
 SEEDS = 5
 ARMS = ("baseline", "input mixup", "manifold mixup", "weight decay", "dropout", "batch norm", "noise")

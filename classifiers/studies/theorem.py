@@ -204,7 +204,8 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         f"{d} classes in {h} ({best[h, d][0]:.1e}, floor {best[h, d][1]:.2g})" for h, d in best if _beaten(*best[h, d])
     ]
     bound: Found = "the opposite shows" if beaten else "shows"
-    layouts = {d: min(row["crossings"] for row in free if (row["H"], row["d"]) == (2, d)) for h, d in best if h == 2}
+    planes = {d: [row for row in free if (row["H"], row["d"]) == (2, d)] for h, d in best if h == 2}
+    layouts = {d: min(rows, key=lambda row: row["loss"])["crossings"] for d, rows in planes.items()}
     line = ", ".join(f"d = {d}: {best[1, d][0]:.2g}" for h, d in best if h == 1)
     return [
         Verdict(

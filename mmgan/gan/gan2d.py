@@ -24,7 +24,7 @@ from mmgan.engine.randomness import stream
 from mmgan.gan.losses import js
 from mmgan.gan.objective import discriminator_terms, generator_loss
 from mmgan.mixup import DiscriminatorMixup, Staged
-from mmgan.statistics import Difference, difference, verdict
+from mmgan.statistics import difference, interval, spread, verdict
 
 SEEDS = 5
 ARMS = {"none": None, "input": DiscriminatorMixup(0.5, (0,)), "hidden": DiscriminatorMixup(0.5, (1,))}
@@ -162,18 +162,9 @@ def verdicts(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
                 found = difference(a, b)
                 beside = "no mixup" if other == "none" else "input mixup"
                 claim = f"On the {target}, {arm} mixup {name} than {beside} (appendix G, of CIFAR-10)"
-                because = f"{_spread(a)} against {_spread(b)}, difference {_interval(found)}, {found.n} seeds"
+                because = f"{spread(a)} against {spread(b)}, difference {interval(found)}, {found.n} seeds"
                 made.append((claim, verdict(difference(b, a)), because))
     return made
-
-
-def _spread(by_seed: dict[int, float]) -> str:
-    values = np.array(list(by_seed.values()))
-    return f"{values.mean():.3f}" + (f" +- {values.std(ddof=1):.3f}" if len(values) > 1 else "")
-
-
-def _interval(found: Difference) -> str:
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from matplotlib.image import imread
 
 from mmgan.gan.arms import LAYERS, Setting
 from mmgan.gan.diagnose import LAMS
-from mmgan.statistics import Difference, verdict
+from mmgan.statistics import interval, spread, verdict
 
 MEASURES = {"is": "Inception Score", "fid": "FID"}
 
@@ -198,13 +198,13 @@ def _scores(setting: Setting) -> list[list[str]]:
     rows = [["arm", "n", *scores, "IS - baseline", "FID - baseline", "p", "verdict"]]
     pairs = {measure: [None, *setting.compared("last", measure)] for measure in MEASURES}
     for i, arm in enumerate(setting.all):
-        spreads = [_spread(arm.values(which, measure)) for which in ("last", "best") for measure in MEASURES]
+        spreads = [spread(arm.values(which, measure)) for which in ("last", "best") for measure in MEASURES]
         of_is, of_fid = pairs["is"][i], pairs["fid"][i]
         differences = ["-", "-", "-", "-"]
         if of_is and of_fid:
             (one, _), (fid, p) = of_is, of_fid
             word = verdict(fid) if p < 0.05 else "undecided"
-            differences = [_interval(one), _interval(fid), f"{p:.3f}" if np.isfinite(p) else "-", word]
+            differences = [interval(one), interval(fid), f"{p:.3f}" if np.isfinite(p) else "-", word]
         rows.append([arm.name, str(arm.scored), *spreads, *differences])
     return rows
 
@@ -214,8 +214,8 @@ def _diagnostics(setting: Setting) -> list[list[str]]:
     heads = ["arm", "d real", "d held out", "d fake", "gap", *(f"bend, {LAYERS[k]}" for k in layers), "spectral norms"]
     rows = [heads]
     for arm in setting.all:
-        cells = [_spread(arm.last(f"d/{name}")) for name in ("real", "held_out", "fake", "gap")]
-        cells += [_spread({seed: bend(path) for seed, path in arm.last(f"path/{k}").items()}) for k in layers]
+        cells = [spread(arm.last(f"d/{name}")) for name in ("real", "held_out", "fake", "gap")]
+        cells += [spread({seed: bend(path) for seed, path in arm.last(f"path/{k}").items()}) for k in layers]
         names = {key for point in arm.points for row in point.rows for key in row if key.startswith("spectral_norm/")}
         norms = [value for name in names for value in arm.last(name).values()]
         rows.append([arm.name, *cells, f"{min(norms):.2f} to {max(norms):.2f}" if norms else "-"])
@@ -239,19 +239,6 @@ def _runs(setting: Setting) -> list[dict[str, Any]]:
         for point in arm.points
         for which in ("last", "best")
     ]
-
-
-def _spread(values: Mapping[int, float]) -> str:
-    if not values:
-        return "-"
-    found = np.array(list(values.values()))
-    return f"{found.mean():.3f}" + (f" +- {found.std(ddof=1):.3f}" if len(found) > 1 else "")
-
-
-def _interval(found: Difference) -> str:
-    if not found.n:
-        return "-"
-    return f"{found.mean:+.3f}" + (f" [{found.low:+.3f}, {found.high:+.3f}]" if found.n > 1 else " (n = 1)")
 
 
 def _markdown(blocks: Sequence[Block], folder: str) -> str:
