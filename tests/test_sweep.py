@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from mmgan.engine.sweep import SweepConfig, Worker, open_study, runs_of, states
 from mmgan.errors import UserError
@@ -95,6 +96,20 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again_by_the_nex
     (taken / "notes.txt").unlink()
     done = run("sweep", *options)
     assert done.stdout.splitlines()[-1] == "2 runs: 2 done"
+
+
+def test_a_worker_waits_for_a_run_that_a_killed_one_left_behind(tmp_path: Path) -> None:
+    options = sweep(tmp_path, options=OPTIONS | {"steps": 5}, grids=[{"mixup": [None]}])
+    folder = tmp_path / "runs" / "mixup-null" / "seed-0"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        worker = begin("sweep", *options)
+        assert worker.stdout
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(timeout=12)
+    said = rest_of(worker)
+    assert (worker.returncode, said.splitlines()[-1]) == (0, "1 runs: 1 done"), said
+    assert starts(folder) == 1
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

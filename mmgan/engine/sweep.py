@@ -19,7 +19,7 @@ from typing import Any
 
 import optuna
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import TrialState
 
@@ -183,6 +183,7 @@ class Worker:
         name = trial.user_attrs.get("run")
         if name is None or self._elsewhere(trial, name):
             raise optuna.TrialPruned  # another worker was quicker
+        self._wait_for_the_folder(self.output / name)
         print(f"{name}: started", flush=True)
         options = trial.user_attrs["options"]
         command = [sys.executable, str(self.script), *options, "--output", str(self.output / name)]
@@ -199,6 +200,16 @@ class Worker:
             raise RunError("stopped")
         print(f"{name}: failed with exit code {code}; it is tried again when a worker starts", flush=True)
         raise RunError(f"exit code {code}")
+
+    def _wait_for_the_folder(self, folder: Path) -> None:
+        """A killed worker's run goes on to the end of its step, or of a long score; till then the folder is its own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        while not self.signal:
+            try:
+                with FileLock(folder / ".lock").acquire(timeout=1):
+                    return
+            except Timeout:
+                continue
 
     def _elsewhere(self, trial: optuna.Trial, name: str) -> bool:
         return any(
