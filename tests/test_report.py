@@ -127,7 +127,7 @@ def test_an_incomplete_grid_is_drawn_and_said_to_be_one(runs: Path, tmp_path: Pa
     assert rows["{h2} alpha 1.0"][6] == "-1.000 (n = 1)"
     shutil.rmtree(unscored / "samples")
     (unscored / "metrics.jsonl").unlink()
-    assert "{h2} alpha 1.0: 1 of 3" in page_of(runs, tmp_path / "page")
+    assert "{h2} alpha 1.0: 1 of 3. Begun and not finished: 1." in page_of(runs, tmp_path / "page")
 
 
 def test_runs_of_other_data_are_a_section_of_their_own(runs: Path, tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def test_a_fast_study_reports_its_units_and_draws_its_picture(study: Any, runs: 
     assert 20_000 < (tmp_path / "picture.png").stat().st_size < 300_000
 
 
+def test_the_command_takes_the_folder_of_the_runs(runs: Path, tmp_path: Path) -> None:
+    options = ["--fast", "--seeds", "1", "--runs", str(runs), "--output", str(tmp_path)]
+    done = run("run_study", "interpolation", *options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "interpolation.json").read_text())
+    assert record["settings"] == {"seeds": 1, "fast": True, "runs": str(runs)}
+    assert {one["found"] for one in record["verdicts"]} == {"undecided"}
+
+
 @pytest.mark.parametrize("study", [interpolation, decoder], ids=["interpolation", "decoder"])
 def test_a_run_that_is_missing_or_unfinished_is_refused(study: Any, runs: Path, tmp_path: Path) -> None:
     def refused(words: str, **options: Any) -> None:

@@ -194,7 +194,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
                 values = list(arms[arm][measure].values())
                 axes.plot([i] * len(values), values, "o", fillstyle="none", color="tab:blue", label="a seed")
                 axes.plot(i, np.mean(values), "_", color="black", markersize=18, label="mean")
-            axes.set_xticks(range(len(ARMS)), ARMS, fontsize=8)
+            axes.set_xticks(range(len(ARMS)), ARMS, fontsize=8, rotation=90)
             axes.set(xlabel="mixup", ylabel="Gaussians covered" if measure == "covered" else "share of good samples")
             axes.set(xlim=(-0.5, len(ARMS) - 0.5), ylim=(0, 1.05 * (len(means) if measure == "covered" else 1)))
             axes.grid(alpha=0.3, axis="y")

@@ -155,11 +155,11 @@ def write(settings: Sequence[Setting], protocol: str, command: str, output: Path
 def _section(setting: Setting, output: Path, suffix: str) -> list[Block]:
     """The blocks of a setting; draws its pictures, whose names end with `suffix`."""
     blocks = [Block(setting.name or "Scores", 2)]
-    missing = [f"{arm.name}: {n} of {setting.expected}" for arm in setting.all if (n := arm.scored) < setting.expected]
-    if missing:
-        blocks.append(
-            Block(f"Not all arms have as many finished runs ({'; '.join(missing)}); hollow marks have fewer.")
-        )
+    fewer = [f"{arm.name}: {n} of {setting.expected}" for arm in setting.all if (n := arm.scored) < setting.expected]
+    begun = sum(len(arm.points) - arm.scored for arm in setting.all)
+    if fewer:
+        text = f"Arms with fewer finished runs than the largest, whose marks are hollow: {'; '.join(fewer)}."
+        blocks.append(Block(f"{text} Begun and not finished: {begun}."))
     names = {name: f"{name}{suffix}.png" for name in ("figure9", "curves", "paths", "samples")}
     if setting.baseline.scored:
         _figure9(setting, output / names["figure9"])
