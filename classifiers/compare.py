@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5
+from mmgan.engine.cli import load_config
 from mmgan.engine.run import differences
 from mmgan.errors import UserError
 from mmgan.statistics import Difference, difference, verdict
@@ -162,10 +164,10 @@ def read(
         run = file.parent
         try:
             found = json.loads(file.read_text())
-            config = yaml.safe_load((run / "config.yaml").read_text())
+            config = asdict(load_config(ClassifierConfig, run / "config.yaml"))  # with options newer than the run
             missing = [key for key in (*protocol, "finished") if key not in found]
             seed = config["seed"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{run} has a damaged {name} or config.yaml; evaluate it again") from error
         if missing:
             raise UserError(f"{file} does not say {missing[0]}, another version wrote it; evaluate {run} again")
