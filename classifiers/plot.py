@@ -73,7 +73,7 @@ def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path
 
 def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) -> None:
     """Fig. 8: validation NLL over epochs, a line an arm: the mean over its runs, and their range as a band."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
     axes = figure.subplots()
     for i, (arm, runs) in enumerate(arms.items()):
         epochs = [epoch for epoch, _ in runs[0]]
@@ -81,8 +81,8 @@ def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) ->
         axes.plot(epochs, values.mean(0), linestyle=LINES[i % len(LINES)], label=arm)
         axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15)
     axes.set(xlabel="epoch", ylabel="validation NLL", yscale="log")
-    axes.legend()
     axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 
