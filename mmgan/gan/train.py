@@ -131,8 +131,8 @@ def _final_scores(config: GANConfig, folder: Path, extractor: Extractor | None, 
         and set(PROTOCOLS[name].metrics) <= record["scores"].keys()
     }
     if made.keys() != steps.keys():
-        records_of = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
-        made = {record["checkpoint"]: record for record in records_of}
+        scored = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator)
+        made = {record["checkpoint"]: record for record in scored}
     accelerator.print(summary([made[which] for which in steps]))
 
 
