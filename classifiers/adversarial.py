@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from classifiers.attacks import Norm, pgd
-from classifiers.supervised import Loss
-from mmgan.mixup import Plan
+from classifiers.supervised import ClassifierLoss
+from mmgan.mixup import Plans
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ def attack(
     network: nn.Module,
     x: Tensor,
     y: Tensor,
-    plan: Plan | None,
-    loss: Loss,
+    plans: Plans,
+    loss: ClassifierLoss,
     noise: Tensor | None,
-) -> tuple[Tensor, Tensor, Plan | None]:
-    """The batch to train on: `x`, `y` and `plan` of `supervised`, with `x` perturbed so that `loss` rises.
+) -> tuple[Tensor, Tensor, Plans]:
+    """The batch to train on: `x`, `y` and `plans` of `supervised`, with `x` perturbed so that `loss` rises.
 
-    `noise` N(0, 1) like `x`: the random start. `network` is the bare module, not the one prepared by Accelerate: the
-    attack's passes are then no business of DDP, leave gradients alone and may lie anywhere among accumulated steps.
+    `noise` N(0, 1) like `x`: the random start. `network` is the bare module, not the one prepared by Accelerate: DDP
+    then sees nothing of the attack's passes, which leave gradients alone.
 
-    - Order. attack-mix attacks every image for its own label; `plan` then mixes the attacked ones. mix-attack makes the
-      mixed images of a plan for layer 0 first and attacks those for their mixed targets; for a hidden layer, where
+    - Order. attack-mix attacks every image for its own label; `plans` then mix the attacked ones. mix-attack makes the
+      mixed images of plans for layer 0 first and attacks those for their mixed targets; for a hidden layer, where
       there are none, it attacks the images for the loss of the mixed states.
     - Batch norm is in evaluation mode while attacking: the attacked network is the one that will be used, rows do not
       depend on one another, and running statistics see the attacked images of the training pass alone, once. Dropout
@@ -59,24 +59,22 @@ def attack(
       read the label off the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack,
       which scripts/attack_cls.py looks for, and is no more robust.
     """
-    target = y
-    if plan is not None and config.order == "mix-attack":
-        if plan.layer == 0:
-            x, y, plan = plan.mix(x), plan.mix(y), None
-            target = y
-        else:
-            target = plan.mix(y)
-    seen = plan if config.order == "mix-attack" else None
+    seen = Plans(rows=len(x))
+    if config.order == "mix-attack":
+        x, mixed = plans.mix(0, x, y)
+        assert mixed is not None
+        y, plans = mixed, Plans(tuple(plan for plan in plans.plans if plan.layer), rows=len(x))
+        seen = plans
     x = pgd(
         network,
         x,
-        target,
+        y,
         config.eps,
         config.step_size,
         config.iterations,
         config.norm,
         noise=noise,
         loss=loss,
-        plan=seen,
+        plans=seen,
     )
-    return x, y, plan
+    return x, y, plans

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from classifiers.supervised import Loss, cross_entropy
-from mmgan.mixup import Plan
+from classifiers.supervised import ClassifierLoss, CrossEntropy
+from mmgan.mixup import Plans
 
 Norm = Literal["linf", "l2"]
 
@@ -27,7 +27,7 @@ def fgsm(
     eps: float,
     norm: Norm = "linf",
     scale: Tensor | None = None,
-    loss: Loss = cross_entropy,
+    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
 ) -> Tensor:
     """Appendix F: x + eps sgn(grad_x L(x, y)), clamped to [0, 1]; one iteration of `pgd`, with `eps` as its step.
 
@@ -46,8 +46,8 @@ def pgd(
     norm: Norm = "linf",
     noise: Tensor | None = None,
     scale: Tensor | None = None,
-    loss: Loss = cross_entropy,
-    plan: Plan | None = None,
+    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
+    plans: Plans = Plans(),  # noqa: B008
 ) -> Tensor:
     """Projected gradient ascent on the loss: `iterations` steps of `step_size`, each projected to within `eps` of x.
 
@@ -55,9 +55,10 @@ def pgd(
     like `x`. `eps` None: no bound but [0, 1], the sanity check of appendix F. `noise`, N(0, 1) like `x`, starts at
     random (`start`). Without `scale` the result is clamped to [0, 1]; with it, float32 [C, 1, 1], `eps` and `step_size`
     are in units of `scale` and nothing is clamped: given the deviations that the network divides by, the authors'
-    attack on normalised images. With `plan` the network mixes on the way, and `y` are the mixed targets.
+    attack on normalised images. With `plans`, drawn for B rows, a network that takes them mixes
+    images and targets on the way.
     """
-    for adversarial in iterates(network, x, y, eps, step_size, iterations, norm, noise, scale, loss, plan):
+    for adversarial in iterates(network, x, y, eps, step_size, iterations, norm, noise, scale, loss, plans):
         x = adversarial
     return x
 
@@ -72,8 +73,8 @@ def iterates(
     norm: Norm = "linf",
     noise: Tensor | None = None,
     scale: Tensor | None = None,
-    loss: Loss = cross_entropy,
-    plan: Plan | None = None,
+    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
+    plans: Plans = Plans(),  # noqa: B008
 ) -> Iterator[Tensor]:
     """The images after every iteration of `pgd`, whose arguments these are."""
     unit = x.new_ones(()) if scale is None else scale
@@ -90,7 +91,7 @@ def iterates(
         moved = within(x + unit * start(noise, eps, norm))
     with _evaluating(network):
         for _ in range(iterations):
-            g = _gradient(network, moved, y, loss, plan)
+            g = _gradient(network, moved, y, loss, plans)
             moved = within(moved + unit * step_size * direction(unit * g, norm))
             yield moved
 
@@ -132,13 +133,14 @@ def _rows(factors: Tensor, like: Tensor) -> Tensor:
     return factors.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, plan: Plan | None) -> Tensor:
+def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans) -> Tensor:
     """The gradient of the sum over rows of the loss with respect to `x` alone."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = network(x) if plan is None else network(x, plan)
+        # A network that has nothing to mix need not know of plans.
+        logits, targets = network(x, plans, y) if plans else (network(x), y)
         with torch.autocast(x.device.type, enabled=False):
-            total = loss(logits.float(), y) * len(x)
+            total = loss(logits.float(), targets) * len(x)
     return torch.autograd.grad(total, x)[0]
 
 

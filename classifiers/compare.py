@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5
-from mmgan.engine.cli import load_config
+from mmgan.engine import cli
 from mmgan.engine.run import differences
 from mmgan.errors import UserError
 from mmgan.statistics import Difference, difference, verdict
@@ -150,10 +150,12 @@ def read(
     protocol: Sequence[str] = PROTOCOL,
     measured: Callable[[Mapping[str, Any]], dict[str, float]] | None = None,
     script: str = "scripts/evaluate_cls.py",
+    trust: bool = False,
 ) -> Arms:
     """What `script` wrote as `name` of the runs FOLDER/ARM/RUN, each with its folder `run` and its `config`.
 
-    And with what `measured`, by default `measures`, makes of it.
+    And with what `measured`, by default `measures`, makes of it. With `trust` runs may name classes that are not
+    mmgan's own, which are then imported.
 
     Raises UserError where there are none; where they were not made by one protocol, naming the field; and where the
     runs of an arm are not finished, or differ in more than their seeds.
@@ -164,7 +166,7 @@ def read(
         run = file.parent
         try:
             found = json.loads(file.read_text())
-            config = asdict(load_config(ClassifierConfig, run / "config.yaml"))  # with options newer than the run
+            config = yaml.safe_load(cli.to_yaml(cli.config_of(ClassifierConfig, run / "config.yaml", trust)))
             missing = [key for key in (*protocol, "finished") if key not in found]
             seed = config["seed"]
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:

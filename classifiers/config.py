@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from classifiers.adversarial import AdversarialTraining
+from classifiers.methods import SemiSupervised
 from classifiers.networks import NetworkConfig
+from classifiers.networks.preactresnet import PreActResNet
 from classifiers.preprocess import Preprocess
-from classifiers.semisupervised import SemiSupervised
-from classifiers.supervised import LOSSES
+from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import DataConfig
-from mmgan.mixup import ClassifierMixup
+from mmgan.mixup import ClassifierMixup, ClassifierRule
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,25 @@ class ClassifierData(DataConfig):
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Training."""
+    """Training.
+
+    >>> from classifiers import ClassifierConfig
+    >>> ClassifierConfig(epochs=30, milestones=(10, 20)).network
+    PreActResNet(width=1.0, final_norm=True, dropout=0.0, depth=18)
+    """
 
     data: ClassifierData = field(default_factory=ClassifierData)
     """Data."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=PreActResNet)
     """Network."""
-    mixup: ClassifierMixup | None = field(default_factory=ClassifierMixup)
+    mixup: ClassifierRule | None = field(default_factory=ClassifierMixup)
     """Mixup (Eq. 1); null for none."""
     adversarial: AdversarialTraining | None = None
     """Adversarial training; null for none."""
     ssl: SemiSupervised | None = None
     """Learning from images without labels too; null: from labelled ones alone."""
-    loss: str = "ce"
-    """ce, or bce_softmax of the authors' code (classifiers/supervised.py)."""
+    loss: ClassifierLoss = field(default_factory=CrossEntropy)
+    """Loss (classifiers/supervised.py)."""
     epochs: int = 1200
     """Passes over the training images, which are the labelled ones."""
     batch_size: int = 128
@@ -104,8 +110,6 @@ class ClassifierConfig:
     """A tracker Accelerate knows (tensorboard, wandb, ...) that gets every row of metrics.jsonl too; null: none."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         positive = ("epochs", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "lr")
         for name in positive:
             if getattr(self, name) <= 0:
@@ -121,12 +125,18 @@ class ClassifierConfig:
             raise ValueError("l1_on first needs l1")
         if self.lr_schedule == "step" and not all(0 < epoch < self.epochs for epoch in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs")
-        if self.mixup and self.batch_size % self.mixup.blocks:
-            raise ValueError(f"mixup.blocks {self.mixup.blocks} must divide batch_size {self.batch_size}")
         if self.adversarial:
             self._check_attack(self.adversarial)
         if self.ssl:
-            self._check_ssl(self.ssl)
+            if self.mixup and self.mixup.detach:
+                raise ValueError("mixup.detach is an ablation of supervised learning; leave it out with ssl")
+            self.ssl.check(self)
+
+    @property
+    def rules(self) -> dict[str, ClassifierRule]:
+        """The rules by which a run mixes, by their sections."""
+        rules = {"mixup": self.mixup, "ssl.mixup": self.ssl.rule if self.ssl else None}
+        return {name: rule for name, rule in rules.items() if rule}
 
     def _check_attack(self, adversarial: AdversarialTraining) -> None:
         """Raise ValueError for options of other sections that do not go with adversarial training."""
@@ -140,13 +150,3 @@ class ClassifierConfig:
             raise ValueError("adversarial clamps images to [0, 1], which data.noise leaves; set data.noise 0")
         if self.ssl:
             raise ValueError("adversarial and ssl do not go together; leave one of them out")
-
-    def _check_ssl(self, ssl: SemiSupervised) -> None:
-        """Raise ValueError for options of other sections that do not go with learning without labels."""
-        if self.mixup and self.mixup.detach:
-            raise ValueError("mixup.detach is an ablation of supervised learning; leave it out with ssl")
-        data, dropout = self.data, self.network.dropout
-        if ssl.pi and not (data.pad or data.flip or data.noise or data.cutout or dropout):
-            raise ValueError("ssl.pi compares two random views; set data.pad, flip, noise or cutout, network.dropout")
-        if ssl.vat and (self.mixed_precision or dropout):
-            raise ValueError("ssl.vat differentiates a difference of size xi: no mixed_precision, network.dropout 0")

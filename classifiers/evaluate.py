@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from mmgan.engine.randomness import stream
-from mmgan.mixup import Plan, Staged
+from mmgan.mixup import Plan, Plans, Staged
 
 LAMS = tuple(i / 10 for i in range(11))
 
@@ -106,6 +106,6 @@ def interpolated_nll(
         target = y[both].to(device)
         for i, lam in enumerate(lams):
             plan = Plan(layer, torch.arange(n), torch.arange(n, 2 * n), torch.tensor(lam)).to(device)
-            logits = network(h, plan, start=layer)
-            sums[i] += F.cross_entropy(logits.double(), plan.mix(target).double(), reduction="sum").cpu()
+            logits, mixed = network(h, Plans((plan,), rows=2 * n), target, start=layer)
+            sums[i] += F.cross_entropy(logits.double(), mixed.double(), reduction="sum").cpu()
     return (sums / len(images)).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,26 +18,38 @@ from mmgan.engine import checkpoint, cli
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
+from mmgan.scoring import Extractor, ExtractorConfig
 
 
 def load_classifier(
-    run: Path, which: Literal["best", "last"] | int, device: torch.device
+    run: str | Path,
+    which: Literal["auto", "best", "last"] | int = "auto",
+    device: torch.device | str = "cpu",
+    trust: bool = False,
 ) -> tuple[Staged, ClassifierConfig, Checkpoint]:
-    """The network of a checkpoint of the run in `run`, in evaluation mode, and what it was made by.
+    """The network of a checkpoint of the run in `run`, in evaluation mode, its configuration, and the checkpoint.
 
-    Raises UserError where there is nothing to load.
+    `which` is the best by validation error, the last, the step of one that was kept, or auto: best where there is one.
+    The network maps pixels float32 [B, C, R, R] in [0, 1] to logits [B, classes]. With `trust` the run may name classes
+    that are not mmgan's own, which are then imported. Raises UserError where there is nothing to load.
+
+    >>> import classifiers
+    >>> network, config, checkpoint = classifiers.load_classifier(folder)
+    >>> network(torch.rand(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
-    saved = checkpoint.of_run(run, which)
+    run = Path(run)
+    saved = checkpoint.of_run(run, choose(run, which))
     if "network" not in saved.weights:
         raise UserError(f"{run} is no run of scripts/train_cls.py")
-    config = cli.load_config(ClassifierConfig, run / "config.yaml")
+    config = cli.config_of(ClassifierConfig, run / "config.yaml", trust)
     preprocess = blank(config.data.preprocess, saved.state["shape"])
     network = build(config.network, saved.state["classes"], *preprocess)
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
 
 
-def choose(run: Path, which: Literal["auto", "best", "last"] | int = "auto") -> Literal["best", "last"] | int:
+def choose(run: Path, which: Literal["auto", "best", "last"] | int) -> Literal["best", "last"] | int:
     """What `auto` means: the checkpoint of the lowest validation error where there is one, else the last."""
     if which == "auto":
         return "best" if (run / "best").is_dir() else "last"
@@ -48,7 +61,7 @@ def trained_rows(run: Path) -> Tensor:
     try:
         return torch.tensor(json.loads((run / "split.json").read_text())["train"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / 'split.json'} is missing or damaged; the command that trained it mends it") from error
+        raise UserError(f"{run / 'split.json'} is missing or damaged; run its training command again") from error
 
 
 def finished(run: Path, config: ClassifierConfig) -> bool:
@@ -57,12 +70,12 @@ def finished(run: Path, config: ClassifierConfig) -> bool:
     return checkpoint.at(run / "checkpoints", steps).exists()
 
 
-class Extractor(nn.Module):
-    """A classifier as a feature extractor: uint8 images [B, C, R, R] to (features [B, d], logits [B, classes])."""
+class FeatureNetwork(nn.Module):
+    """A classifier that maps uint8 images [B, C, R, R] to (features [B, d], logits [B, classes])."""
 
-    def __init__(self, network: Staged, channels: int, resolution: int) -> None:
+    def __init__(self, network: Staged) -> None:
         super().__init__()
-        self.network, self.channels, self.resolution = network, channels, resolution
+        self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits of `images`."""
@@ -71,10 +84,16 @@ class Extractor(nn.Module):
         return features, self.network(features, start=last)
 
 
-def load_extractor(
-    run: Path, which: Literal["best", "last"] | int = "best", device: torch.device | str = "cpu"
-) -> Extractor:
-    """The classifier of the run in `run` as a feature extractor; raises UserError like `load_classifier`."""
-    network, _, saved = load_classifier(run, which, torch.device(device))
-    channels, resolution, _ = saved.state["shape"]
-    return Extractor(network, channels, resolution).eval()
+@dataclass(frozen=True)
+class Classifier(ExtractorConfig):
+    """A classifier of scripts/train_cls.py: its features before the last layer, and its logits."""
+
+    run: str
+    """Folder of its run."""
+
+    def build(self) -> Extractor:
+        """The extractor, of the checkpoint of the lowest validation error; raises UserError like `load_classifier`."""
+        network, _, saved = load_classifier(self.run, "best")
+        channels, rows, columns = saved.state["shape"]
+        shape = (channels, rows, columns)
+        return Extractor("classifier", FeatureNetwork(network), "pixels to [0, 1], no resizing", shape)

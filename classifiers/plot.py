@@ -53,7 +53,7 @@ LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 
 
 def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path) -> None:
-    """Fig. 2: NLL of interpolated targets over lam, a panel a layer, a line an arm: mean and range over its runs."""
+    """Fig. 2: NLL of interpolated targets over lam, a panel for each layer, a line for each arm: mean and range."""
     layers = sorted(next(iter(arms.values()))[0], key=int)
     figure = Figure(figsize=(3 * len(layers), 3.4), layout="constrained")
     panels = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
@@ -72,7 +72,7 @@ def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path
 
 
 def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) -> None:
-    """Fig. 8: validation NLL over epochs, a line an arm: the mean over its runs, and their range as a band."""
+    """Fig. 8: validation NLL over epochs, a line for each arm: the mean over its runs, and their range."""
     figure = Figure(figsize=(8.5, 4), layout="constrained")
     axes = figure.subplots()
     for i, (arm, runs) in enumerate(arms.items()):
@@ -123,7 +123,7 @@ def plot_attacked(images: Tensor, attacked: Tensor, title: str, path: Path) -> N
 
 
 def plot_arms_attacked(panels: Mapping[str, Mapping[str, Sequence[Sequence[tuple[float, float]]]]], path: Path) -> None:
-    """Accuracy over eps, a panel an attack, a line an arm: the mean over its runs, their range as a band.
+    """Accuracy over eps, a panel for each attack, a line for each arm: the mean over its runs, and their range.
 
     `panels`: by attack and arm, for every run its pairs of eps and accuracy.
     """

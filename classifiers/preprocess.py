@@ -11,7 +11,7 @@ from classifiers.networks import moments
 
 Preprocess = Literal["standardise", "symmetric", "gcn-zca"]
 Fitted = tuple[Tensor, Tensor, nn.Module | None]
-"""Mean and deviation of each channel, float32 [C], of what the module, if there is one, puts out."""
+"""Mean and deviation of each channel, float32 [C], of the output of the module, if there is one."""
 
 
 def gcn(x: Tensor, norm: float = 55.0, eps: float = 1e-10) -> Tensor:

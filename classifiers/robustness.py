@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from classifiers.attacks import Norm, fgsm, iterates
-from classifiers.supervised import Loss
+from classifiers.supervised import ClassifierLoss
 from mmgan.engine.randomness import stream
 
 UNBOUNDED = (200, 0.01)
@@ -51,7 +51,7 @@ class Bench:
     labels: Tensor
     """int64 [N]."""
     classes: int
-    loss: Loss
+    loss: ClassifierLoss
     norm: Norm
     scale: Tensor | None
     """None: pixels, clamped to [0, 1]; else the unit of eps, see `pgd`."""
@@ -75,7 +75,7 @@ class Bench:
     def fgsm(self, eps: float) -> Tensor:
         """Which images it gets right under FGSM: bool [N].
 
-        Of all images, those too that are wrong without: a network that reads the label off the perturbation gains.
+        Includes images already misclassified: a network that reads the label off the perturbation gains.
         """
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmgan.mixup import Plan
+from mmgan.engine.randomness import Draws, stream
+from mmgan.mixup import ClassifierRule, Plans
 
-Forward = Callable[..., Tensor]
-"""A network, as `f(x, *plans)`."""
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-sum_c y_c log p_c, a mean over rows; `logits` [B, C], `targets` floating point [B, C] of rows that sum to 1."""
-    return F.cross_entropy(logits, targets)
+Forward = Callable[..., Any]
+"""A network that is called like `Staged`: f(x) are logits, f(x, plans, targets) logits and mixed targets."""
 
 
-def bce_softmax(logits: Tensor, targets: Tensor) -> Tensor:
-    """-(y_c log p_c + (1 - y_c) log(1 - p_c)) of the softmax p, a mean over rows and classes: the authors' code.
+class ClassifierLoss(ABC):
+    """A loss of logits and soft targets. Another one is another class, here or in a file of your own."""
 
-    Logarithms are cut off at -100, as by torch's binary cross entropy, which theirs is.
+    @abstractmethod
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """A mean over rows: `logits` [B, classes], `targets` floating point [B, classes] of rows that sum to 1."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy(ClassifierLoss):
+    """Cross entropy."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """-sum_c y_c log p_c, a mean over rows."""
+        return F.cross_entropy(logits, targets)
+
+
+@dataclass(frozen=True)
+class BCESoftmax(ClassifierLoss):
+    """The authors' code: binary cross entropy of every class's softmax probability."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """-(y_c log p_c + (1 - y_c) log(1 - p_c)) of the softmax p, a mean over rows and classes.
+
+        Logarithms are cut off at -100, as by torch's binary cross entropy, which theirs is.
+        """
+        return F.binary_cross_entropy(logits.softmax(1), targets)
+
+
+def supervised(network: Forward, x: Tensor, y: Tensor, plans: Plans, loss: ClassifierLoss) -> Tensor:
+    """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; with nothing to mix L(f(x), y).
+
+    `x` float32 [B, C, R, R], `y` float32 [B, classes], one-hot; `plans` are for B rows.
     """
-    return F.binary_cross_entropy(logits.softmax(1), targets)
+    return loss(*network(x, plans, y))
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "bce_softmax": bce_softmax}
+def draw(rule: ClassifierRule | None, batch_size: int, draws: Draws, number: int, blocks: int) -> Plans:
+    """This process's share of what `rule`, if there is one, draws for the global batch `number`, on its device.
 
-
-def supervised(network: Forward, x: Tensor, y: Tensor, plan: Plan | None, loss: Loss) -> Tensor:
-    """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; without a plan L(f(x), y).
-
-    `x` float32 [B, C, R, R], `y` float32 [B, classes], one-hot.
+    Pairs lie within `blocks` equal parts of the batch, a multiple of the number of processes.
     """
-    if plan is None:
-        return loss(network(x), y)
-    return loss(network(x, plan), plan.mix(y))
+    if rule is None:
+        return Plans(rows=batch_size // draws.world)
+    plans = rule.draw(batch_size, stream(draws.seed, "plan", number), blocks)
+    return plans.share(draws.rank, draws.world).to(draws.device)

@@ -1,26 +1,19 @@
-"""Unlabelled images in an update: their batches, their terms of the loss, and a teacher."""
+"""Unlabelled images in an update: their batches, what a method is handed of them, and its teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from classifiers.config import ClassifierConfig
-from classifiers.semisupervised import (
-    SemiSupervised,
-    entropy,
-    frozen,
-    interpolation,
-    mean_teacher,
-    pi_model,
-    pseudo_label,
-    ramp,
-    vat,
-)
-from classifiers.supervised import Forward
+from classifiers.methods import Batch, SemiSupervised
+from classifiers.supervised import Forward, draw
 from classifiers.views import Views
 from mmgan.engine.randomness import Draws, stream
 from mmgan.mixup import Staged
@@ -30,10 +23,17 @@ class Unlabelled:
     """What one run takes from images without their labels; all draws are apart from the labelled images'."""
 
     def __init__(
-        self, config: ClassifierConfig, ssl: SemiSupervised, network: Staged, images: Tensor, accelerator: Accelerator
+        self,
+        config: ClassifierConfig,
+        ssl: SemiSupervised,
+        network: Staged,
+        images: Tensor,
+        accelerator: Accelerator,
+        blocks: int,
     ) -> None:
-        """`network` is on its device and not yet prepared; `images` uint8 [N, C, R, R]."""
-        self.ssl, self.network, self.accelerator, self.size = ssl, network, accelerator, len(images)
+        """`network` is on its device and not yet prepared; `images` uint8 [N, C, R, R]; `blocks` is for `draw`."""
+        self.ssl, self.network, self.accelerator, self.blocks = ssl, network, accelerator, blocks
+        self.size = len(images)
         self.views = Views(images, config.data, network, accelerator.device)
         self.draws, self.again = (
             Draws(
@@ -44,45 +44,48 @@ class Unlabelled:
             )
             for purpose in ("unlabelled", "unlabelled again")
         )
-        self.teacher = deepcopy(network).requires_grad_(False) if ssl.mean_teacher else None
+        self.teacher = None if ssl.teacher_decay is None else deepcopy(network).requires_grad_(False)
 
     def terms(self, f: Forward, number: int, done: float) -> dict[str, Tensor]:
         """The weighted terms that batch `number` adds to the loss of the network `f`, when `done` of 1 is done."""
         ssl, draws = self.ssl, self.draws
         rows = draws.rows(number, ssl.batch_size, self.size)
         x = self.views(rows, draws, number)
-        share = ramp(done, ssl)
-        terms = {}
-        if ssl.pseudo_label:
-            loss = pseudo_label(f, x, ssl.pseudo_label.threshold)
-        elif ssl.pi:
-            loss = pi_model(f, x, self.views(rows, self.again, number), ssl.pi.compare)
-        elif ssl.mean_teacher:
-            loss = mean_teacher(f, self._teach, x, self.views(rows, self.again, number), ssl.mean_teacher.compare)
-        elif ssl.vat:
-            logits = f(x)
-            with frozen(self.network):
-                d = draws.normal("direction", number, ssl.batch_size, *x.shape[1:])
-                loss = vat(f, x, logits, d, ssl.vat)
-            if ssl.vat.entropy:
-                terms["entropy"] = ssl.vat.entropy * entropy(logits)
-        elif ssl.mixup:
-            plan = ssl.mixup.draw(ssl.batch_size, stream(draws.seed, "plan", number))
-            loss = interpolation(
-                f, x, plan.shard(draws.rank, draws.world, ssl.batch_size).to(x.device), ssl.mixup.compare
+        terms = ssl.terms(
+            Batch(
+                f=f,
+                x=x,
+                again=lambda: self.views(rows, self.again, number),
+                noise=lambda purpose: draws.normal(purpose, number, ssl.batch_size, *x.shape[1:]),
+                plans=draw(ssl.rule, ssl.batch_size, draws, number, self.blocks),
+                teacher=f if self.teacher is None else partial(self._teach, self.teacher),
+                frozen=partial(frozen, self.network),
             )
-        return {"unsupervised": share * ssl.weight * loss} | terms
+        )
+        return terms | {"unsupervised": ssl.ramp(done) * ssl.weight * terms["unsupervised"]}
 
-    def _teach(self, x: Tensor) -> Tensor:
-        assert self.teacher is not None
+    def _teach(self, teacher: Staged, x: Tensor) -> Tensor:
         with self.accelerator.autocast():
-            return self.teacher(x, start=0).float()
+            return teacher(x, start=0).float()
 
     def learn(self) -> None:
         """Move the teacher, where there is one, towards the network: theta' <- decay theta' + (1 - decay) theta.
 
         The teacher's running statistics are of its own passes.
         """
-        if self.teacher and self.ssl.mean_teacher:
-            average = get_ema_multi_avg_fn(self.ssl.mean_teacher.decay)
+        if self.teacher is not None and self.ssl.teacher_decay is not None:
+            average = get_ema_multi_avg_fn(self.ssl.teacher_decay)
             average(list(self.teacher.parameters()), list(self.network.parameters()), 0)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Passes that leave running statistics of batch norm as they are: of rows that are no images of the data set."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

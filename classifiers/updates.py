@@ -13,16 +13,16 @@ from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim import SGD
 
-from classifiers import adversarial
+from classifiers.adversarial import AdversarialTraining, attack
 from classifiers.config import ClassifierConfig
-from classifiers.supervised import LOSSES, supervised
+from classifiers.supervised import draw, supervised
 from classifiers.unlabelled import Unlabelled
 from classifiers.views import Views
 from mmgan.data import Images, fingerprint
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
-from mmgan.mixup import Plan, Staged
+from mmgan.mixup import Plans, Staged
 
 
 class Updates:
@@ -39,20 +39,25 @@ class Updates:
         classes: int,
         accelerator: Accelerator,
         pool: Tensor | None = None,
+        blocks: int | None = None,
     ) -> None:
-        """`images`: what is trained on; `pool`: images for `config.ssl`."""
+        """`images`: what is trained on; `pool`: images for `config.ssl`.
+
+        `blocks`: equal parts of a batch within which pairs are mixed; None: as many as there are processes.
+        """
         self.config, self.classes, self.accelerator = config, classes, accelerator
         self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self.blocks = blocks or self.world
         self.draws = Draws(config.seed, self.rank, self.world, device)
         self.data = fingerprint(images.images)
         self.pool = None if pool is None else fingerprint(pool)
         self.size, self.shape = len(images.images), images.images.shape[1:]
-        self.labels, self.loss = images.labels.to(device), LOSSES[config.loss]
+        self.labels = images.labels.to(device)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.views = Views(images.images, config.data, network, device)
         self.unlabelled = None
         if config.ssl and pool is not None:
-            self.unlabelled = Unlabelled(config, config.ssl, network, pool, accelerator)
+            self.unlabelled = Unlabelled(config, config.ssl, network, pool, accelerator, self.blocks)
         weights = [p for p in network.parameters() if p.ndim > 1]
         self.l1_of = weights if config.l1_on == "all" else weights[:1]
         sgd = SGD(
@@ -69,7 +74,7 @@ class Updates:
         )
         self.f, self.sgd = accelerator.prepare(network, sgd)
         self.forward = partial(self.f, start=0)  # views are preprocessed
-        for parameter in network.parameters():  # a gradient of zero, not none, for those layers: their momentum goes on
+        for parameter in network.parameters():  # of zero, not none, for those layers, whose momentum must act
             parameter.grad = torch.zeros_like(parameter)
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -77,12 +82,10 @@ class Updates:
         config, size = self.config, self.config.batch_size
         torch.manual_seed(stream(config.seed, f"network/{self.rank}", number).initial_seed())  # dropout
         x, y = self.batch(number)
-        plan = None
-        if config.mixup:
-            plan = config.mixup.draw(size, stream(config.seed, "plan", number))
-            plan = plan.shard(self.rank, self.world, size).to(x.device)
-        x, y, plan = self.attacked(number, x, y, plan) if config.adversarial else (x, y, plan)
-        terms = {"supervised": supervised(self.forward, x, y, plan, self.loss)}
+        plans = draw(config.mixup, size, self.draws, number, self.blocks)
+        if config.adversarial:
+            x, y, plans = self.attacked(config.adversarial, number, x, y, plans)
+        terms = {"supervised": supervised(self.forward, x, y, plans, config.loss)}
         if self.unlabelled:
             terms |= self.unlabelled.terms(self.forward, number, number * size / (config.epochs * self.size))
         if config.l1:
@@ -95,17 +98,17 @@ class Updates:
             self.unlabelled.learn()
         return {"loss": loss} | (terms if len(terms) > 1 else {})
 
-    def attacked(self, number: int, x: Tensor, y: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor, Plan | None]:
+    def attacked(
+        self, config: AdversarialTraining, number: int, x: Tensor, y: Tensor, plans: Plans
+    ) -> tuple[Tensor, Tensor, Plans]:
         """The batch under attack; every process attacks the same network, with the batch norm statistics of rank 0."""
-        config = self.config.adversarial
-        assert config
         if self.world > 1:  # each has its own, of the rows it saw
             for buffer in self.network.buffers():
                 broadcast(buffer)
         size = self.config.batch_size
         noise = self.draws.normal("attack", number, size, *self.shape) if config.random_start else None
         with self.accelerator.autocast():
-            return adversarial.attack(config, self.network, x, y, plan, self.loss, noise)
+            return attack(config, self.network, x, y, plans, self.config.loss, noise)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number`, the share of this process: views float32, as layer 0 takes them, and one-hot targets."""
@@ -134,7 +137,7 @@ class Updates:
         """The rest of a checkpoint."""
         scaler = self.accelerator.scaler
         state = {"sgd": self.sgd.state_dict()} | ({"scaler": scaler.state_dict()} if scaler else {})
-        return state | self.facts()
+        return state | self.facts() | {"blocks": self.blocks}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network and its data."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from classifiers.augment import cutout, shift_and_flip
 from classifiers.config import ClassifierData
+from classifiers.networks import normalise_of
 from mmgan.data import Feed
 from mmgan.engine.randomness import Draws
 from mmgan.mixup import Staged
@@ -19,7 +20,7 @@ class Views:
         """`images` uint8 [N, C, R, R]; `network` is on `device`."""
         self.config, self.pixels = config, images.shape[-1]
         self.feed, self.preprocess = Feed(images, device), network.preprocess
-        self.fill = network.stages[0][0].mean.flatten()  # type: ignore[index]
+        self.fill = normalise_of(network).mean.flatten()
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, draws: Draws, number: int) -> Tensor:

@@ -1,1 +1,66 @@
-"""GAN training with mixup in the discriminator, after Manifold Mixup (ICLR 2019 submission)."""
+"""GAN training with mixup in the discriminator, after Manifold Mixup (ICLR 2019 submission).
+
+What the commands do:
+
+- `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary or a YAML file.
+- `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
+
+What a loop of one's own needs, from `mmgan.mixup`, which imports torch alone:
+
+- `discriminator_loss` and `generator_loss`, Eq. 10-11 of the paper.
+- `Staged` and `Mixable`, networks that mix at their layers.
+- `rules`, how pairs are drawn and mixed; `losses`, GAN losses.
+
+`networks` holds the generators and discriminators, `UserError` is what is raised for a mistake that one line explains.
+These names are the public interface. Other modules may change from one version to the next, and names that begin with
+an underscore at any time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmgan.errors import UserError
+    from mmgan.gan import networks
+    from mmgan.gan.config import GANConfig
+    from mmgan.gan.run import GANRun, load
+    from mmgan.gan.train import train
+    from mmgan.mixup import Mixable, Staged, discriminator_loss, generator_loss, losses, rules
+
+__all__ = [
+    "GANConfig",
+    "GANRun",
+    "Mixable",
+    "Staged",
+    "UserError",
+    "discriminator_loss",
+    "generator_loss",
+    "load",
+    "losses",
+    "networks",
+    "rules",
+    "train",
+]
+_PLACES = {
+    "mmgan.errors": ("UserError",),
+    "mmgan.gan": ("networks",),
+    "mmgan.gan.config": ("GANConfig",),
+    "mmgan.gan.run": ("GANRun", "load"),
+    "mmgan.gan.train": ("train",),
+    "mmgan.mixup": ("Mixable", "Staged", "discriminator_loss", "generator_loss", "losses", "rules"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `mmgan.mixup` needs torch alone."""
+    for place, public in _PLACES.items():
+        if name in public:
+            module = import_module(place)
+            return getattr(module, name, None) or import_module(f"{place}.{name}")
+    raise AttributeError(f"module 'mmgan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,12 +1,70 @@
-"""Modules by name: the files of a package that a name on the command line can mean, or a module of the user's."""
+"""What code a name may import: a file of a package of ours, or what the user has named as trusted."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from types import ModuleType
+from typing import Any
+
+import jsonargparse
+import yaml
 
 from mmgan.errors import UserError
+
+OWN = ["mmgan", "classifiers"]
+"""Packages whose classes a configuration may always name."""
+jsonargparse.set_parsing_settings(
+    import_path_denylist=["*"], import_path_allowlist=OWN, instantiate_subclass_spec_in_any=False
+)
+_trusted: set[str] = set()
+
+
+def trust(names: Iterable[str]) -> None:
+    """Let these names be imported: the user named them on the command line, or trusts the file they are in."""
+    wanted = {name for name in names if name.partition(".")[0] not in (*OWN, "jsonargparse")}
+    _trusted.update(wanted)
+    jsonargparse.set_parsing_settings(import_path_allowlist=sorted(name for name in wanted if "." in name))
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """The names of code in a configuration: whatever has dots between words, and a data set's."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from [one] if key == "name" and isinstance(one, str) else names_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from names_in(one)
+    elif isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value):
+        yield value
+
+
+def classes_in(value: Any) -> Iterator[str]:
+    """The classes of a configuration that is made of objects, whose code has run already."""
+    if is_dataclass(value):
+        yield path_of(type(value))
+        for field in fields(value):
+            yield from classes_in(getattr(value, field.name))
+
+
+def path_of(one: type) -> str:
+    """The dotted name of a class."""
+    return f"{one.__module__}.{one.__qualname__}"
+
+
+def names_on(arguments: Sequence[str]) -> Iterator[str]:
+    """The names of code on a command line."""
+    for before, argument in pairwise(["", *arguments]):
+        option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        try:
+            yield from names_in({option.rpartition(".")[2]: yaml.safe_load(value)})
+        except yaml.YAMLError:  # no value of ours
+            continue
 
 
 def names(package: ModuleType) -> list[str]:
@@ -14,9 +72,20 @@ def names(package: ModuleType) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
+def import_all(package: str) -> None:
+    """Import the files of a package, so that the classes in them are known by their short names."""
+    for name in names(sys.modules[package]):
+        importlib.import_module(f"{package}.{name}")
+
+
 def find(package: ModuleType, name: str, option: str) -> ModuleType:
-    """The file `name` of `package`, else the module `name`; raises UserError, naming `option`, when there is none."""
+    """The file `name` of `package`, else the trusted module `name`; raises UserError, naming `option`, for another."""
     known = names(package)
+    if name not in known and name not in _trusted:
+        raise UserError(
+            f"{option} {name!r} is none of {', '.join(known)}; a module of your own must be named on the command line "
+            f"(--{option} {name}), since a file may not choose code"
+        )
     try:
         return importlib.import_module(f"{package.__name__}.{name}" if name in known else name)
     except (ImportError, TypeError, ValueError, AttributeError) as error:

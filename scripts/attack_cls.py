@@ -22,9 +22,10 @@ from torch import nn
 from tqdm import tqdm
 
 from classifiers.load import choose, finished, load_classifier
+from classifiers.networks import normalise_of
 from classifiers.plot import plot_attacked, plot_attacks
 from classifiers.robustness import SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
-from classifiers.supervised import LOSSES
+from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import fingerprint, load
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import Checkpoint
@@ -53,7 +54,7 @@ def attack(
     iterations: int = 50,
     step_size: float | None = None,
     restarts: int = 5,
-    loss: Literal["ce", "bce_softmax"] = "ce",
+    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
     num_images: int = 1000,
     transfer: Path | None = None,
     autoattack: bool = False,
@@ -62,6 +63,7 @@ def attack(
     seed: int = 0,
     batch_size: int = 100,
     output: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Attack a trained classifier: FGSM, PGD, the unbounded check, transfer, and whether gradients can be trusted.
 
@@ -74,7 +76,7 @@ def attack(
         iterations: of PGD
         step_size: of PGD; default: 2.5 eps / iterations (Madry et al.)
         restarts: of PGD, each from another random start
-        loss: what the attacks raise: ce, or bce_softmax as in the authors' code
+        loss: what the attacks raise: CrossEntropy, or BCESoftmax as in the authors' code
         num_images: how many images to attack, drawn from the split by the seed
         transfer: another run: PGD is made on it and shown to this one, a black-box attack
         autoattack: AutoAttack too, for every eps (package pyautoattack; pixel space; slow)
@@ -83,6 +85,7 @@ def attack(
         seed: seed of the images and the random starts
         batch_size: images at once in each process; it changes nothing but rounding
         output: folder to write to; default: the run's
+        trust: let the runs name classes that are not mmgan's own, which are then imported
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
@@ -98,10 +101,10 @@ def attack(
         raise UserError(f"{transfer} is the run to attack; take another as --transfer")
     accelerator = make_accelerator(run, None, True, None)
     device = accelerator.device
-    network, config, saved = load_classifier(run, which := choose(run, checkpoint), device)
+    network, config, saved = load_classifier(run, which := choose(run, checkpoint), device, trust)
     if space == "normalised" and network.preprocess is not None:
         raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
-    source = _source(transfer, saved, device) if transfer else None
+    source = _source(transfer, saved, device, trust) if transfer else None
     with accelerator.local_main_process_first():
         images, labels = load(replace(config.data, split=split))
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
@@ -114,22 +117,20 @@ def attack(
 
     found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}
     found |= {"images": fingerprint(images), "num_images": len(images), "seed": seed, "run_seed": config.seed}
-    found |= {"finished": finished(run, config), "norm": norm, "space": space, "loss": loss, "iterations": iterations}
+    found |= {"finished": finished(run, config), "norm": norm, "space": space, "loss": type(loss).__name__}
+    found |= {"iterations": iterations}
     found |= {"step_size": step_size or "2.5 eps / iterations", "restarts": restarts, "batch_size": batch_size}
     found |= {"source": str(transfer) if transfer else None, "eps": grid, "slack": SLACK}
     found["libraries"] = {library: importlib.metadata.version(library) for library in libraries}
     marks = [t for t in MARKS if t < iterations] + [iterations]
-    std = network.stages[0][0].std  # type: ignore[index]
-    scale = std if space == "normalised" else None
+    scale = normalise_of(network).std if space == "normalised" else None
     classes = saved.state["classes"]
     attacks = [
         Attack(bound, step_size or 2.5 * bound / iterations, iterations, random_start=True, restarts=restarts)
         for bound in grid
     ]
     with tqdm(desc=str(run), unit="image", disable=None if accelerator.is_main_process else True, leave=False) as bar:
-        bench = Bench(
-            network, images, labels, classes, LOSSES[loss], norm, scale, seed, batch_size, accelerator, bar.update
-        )
+        bench = Bench(network, images, labels, classes, loss, norm, scale, seed, batch_size, accelerator, bar.update)
         bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
         found["clean"] = accuracy(bench.clean())
         found["fgsm"] = [{"eps": bound} | accuracy(bench.fgsm(bound)) for bound in grid]
@@ -166,9 +167,9 @@ def attack(
             warnings.warn(f"not so: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
 
 
-def _source(run: Path, target: Checkpoint, device: torch.device) -> nn.Module:
+def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> nn.Module:
     """The network of another run; raises UserError where it is none for the same images and classes."""
-    network, _, saved = load_classifier(run, choose(run), device)
+    network, _, saved = load_classifier(run, "auto", device, trust)
     for key in ("shape", "classes"):
         if saved.state[key] != target.state[key]:
             raise UserError(f"--transfer {run} has {key} {saved.state[key]}, the attacked run {target.state[key]}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docs/results/adversarial.md: the arms none, input and manifold that scripts/compare_cls.sh trained, and adversarial
-# training beside them, under attack. Two runs side by side, one thread each. Run again, it goes on where it was stopped.
+# training beside them, under attack. Two runs side by side, one thread each. Run again, it resumes where it was stopped.
 #
 #   bash scripts/attack_cls.sh [FOLDER [SEEDS [IMAGES]]]      the report: FOLDER-attacks.md
 set -euo pipefail

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,17 +33,22 @@ from torchvision import transforms
 import classifiers.load
 import classifiers.updates
 from classifiers.config import ClassifierConfig, ClassifierData
-from classifiers.networks import NetworkConfig, moments
 from classifiers.networks import build as build_classifier
+from classifiers.networks import moments
+from classifiers.networks.preactresnet import PreActResNet
 from mmgan.data import Images
 from mmgan.engine import cli
 from mmgan.gan.config import GANConfig
-from mmgan.gan.networks import build, resnet
-from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
-from mmgan.gan.updates import Updates
-from mmgan.mixup import ClassifierMixup, DiscriminatorMixup
-from mmgan.scoring import Extractor, inception
+from mmgan.gan.networks import resnet
+from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from mmgan.gan.state import State, build
+from mmgan.gan.steps import Steps
+from mmgan.mixup import ClassifierMixup, Plans
+from mmgan.scoring import Extractor, Inception
 from mmgan.scoring.scorer import extract
+
+PRESETS = ("paper", "eq11", "split", "official-code", "zhang")
+LAYERS = (0, 1, 2)
 
 
 def gan(
@@ -67,8 +73,15 @@ def gan(
         rounds: how often every variant is timed, after one round that does not count
         mixed_precision: bf16, fp16, or null for none
     """
-    make = partial(make_updates, resolution, channels, g_width, d_width, batch_size, mixed_precision)
-    plain, mixed = make(None), {layer: make(DiscriminatorMixup(layers=(layer,))) for layer in (0, 1, 2)}
+    base = GANConfig(
+        generator=ResNetGenerator(width=g_width),
+        discriminator=ResNetDiscriminator(width=d_width),
+        batch_size=batch_size,
+        mixup=None,
+    )
+    make = partial(make_steps, resolution, channels, mixed_precision)
+    plain, mixed = make(base), {layer: make(with_mixup(base, "split", layer)) for layer in LAYERS}
+    presets = {name: [make(with_mixup(base, name, layer)) for layer in LAYERS] for name in PRESETS}
     device = plain.accelerator.device
     convolutions = record(lambda: step(plain))
     with two_steps():
@@ -77,26 +90,40 @@ def gan(
     variants: dict[str, Callable[[], object]] = {"plain": lambda: step(plain)}
     variants["convolutions"] = lambda: [call() for call in convolutions]
     variants["3x3 convolutions"] = lambda: [call() for call in convolutions3]
+    variants["three plain"] = lambda: [step(plain) for _ in LAYERS]
     for layer, one in mixed.items():
         variants[f"mixup {layer}"] = partial(step, one)
-        variants[f"fused {layer}"] = partial(fused_pass, one, layer)
+        variants[f"fused {layer}"] = partial(fused_pass, one)
         variants[f"three {layer}"] = partial(three_passes, one, layer)
+    for name, ones in presets.items():
+        variants[name] = partial(lambda ones: [step(one) for one in ones], ones)
     times = measure(variants, rounds, device)
     ratio = partial(ratio_of, times)
     print(f"{channels}x{resolution}x{resolution}, widths {g_width}/{d_width}, batch {batch_size}, {rounds} rounds,")
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {mixed_precision=}")
     print(f"plain step: {1e3 * statistics.median(times['plain']):.0f} ms\n")
     print("ratio, median (range over rounds)")
+    for name in presets:
+        print(f"step with the preset {name}, mean over its layers / plain: {ratio(name, 'three plain')}")
     for layer in mixed:
-        print(f"step with mixup at layer {layer} / plain step:           {ratio(f'mixup {layer}', 'plain')}")
+        print(f"step with the preset split at layer {layer} / plain step: {ratio(f'mixup {layer}', 'plain')}")
     for layer in mixed:
         print(f"three discriminator passes / one, mixup at layer {layer}: {ratio(f'three {layer}', f'fused {layer}')}")
     print(f"its convolutions alone / plain step:              {ratio('convolutions', 'plain')}")
     print(f"3x3 convolutions around resampling / plain step:  {ratio('3x3 convolutions', 'plain')}")
     alone = get_context("spawn")
-    for name, mixup in (("plain step", None), ("step with mixup at layer 1", DiscriminatorMixup(layers=(1,)))):
+    for name, config in (("plain step", base), ("step with the preset paper at h1", with_mixup(base, "paper", 1))):
         with ProcessPoolExecutor(1, mp_context=alone) as process:
-            print(f"peak memory of the {name}: {process.submit(peak, make, mixup).result():.0f} MiB")
+            print(f"peak memory of the {name}: {process.submit(peak, make, config).result():.0f} MiB")
+
+
+def with_mixup(base: GANConfig, preset: str, layer: int) -> GANConfig:
+    """`base` with a preset's objective, mixed at `layer`, or at the preset's one layer."""
+    file = Path(__file__).parents[1] / "configs" / "gan" / "mixup" / f"{preset}.yaml"
+    config = cli.config_of(GANConfig, file)
+    assert config.mixup
+    mixup = replace(config.mixup, layers=(layer if len(config.mixup.layers) > 1 else config.mixup.layers[0],))
+    return replace(base, mixup=mixup, loss=config.loss, reuse_fakes=config.reuse_fakes)
 
 
 def classifier(
@@ -135,7 +162,7 @@ def classifier_updates(
 ) -> classifiers.updates.Updates:
     """Network and optimiser on `images`."""
     config = ClassifierConfig(
-        network=NetworkConfig(width=width), mixup=mixup, batch_size=batch_size, data=ClassifierData(pad=2)
+        network=PreActResNet(width=width), mixup=mixup, batch_size=batch_size, data=ClassifierData(pad=2)
     )
     torch.manual_seed(0)
     network = build_classifier(config.network, 10, *moments(images.images))
@@ -205,9 +232,9 @@ def scoring(
     torch.manual_seed(0)
     accelerator = Accelerator()
     images = torch.randint(256, (num_samples, 3, resolution, resolution), dtype=torch.uint8)
-    network = build_classifier(NetworkConfig(width=0.5), 10, *moments(images)).to(accelerator.device)
-    by = Extractor("classifier", classifiers.load.Extractor(network, 3, resolution), "none")
-    by = inception(None) if inception_weights else by
+    network = build_classifier(PreActResNet(width=0.5), 10, *moments(images)).to(accelerator.device)
+    by = Extractor("classifier", classifiers.load.FeatureNetwork(network), "none")
+    by = Inception().build() if inception_weights else by
     by.module.to(accelerator.device)
 
     def forward() -> None:
@@ -233,55 +260,45 @@ def ratio_of(times: dict[str, list[float]], a: str, b: str) -> str:
     return f"{statistics.median(ratios):5.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def make_updates(
-    resolution: int,
-    channels: int,
-    g_width: int,
-    d_width: int,
-    batch_size: int,
-    mixed_precision: str | None,
-    mixup: DiscriminatorMixup | None,
-) -> Updates:
-    """Networks and optimisers on random images."""
+def make_steps(resolution: int, channels: int, mixed_precision: str | None, config: GANConfig) -> Steps:
+    """The steps of `config` on random images."""
     torch.manual_seed(0)
-    images = torch.randint(256, (4 * batch_size, channels, resolution, resolution), dtype=torch.uint8)
-    config = GANConfig(
-        generator=GeneratorConfig(width=g_width),
-        discriminator=DiscriminatorConfig(width=d_width),
-        mixup=mixup,
-        batch_size=batch_size,
-    )
+    images = torch.randint(256, (4 * config.batch_size, channels, resolution, resolution), dtype=torch.uint8)
     accelerator = Accelerator(mixed_precision=mixed_precision or "no")
-    return Updates(config, *build(config, resolution, channels), images, accelerator)
+    return Steps(config, State(config, *build(config, resolution, channels), accelerator), images)
 
 
-def step(updates: Updates) -> None:
-    """One update of each network."""
-    updates.discriminator(0)
-    updates.generator(0)
+def step(steps: Steps) -> None:
+    """One step of each network."""
+    if steps.config.reuse_fakes:
+        steps.discriminator(0, steps.generator(0)[1])
+    else:
+        steps.discriminator(0)
+        steps.generator(0)
 
 
-def inputs(updates: Updates, layer: int) -> tuple[Tensor, Tensor, Any]:
-    """Real rows, as many others in place of fakes, and a plan that mixes at `layer`."""
-    real = updates.real(0)
-    (plan,) = DiscriminatorMixup(layers=(layer,)).draw(len(real))
-    return real, real.flip(0), plan.to(real.device)
+def inputs(steps: Steps) -> tuple[Tensor, Tensor, Plans]:
+    """Real rows, as many others in place of fakes, and the plans of a step."""
+    real = steps.real(0, steps.config.batch_size)
+    assert steps.config.mixup
+    return real, real.flip(0), steps.config.mixup.draw(len(real)).to(real.device)
 
 
-def fused_pass(updates: Updates, layer: int) -> None:
+def fused_pass(steps: Steps) -> None:
     """Real, fake and mixed rows through the discriminator together, and back."""
-    real, fake, plan = inputs(updates, layer)
-    updates.D(torch.cat([real, fake]), plan).mean().backward()
+    real, fake, plans = inputs(steps)
+    steps.gan.discriminator(torch.cat([real, fake]), plans).mean().backward()
 
 
-def three_passes(updates: Updates, layer: int) -> None:
+def three_passes(steps: Steps, layer: int) -> None:
     """Real rows, fake rows, then the rows mixed from their states at `layer`, and back: the official code's form."""
-    real, fake, plan = inputs(updates, layer)
+    real, fake, plans = inputs(steps)
     states, logits = [], []
     for images in (real, fake):
-        states.append(updates.D(images, stop=layer))
-        logits.append(updates.D(states[-1], start=layer))
-    logits.append(updates.D(plan._replace(keep=False).mix(torch.cat(states)), start=layer))
+        states.append(steps.gan.discriminator(images, stop=layer))
+        logits.append(steps.gan.discriminator(states[-1], start=layer))
+    mixed, _ = replace(plans, keep=False).mix(layer, torch.cat(states))
+    logits.append(steps.gan.discriminator(mixed, start=layer))
     torch.cat(logits).mean().backward()
 
 
@@ -339,14 +356,14 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak(make: Callable[[DiscriminatorMixup | None], Updates], mixup: DiscriminatorMixup | None) -> float:
+def peak(make: Callable[[GANConfig], Steps], config: GANConfig) -> float:
     """MiB a step takes at most: of the GPU's memory, or of this process's above what it had before making networks."""
     before = peak_of_process()
-    updates = make(mixup)
+    steps = make(config)
     for _ in range(2):
-        step(updates)
-    if updates.accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(updates.accelerator.device) / 2**20
+        step(steps)
+    if steps.accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(steps.accelerator.device) / 2**20
     return peak_of_process() - before
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The arms of docs/results/classifiers.md: seven regularisers on 10,000 images of Fashion-MNIST, trained, evaluated and
-# compared. Two runs side by side, one thread each. Run again, it goes on where it was stopped.
+# compared. Two runs side by side, one thread each. Run again, it resumes where it was stopped.
 #
 #   bash scripts/compare_cls.sh [FOLDER [SEEDS]]      the report: FOLDER-report.md
 set -euo pipefail

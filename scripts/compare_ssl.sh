@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The arms of docs/results/ssl-200.md and ssl-1000.md: eight ways to learn from 200 or 1,000 labels of Fashion-MNIST, trained,
 # evaluated on test images by the checkpoint that validation chose, and compared. Two runs side by side, one thread each.
-# Run again, it goes on where it was stopped.
+# Run again, it resumes where it was stopped.
 #
 #   bash scripts/compare_ssl.sh [FOLDER [SEEDS [LABELS]]]      the reports: FOLDER-LABELS-report.md
 set -euo pipefail
@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=1
 runs=${1:-runs/fashion-ssl}
 seeds=${2:-"0 1 2"}
 sizes=${3:-"200 1000"}
-arms=(supervised pseudo-label pi mean-teacher "vat --ssl.vat.eps 1" "vat-em --ssl.vat.eps 1" ssl-input ssl-manifold)
+arms=(supervised pseudo-label pi mean-teacher "vat --ssl.eps 1" "vat-em --ssl.eps 1" ssl-input ssl-manifold)
 for seed in $seeds; do
   for labels in $sizes; do
     for arm in "${arms[@]}"; do

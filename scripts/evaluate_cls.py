@@ -40,6 +40,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 512,
     output: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
@@ -51,12 +52,13 @@ def evaluate(
         seed: seed of the pairs that are interpolated and of the deformations
         batch_size: images at once
         output: folder to write to; default: the run's
+        trust: let the run name classes that are not mmgan's own, which are then imported
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     which = choose(run, checkpoint)
-    network, config, saved = load_classifier(run, which, device)
+    network, config, saved = load_classifier(run, which, device, trust)
     train = _trained_on(run, config, saved)
     images, labels = load(replace(config.data, split=split))
     folder = output or run

@@ -10,6 +10,6 @@ launch=(.venv/bin/accelerate launch --quiet --num_cpu_threads_per_process "$(.ve
   --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no)
 "${launch[@]}" scripts/train_cls.py --config configs/cls/extractor/digits.yaml --output "$run-classifier"
 "${launch[@]}" scripts/train_gan.py --config configs/gan/digits.yaml --output "$run" \
-  --score.extractor classifier --score.weights "$run-classifier" --score.every 400 --score.num_samples 1500
+  --score.extractor Classifier --score.extractor.run "$run-classifier" --score.every 400 --score.num_samples 1500
 .venv/bin/python scripts/sample_gan.py "$run"
 echo "look at $run/samples/grid.png, $run/samples/interpolation.png, $run/plots/losses.png and $run/plots/scores.png"

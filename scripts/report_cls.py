@@ -39,15 +39,16 @@ ORDER = (
 )
 
 
-def report(folder: Path, output: Path, baseline: str = "none") -> None:
+def report(folder: Path, output: Path, baseline: str = "none", trust: bool = False) -> None:
     """Compare evaluated classifiers: arms of several seeds each, with paired differences and verdicts.
 
     Args:
         folder: where the runs are, as FOLDER/ARM/RUN
         output: OUTPUT.md is the report, OUTPUT the folder of its figures and numbers
         baseline: the arm that the others are compared with
+        trust: let the runs name classes that are not mmgan's own, which are then imported
     """
-    found = read(folder)
+    found = read(folder, trust=trust)
     if baseline not in found:
         raise UserError(f"{folder} has no arm {baseline!r} to compare with; --baseline can be {', '.join(found)}")
     arms: Arms = {arm: found[arm] for arm in sorted(found, key=lambda a: (ORDER.index(a) if a in ORDER else 99, a))}
@@ -156,7 +157,7 @@ def _markdown(arms: Arms, baseline: str, command: str, folder: str, validated: b
         "",
         "## Interpolated targets (Fig. 2)",
         "",
-        f"![NLL of interpolated targets over lam, a panel a layer]({folder}/interpolation.png)",
+        f"![NLL of interpolated targets over lam, a panel for each layer]({folder}/interpolation.png)",
     ]
     if validated:
         lines += ["", "## Over epochs (Fig. 8, of validation images; bands from the least to the largest)", ""]

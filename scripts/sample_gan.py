@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.gan.sample import generate, interpolation, latents, load_generator, save_grid
+from mmgan.gan.run import load
+from mmgan.gan.sample import generate, interpolation, latents, save_grid
 
 
 def sample(
@@ -29,6 +30,7 @@ def sample(
     num_images: int = 0,
     output: Path | None = None,
     batch_size: int = 256,
+    trust: bool = False,
 ) -> None:
     """Draw images from a trained GAN: a grid of 100, a latent interpolation and, asked, single images.
 
@@ -40,22 +42,22 @@ def sample(
         num_images: how many single images to write, as images/000000.png and so on
         output: folder to write to; default: RUN/samples
         batch_size: images made at once
+        trust: let the run name classes that are not mmgan's own, which are then imported
     """
     if num_images < 0 or batch_size < 1:
         raise UserError("num_images must be 0 or more and batch_size positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator, z_dim, *_ = load_generator(run, checkpoint, weights, device)
+    opened = load(run, checkpoint, weights, device, trust)
     folder = output or run / "samples"
     try:
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
-        grid = torch.cat(list(generate(generator, latents(seed, 0, 100, z_dim), batch_size)))
-        save_grid(grid, folder / "grid.png", columns=10)
-        path = interpolation(latents(seed, 0, 16, z_dim), rows=8, columns=12)
-        save_grid(torch.cat(list(generate(generator, path, batch_size))), folder / "interpolation.png", columns=12)
+        save_grid(opened.sample(100, seed, batch_size=batch_size), folder / "grid.png", columns=10)
+        path = interpolation(latents(seed, 0, 16, opened.config.generator.z_dim), rows=8, columns=12)
+        path_images = torch.cat(list(generate(opened.generator, path, batch_size)))
+        save_grid(path_images, folder / "interpolation.png", columns=12)
         with tqdm(total=num_images, unit="image", disable=None if num_images else True) as bar:
             for start in range(0, num_images, batch_size):
-                z = latents(seed, start, min(start + batch_size, num_images), z_dim)
-                (images,) = generate(generator, z, batch_size)
+                images = opened.sample(min(batch_size, num_images - start), seed, start, batch_size)
                 for i, image in enumerate(images.cpu(), start):
                     (folder / "images" / f"{i:06d}.png").write_bytes(encode_png(image).numpy().tobytes())
                 bar.update(len(images))

@@ -1,7 +1,8 @@
-"""Score a trained GAN: Inception Score, FID, KID, precision and recall, with the protocol they are measured by.
+r"""Score a trained GAN: Inception Score, FID, KID, precision and recall, with the protocol they are measured by.
 
     accelerate launch scripts/score_gan.py runs/cifar10 --protocol train-50k
-    python scripts/score_gan.py runs/digits --extractor classifier --weights runs/digits-classifier --metrics is,fid,kid
+    python scripts/score_gan.py runs/digits --extractor Classifier --extractor.run runs/digits-classifier \
+      --metrics is,fid,kid
 
 Prints a table and keeps the scores, stamped with the protocol, in RUN/scores.json.
 """
@@ -13,21 +14,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from extractor import extractor as make_extractor
 
+import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import of_run
 from mmgan.errors import UserError
 from mmgan.gan.score import score_run, summary
-from mmgan.scoring import PROTOCOLS, records
+from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception, records
 from mmgan.scoring.protocol import comparable
 
 
 def score(
     run: Path,
     checkpoint: Literal["best", "last"] | int = "last",
-    extractor: Literal["inception", "classifier"] = "inception",
-    weights: Path | None = None,
+    extractor: ExtractorConfig = Inception(),  # noqa: B008
     protocol: Literal["train-50k", "test-10k", "miyato", "paper"] = "train-50k",
     num_samples: int | None = None,
     reference: Literal["train", "test"] | None = None,
@@ -36,14 +36,15 @@ def score(
     seed: int = 0,
     batch_size: int = 256,
     against: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Score a trained GAN by IS, FID, KID, precision and recall, and stamp the protocol on the scores.
 
     Args:
         run: folder of the run
         checkpoint: last, best (by the scores taken while training), or the step of one that was kept
-        extractor: inception (FID's own), or classifier: a run of scripts/train_cls.py on the same data
-        weights: run folder of the classifier, or file of Inception weights; default: those torch-fidelity fetches
+        extractor: Inception (FID's own; --extractor.weights FILE), or Classifier: a run of scripts/train_cls.py on the
+            same data (--extractor.run FOLDER)
         protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; miyato:
             5,000 against 10,000 test images, as their FID; paper: as miyato, IS of 50,000 samples
         num_samples: another number of samples than the protocol's
@@ -53,6 +54,7 @@ def score(
         seed: seed of the latents; sample i depends on it and on i alone
         batch_size: images at once in each process
         against: another run, scored before by the same protocol, to print beside this one
+        trust: let the run name classes that are not mmgan's own, which are then imported
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
@@ -64,9 +66,7 @@ def score(
     by = replace(PROTOCOLS[protocol], **changes)
     name = protocol if len(changes) == 1 else f"{protocol}, changed"
     of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
-    made = score_run(
-        run, [checkpoint], make_extractor(extractor, weights), by, name, Accelerator(), generator, seed, batch_size
-    )
+    made = score_run(run, [checkpoint], extractor.build(), by, name, Accelerator(), generator, seed, batch_size, trust)
     if not Accelerator().is_main_process:
         return
     print(summary(made))

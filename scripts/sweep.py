@@ -13,12 +13,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import last_of
 from mmgan.engine.sweep import SweepConfig, Worker, open_study, runs_of, states
 from mmgan.errors import UserError
-from mmgan.gan.config import GANConfig, ScoreConfig
-from mmgan.mixup import DiscriminatorMixup
+from mmgan.gan.config import GANConfig
 
 SCRIPT = Path(__file__).with_name("train_gan.py")
 
@@ -33,12 +33,7 @@ def main() -> None:
     runs = runs_of(config)
     for name, options in runs.items():
         try:
-            cli.parse(
-                GANConfig,
-                "",
-                nullable={"mixup": DiscriminatorMixup, "score": ScoreConfig},
-                args=[*options, "--output", name],
-            )
+            cli.parse(GANConfig, "", [*options, "--output", name], named=sys.argv[1:])
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
     url = config.storage or f"sqlite:///{output / 'sweep.db'}"

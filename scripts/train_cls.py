@@ -6,19 +6,15 @@ The same command resumes an interrupted run; --mixup null trains the baseline, -
 A section `ssl` learns from images without labels too (configs/ssl).
 """
 
-from classifiers.adversarial import AdversarialTraining
 from classifiers.config import ClassifierConfig
-from classifiers.semisupervised import SemiSupervised
-from classifiers.train import train
+from classifiers.training import train
 from mmgan.engine import cli
-from mmgan.mixup import ClassifierMixup
 
 
 def main() -> None:
     """Parse, train."""
-    nullable = {"mixup": ClassifierMixup, "adversarial": AdversarialTraining, "ssl": SemiSupervised}
-    arguments = cli.parse(ClassifierConfig, __doc__ or "", nullable=nullable)
-    train(arguments.config, arguments.output, arguments.yaml)
+    arguments = cli.parse(ClassifierConfig, __doc__ or "")
+    train(arguments.config, arguments.output)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -22,6 +25,41 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 SMALL = ["--generator.width", "8", "--generator.z_dim", "4", "--discriminator.width", "8", "--batch_size", "8"]
 """Options that make a GAN run small."""
+
+
+def options_of(config: type, prefix: str = "") -> Iterator[str]:
+    """Every option of a configuration: `loss` and `loss.saturating`, and of the classes that a section may name besides
+    its default one, `loss[Hinge]` and `loss[Hinge].saturating`.
+    """
+    hints = get_type_hints(config)
+    for field in fields(config):
+        name, hint = f"{prefix}{field.name}", hints[field.name]
+        kinds = [kind for kind in get_args(hint) or [hint] if isinstance(kind, type) and kind is not type(None)]
+        nullable = type(None) in get_args(hint)
+        default = field.default_factory if callable(field.default_factory) else None
+        if not kinds:
+            yield name
+        elif inspect.isabstract(kinds[0]):
+            if nullable or default is None:
+                yield name
+            for kind in _classes(kinds[0]):
+                if kind is not default:
+                    yield f"{name}[{kind.__name__}]"
+                yield from options_of(kind, f"{name}." if kind is default else f"{name}[{kind.__name__}].")
+        elif is_dataclass(kinds[0]):
+            if nullable:
+                yield name
+            yield from options_of(kinds[0], f"{name}.")
+        else:
+            yield name
+
+
+def _classes(base: type) -> Iterator[type]:
+    """The package's own classes below `base`; tests define more."""
+    for kind in base.__subclasses__():
+        if not inspect.isabstract(kind) and kind.__module__.startswith(("mmgan.", "classifiers.")):
+            yield kind
+        yield from _classes(kind)
 
 
 def command(script: str, *options: str, processes: int = 1) -> list[str]:

@@ -27,13 +27,15 @@ from classifiers import adversarial
 from classifiers.adversarial import AdversarialTraining
 from classifiers.attacks import Norm, direction, fgsm, iterates, pgd, project, start
 from classifiers.load import load_classifier
-from classifiers.networks import NetworkConfig, build
+from classifiers.networks import build
+from classifiers.networks.wideresnet import WideResNet
 from classifiers.robustness import Attack, Bench, accuracy, checks
-from classifiers.supervised import bce_softmax, cross_entropy
+from classifiers.supervised import BCESoftmax, CrossEntropy
 from mmgan.data import DataConfig, fingerprint, load
 from mmgan.engine import checkpoint
 from mmgan.engine.randomness import stream
-from mmgan.mixup import ClassifierMixup, Plan, Staged
+from mmgan.mixup import ClassifierCutMix, ClassifierMixup, ClassifierRule, Plans, Staged
+from tests.cls_runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop
 from tests.test_evaluate import command_here
 
@@ -43,7 +45,7 @@ EPS = {"linf": 0.03, "l2": 0.5}
 
 def network(**options: Any) -> Staged:
     torch.manual_seed(0)
-    made = build(NetworkConfig(**({"name": "wideresnet", "depth": 10, "width": 0.5} | options)), 10, MEAN, STD)
+    made = build(WideResNet(**({"depth": 10, "width": 0.5} | options)), 10, MEAN, STD)
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
@@ -98,7 +100,7 @@ def test_a_normalised_attack_is_that_of_the_authors_on_normalised_images(
     F.binary_cross_entropy(p, one_hot(labels)).backward()
     assert z.grad is not None
     theirs = z.detach() + 0.03 * z.grad.sign()
-    ours = fgsm(f, x, one_hot(labels), 0.03, scale=std, loss=bce_softmax)
+    ours = fgsm(f, x, one_hot(labels), 0.03, scale=std, loss=BCESoftmax())
     torch.testing.assert_close((ours - mean) / std, theirs, rtol=0, atol=2e-6)
     assert (ours < 0).any(), "nothing is clamped"
 
@@ -213,31 +215,45 @@ def test_an_image_is_attacked_alike_in_any_batch(f: Staged, batch: tuple[Tensor,
 CONFIG = AdversarialTraining(eps=0.05, step_size=0.05, iterations=1, random_start=False)
 
 
-def plan(layer: int) -> Plan:
-    return ClassifierMixup(layers=(layer,)).draw(8, torch.Generator().manual_seed(1))
-
-
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("order", ["attack-mix", "mix-attack"])
-def test_orders_of_attack_and_mix(f: Staged, batch: tuple[Tensor, Tensor], layer: int, order: Any) -> None:
+@pytest.mark.parametrize("rule", [ClassifierMixup, ClassifierCutMix])
+def test_orders_of_attack_and_mix(
+    f: Staged, batch: tuple[Tensor, Tensor], layer: int, order: Any, rule: type[ClassifierRule]
+) -> None:
     """The pixels follow from gradients taken by hand."""
-    x, y, mix = batch[0], one_hot(batch[1]), plan(layer)
+    x, y = batch[0], one_hot(batch[1])
+    plans = rule(layers=(layer,)).draw(8, torch.Generator().manual_seed(1))
+    (mix,) = plans.plans
     config = AdversarialTraining(eps=0.05, step_size=0.05, iterations=1, random_start=False, order=order)
-    found, targets, left = adversarial.attack(config, f, x, y, mix, cross_entropy, None)
-    at = (mix.mix(x) if (order, layer) == ("mix-attack", 0) else x).clone().requires_grad_()
+    found, targets, left = adversarial.attack(config, f, x, y, plans, CrossEntropy(), None)
+    mixed_first = (order, layer) == ("mix-attack", 0)
+    at = (mix.mix_states(x) if mixed_first else x).clone().requires_grad_()
     if order == "attack-mix":
         loss = F.cross_entropy(f(at), y)
     elif layer == 0:
-        loss = F.cross_entropy(f(at), mix.mix(y))
+        loss = F.cross_entropy(f(at), mix.mix_targets(y, x))
     else:
-        loss = F.cross_entropy(f(at, mix), mix.mix(y))
+        h = f(at, stop=layer)
+        loss = F.cross_entropy(f(mix.mix_states(h), start=layer), mix.mix_targets(y, h))
     (g,) = torch.autograd.grad(loss, at)
     torch.testing.assert_close(found, (at + 0.05 * g.sign()).clamp(0, 1).detach(), rtol=0, atol=1e-6)
-    assert torch.equal(targets, mix.mix(y) if (order, layer) == ("mix-attack", 0) else y)
-    assert left is (None if (order, layer) == ("mix-attack", 0) else mix)
+    assert torch.equal(targets, mix.mix_targets(y, x) if mixed_first else y)
+    assert left.plans == (() if mixed_first else (mix,))
+    assert left.rows == 8
 
 
-SMALL = ["--config", "configs/cls/digits.yaml", "--network.name", "wideresnet", "--network.depth", "10"]
+def test_without_mixup_both_orders_attack_the_images(f: Staged, batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch[0], one_hot(batch[1])
+    for order in ("attack-mix", "mix-attack"):
+        config = replace(CONFIG, order=order)
+        found, targets, left = adversarial.attack(config, f, x, y, Plans(rows=8), CrossEntropy(), None)
+        assert torch.equal(found, fgsm(f, x, y, 0.05))
+        assert torch.equal(targets, y)
+        assert not left
+
+
+SMALL = ["--config", "configs/cls/digits.yaml", "--network", "WideResNet", "--network.depth", "10"]
 SMALL += ["--network.width", "0.5", "--batch_size", "32", "--data.labels_per_class", "40", "--tracker", "null"]
 ATTACKED = ["--adversarial.eps", "0.1", "--adversarial.step_size", "0.05", "--adversarial.iterations", "2"]
 
@@ -262,13 +278,19 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path: Path, processes: int
 
 
 def test_two_processes_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a network without batch norm, whose statistics are a process's own."""
+    """With a network without batch norm, whose statistics are a process's own.
+
+    Where pairs are mixed, the one process takes up the run of two, whose pairs lie within halves of a batch.
+    """
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
-    plain = ["--network.name", "tests.plain_network", "--epochs", "1", "--adversarial.norm", "l2"]
-    train(tmp_path / "one", *plain)
-    train(tmp_path / "two", *plain, processes=2)
-    (a, _), (b, _) = result(tmp_path / "one"), result(tmp_path / "two")
-    torch.testing.assert_close(a["network"], b["network"], rtol=1e-4, atol=1e-5)
+    plain = ["--network", "tests.plain_network.Plain", "--epochs", "2", "--adversarial.norm", "l2"]
+    plain += ["--checkpoint_every", "1"]
+    for mixed in (["--mixup", "null"], ["--adversarial.order", "mix-attack"]):
+        two, one = tmp_path / f"two{mixed[0]}", tmp_path / f"one{mixed[0]}"
+        train(two, *plain, *mixed, processes=2)
+        train(one if "null" in mixed else begun(two, one), *plain, *mixed)
+        (a, _), (b, _) = result(one), result(two)
+        torch.testing.assert_close(a["network"], b["network"], rtol=1e-4, atol=1e-5)
 
 
 # Robustness
@@ -281,7 +303,7 @@ def bench(f: nn.Module, n: int = 40, batch_size: int = 16, **options: Any) -> Be
     with torch.no_grad():
         labels = f(pixels.float() / 255).argmax(1)
     labels[::5] = (labels[::5] + 1) % 10
-    made = {"classes": 10, "loss": cross_entropy, "norm": "linf", "scale": None, "seed": 0}
+    made = {"classes": 10, "loss": CrossEntropy(), "norm": "linf", "scale": None, "seed": 0}
     return Bench(f, pixels, labels, batch_size=batch_size, accelerator=Accelerator(cpu=True), **(made | options))
 
 
@@ -430,7 +452,8 @@ def attacked(arms: Path) -> Path:
     assert "eps in units of pixels in [0, 1], clamped" in done.stdout
     assert "unbounded PGD leaves at most 1%" in done.stdout
     for space in ("pixel", "normalised"):
-        done = run("attack_cls", str(arms / "none" / "seed-0"), *ATTACK, "--space", space)
+        loss = ["--loss", "BCESoftmax"] if space == "normalised" else []
+        done = run("attack_cls", str(arms / "none" / "seed-0"), *ATTACK, "--space", space, *loss)
         assert done.returncode == 0, done.stderr
     assert "eps in units of the channels' deviations, not clamped" in done.stdout
     return arms
@@ -453,8 +476,9 @@ def test_the_numbers_of_a_run_are_those_of_its_network(attacked: Path) -> None:
         for i, eps in enumerate((0.05, 0.1)):
             right = f(fgsm(f, x, y, eps)).argmax(1) == labels[rows]
             assert found["fgsm"][i]["accuracy"] == right.double().mean().item()
-            right = f(fgsm(f, x, y, eps, scale=scale)).argmax(1) == labels[rows]
+            right = f(fgsm(f, x, y, eps, scale=scale, loss=BCESoftmax())).argmax(1) == labels[rows]
             assert normalised["fgsm"][i]["accuracy"] == right.double().mean().item()
+    assert (found["loss"], normalised["loss"]) == ("CrossEntropy", "BCESoftmax")
     assert found["libraries"]["torch"] == importlib.metadata.version("torch")
     assert (found["norm"], found["space"], found["num_images"], found["finished"]) == ("linf", "pixel", 50, True)
     assert list(found["pgd"][0]["over_iterations"]) == ["1", "2", "4"]

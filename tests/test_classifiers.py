@@ -18,18 +18,22 @@ from torch import Tensor, nn
 from classifiers.augment import cutout, shift_and_flip
 from classifiers.config import ClassifierConfig, ClassifierData
 from classifiers.networks import NetworkConfig, build, moments
+from classifiers.networks.oliver import Oliver
+from classifiers.networks.preactresnet import PreActResNet
+from classifiers.networks.wideresnet import WideResNet
 from classifiers.split import split
-from classifiers.supervised import LOSSES, supervised
+from classifiers.supervised import BCESoftmax, ClassifierLoss, CrossEntropy, supervised
 from classifiers.updates import learning_rate
 from mmgan.errors import UserError
-from mmgan.mixup import ClassifierMixup, Mixable, Plan, Staged
+from mmgan.mixup import ClassifierCutMix, ClassifierMixup, Mixable, Plan, Plans, Staged
+from mmgan.mixup.rules.cutmix import Boxes
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 
 
-def network(**options: object) -> Staged:
+def network(config: NetworkConfig) -> Staged:
     torch.manual_seed(0)
-    made = build(NetworkConfig(**options), 10, MEAN, STD)
+    made = build(config, 10, MEAN, STD)
     for module in made.modules():  # statistics and weights that differ from one another
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
@@ -41,25 +45,25 @@ def network(**options: object) -> Staged:
 
 
 @pytest.mark.parametrize(
-    ("options", "count"),
+    ("config", "count"),
     [
         # He et al.'s network: 11,173,962 with a batch norm after each convolution; pre-activation has one the fewer
-        ({"depth": 18}, 11_172_170),
-        ({"depth": 18, "final_norm": False}, 11_172_170 - 2 * 512),
-        ({"name": "wideresnet", "depth": 28, "width": 10.0}, 36_479_194),  # as Zagoruyko's and many others' code
-        ({"name": "wideresnet", "depth": 28, "width": 2.0}, 1_467_610),
+        (PreActResNet(depth=18), 11_172_170),
+        (PreActResNet(depth=18, final_norm=False), 11_172_170 - 2 * 512),
+        (WideResNet(depth=28, width=10.0), 36_479_194),  # as Zagoruyko's and many others' code
+        (WideResNet(depth=28, width=2.0), 1_467_610),
     ],
 )
-def test_networks_have_the_published_sizes(options: dict[str, object], count: int) -> None:
+def test_networks_have_the_published_sizes(config: NetworkConfig, count: int) -> None:
     with torch.device("meta"):
-        made = build(NetworkConfig(**options), 10, MEAN, STD)
+        made = build(config, 10, MEAN, STD)
     assert sum(p.numel() for p in made.parameters()) == count
 
 
 def test_the_paper_s_20_10_is_the_network_others_call_22_10() -> None:
     with torch.device("meta"):
         sizes = [
-            [tuple(p.shape) for p in build(NetworkConfig("wideresnet", depth, 10.0), 10, MEAN, STD).parameters()]
+            [tuple(p.shape) for p in build(WideResNet(depth=depth, width=10.0), 10, MEAN, STD).parameters()]
             for depth in (20, 22)
         ]
     assert sizes[0] == sizes[1]
@@ -99,7 +103,7 @@ def by_hand(state: dict[str, Tensor], x: Tensor, groups: list[tuple[str, int, in
 @pytest.mark.parametrize("final_norm", [True, False])
 @pytest.mark.parametrize("depth", [18, 34, 50, 152])
 def test_preactresnet_computes_what_he_et_al_say(depth: int, final_norm: bool) -> None:
-    made = network(depth=depth, width=0.0625, final_norm=final_norm)
+    made = network(PreActResNet(depth=depth, width=0.0625, final_norm=final_norm))
     sizes = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}[depth]
     keys = ("stages.0.1.1", "stages.1", "stages.2", "stages.3.0")
     groups = [(key, n, 1 if i == 0 else 2) for i, (key, n) in enumerate(zip(keys, sizes, strict=True))]
@@ -111,7 +115,7 @@ def test_preactresnet_computes_what_he_et_al_say(depth: int, final_norm: bool) -
 
 @pytest.mark.parametrize(("depth", "blocks"), [(10, 1), (16, 2), (20, 3)])
 def test_wideresnet_computes_what_zagoruyko_says(depth: int, blocks: int) -> None:
-    made = network(name="wideresnet", depth=depth, width=0.5, dropout=0.3)
+    made = network(WideResNet(depth=depth, width=0.5, dropout=0.3))
     groups = [("stages.0.1.1", blocks, 1), ("stages.1", blocks, 2), ("stages.2.0", blocks, 2)]
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
@@ -119,9 +123,11 @@ def test_wideresnet_computes_what_zagoruyko_says(depth: int, blocks: int) -> Non
         torch.testing.assert_close(made(x), want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["preactresnet", "wideresnet"])
-def test_every_layer_splits_the_network_and_the_last_stage_is_linear(name: str) -> None:
-    made = network(name=name, depth=50 if name == "preactresnet" else 10, width=0.125)
+@pytest.mark.parametrize(
+    "config", [PreActResNet(depth=50, width=0.125), *(kind(depth=10, width=0.125) for kind in (WideResNet, Oliver))]
+)
+def test_every_layer_splits_the_network_and_the_last_stage_is_linear(config: NetworkConfig) -> None:
+    made = network(config)
     x = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         for layer in range(made.depth):
@@ -131,7 +137,7 @@ def test_every_layer_splits_the_network_and_the_last_stage_is_linear(name: str) 
 
 
 def test_dropout_drops_before_the_last_convolution_of_a_block() -> None:
-    made = network(width=0.125, dropout=0.5)
+    made = network(PreActResNet(width=0.125, dropout=0.5))
     x = torch.rand(4, 3, 8, 8)
     assert made(x).equal(made(x))
     assert not made.train()(x).equal(made(x))
@@ -140,7 +146,7 @@ def test_dropout_drops_before_the_last_convolution_of_a_block() -> None:
 
 
 def test_convolutions_start_with_variance_2_over_fan_out() -> None:
-    made = build(NetworkConfig(), 10, MEAN, STD)
+    made = build(PreActResNet(), 10, MEAN, STD)
     for module in made.modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
             want = 2 / (module.out_channels * module.kernel_size[0] ** 2)
@@ -148,17 +154,20 @@ def test_convolutions_start_with_variance_2_over_fan_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("kind", "depth", "words"),
     [
-        ({"depth": 20}, "18, 34, 50, 152"),
-        ({"name": "wideresnet", "depth": 18}, "6n \\+ 4"),
-        ({"name": "nowhere"}, "none of oliver, preactresnet, wideresnet"),
-        ({"name": "tests.conftest"}, "no function `stages`"),
+        (PreActResNet, 20, "network.depth must be one of 18, 34, 50, 152, not 20"),
+        (WideResNet, 18, "network.depth must be 6n \\+ 4 .* or 6n \\+ 2, not 18"),
+        (WideResNet, 4, "network.depth must be 6n"),
+        (Oliver, 20, "network.depth must be 6n \\+ 4 .*, not 20"),
+        (Oliver, 4, "network.depth must be 6n"),
     ],
 )
-def test_networks_that_cannot_be_are_refused(options: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        build(NetworkConfig(**options), 10, MEAN, STD)
+def test_networks_that_cannot_be_are_refused(
+    kind: type[PreActResNet | WideResNet | Oliver], depth: int, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(depth=depth)
 
 
 def test_moments_are_those_of_the_pixels() -> None:
@@ -177,10 +186,10 @@ def test_mixing_in_a_torchvision_network_by_name_equals_splitting_it_by_hand(lay
     torch.manual_seed(0)
     net = torchvision.models.resnet18(num_classes=7).eval()
     x, y = torch.rand(6, 3, 64, 64), F.one_hot(torch.arange(6), 7).float()
-    plan = ClassifierMixup(layers=(layer,), lam_per="pair", blocks=1).draw(6, torch.Generator().manual_seed(1))
-    got = supervised(Mixable(net, ["layer1", "layer2", "layer3"]), x, y, plan, LOSSES["ce"])
+    plans = ClassifierMixup(layers=(layer,), lam_per="pair").draw(6, torch.Generator().manual_seed(1))
+    got = supervised(Mixable(net, ["layer1", "layer2", "layer3"]), x, y, plans, CrossEntropy())
 
-    lam, right = plan.lam.numpy(), plan.right.numpy()
+    lam, right = plans.plans[0].lam.numpy(), plans.plans[0].right.numpy()
     below = [
         nn.Identity(),
         nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1),
@@ -201,12 +210,37 @@ def test_mixing_in_a_torchvision_network_by_name_equals_splitting_it_by_hand(lay
 
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
 def test_the_ablation_gives_layers_below_the_mix_no_gradient(layer: int) -> None:
-    made = network(width=0.125).train()
+    made = network(PreActResNet(width=0.125)).train()
     x, y = torch.rand(4, 3, 8, 8), F.one_hot(torch.arange(4), 10).float()
     plan = Plan(layer, torch.arange(4), torch.tensor([1, 0, 3, 2]), torch.tensor(0.3), detach=True)
-    supervised(made, x, y, plan, LOSSES["ce"]).backward()
+    supervised(made, x, y, Plans((plan,), rows=4), CrossEntropy()).backward()
     for i, stage in enumerate(made.stages):
         assert all((p.grad is None) == (i < layer) for p in stage.parameters())
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_cutmix_in_a_classifier_pastes_boxes_and_weighs_targets_by_their_area(layer: int) -> None:
+    made = network(WideResNet(depth=10, width=0.25))
+    x, y = torch.rand(8, 3, 12, 12), F.one_hot(torch.arange(8), 10).float()
+    plans = ClassifierCutMix(layers=(layer,)).draw(8, torch.Generator().manual_seed(2))
+    (plan,) = plans.plans
+    assert isinstance(plan, Boxes)
+    with torch.no_grad():
+        h = made(x, stop=layer)
+        inside = plan.inside(*h.shape[2:])
+        mixed = torch.stack([torch.where(box, h[j], row) for box, row, j in zip(inside, h, plan.right, strict=True)])
+        area = inside.double().mean((1, 2))[:, None]
+        targets = (1 - area) * y + area * y[plan.right]
+        want = -(targets * made(mixed, start=layer).double().log_softmax(1)).sum(1).mean()
+        got = supervised(made, x, y, plans, CrossEntropy())
+    assert 0.1 < float(area.mean()) < 0.9
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_without_anything_to_mix_the_objective_is_the_plain_one() -> None:
+    made = network(WideResNet(depth=10, width=0.25))
+    x, y = torch.rand(8, 3, 12, 12), F.one_hot(torch.arange(8), 10).float()
+    assert supervised(made, x, y, Plans(rows=8), CrossEntropy()).equal(F.cross_entropy(made(x), y))
 
 
 # Losses
@@ -222,24 +256,22 @@ def rows() -> tuple[Tensor, Tensor]:
 def test_losses_on_soft_targets_agree_with_numpy(rows: tuple[Tensor, Tensor]) -> None:
     logits, y = (t.numpy() for t in rows)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert float(LOSSES["ce"](*rows)) == pytest.approx(-(y * np.log(p)).sum(1).mean(), rel=1e-12)
-    assert float(LOSSES["bce_softmax"](*rows)) == pytest.approx(
-        -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(), rel=1e-12
-    )
+    assert float(CrossEntropy()(*rows)) == pytest.approx(-(y * np.log(p)).sum(1).mean(), rel=1e-12)
+    assert float(BCESoftmax()(*rows)) == pytest.approx(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(), rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_mixed_target_and_a_mix_of_two_losses_are_the_same(loss: str, rows: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("loss", [CrossEntropy(), BCESoftmax()])
+def test_a_mixed_target_and_a_mix_of_two_losses_are_the_same(loss: ClassifierLoss, rows: tuple[Tensor, Tensor]) -> None:
     """Both losses are linear in the target, so the paper's form and Zhang et al.'s code agree."""
     logits = rows[0]
     a, b = (F.one_hot(torch.arange(16) % n, 5).double() for n in (5, 3))
-    mixed = LOSSES[loss](logits, 0.3 * a + 0.7 * b)
-    torch.testing.assert_close(mixed, 0.3 * LOSSES[loss](logits, a) + 0.7 * LOSSES[loss](logits, b))
+    mixed = loss(logits, 0.3 * a + 0.7 * b)
+    torch.testing.assert_close(mixed, 0.3 * loss(logits, a) + 0.7 * loss(logits, b))
 
 
 def test_with_two_classes_the_authors_loss_is_cross_entropy(rows: tuple[Tensor, Tensor]) -> None:
     logits, y = rows[0][:, :2], rows[1][:, :2] / rows[1][:, :2].sum(1, keepdim=True)
-    torch.testing.assert_close(LOSSES["bce_softmax"](logits, y), LOSSES["ce"](logits, y))
+    torch.testing.assert_close(BCESoftmax()(logits, y), CrossEntropy()(logits, y))
 
 
 # Augmentation

@@ -19,6 +19,7 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, STL10, SVHN
 
+from mmgan import modules
 from mmgan.data import DataConfig, Feed, data_sets, load, to_network, to_uint8
 from mmgan.data.sets import fashion_mnist
 from mmgan.errors import UserError
@@ -214,7 +215,7 @@ def test_download_into_no_folder_names_it(tmp_path: Path) -> None:
 def test_data_sets_are_the_files() -> None:
     names = data_sets()
     assert {"cifar10", "cifar100", "digits", "fashion_mnist", "folder", "mnist", "stl10", "svhn"} <= set(names)
-    with pytest.raises(UserError, match=f"data.name 'imagenet' is none of {', '.join(names)}, nor"):
+    with pytest.raises(UserError, match=f"data.name 'imagenet' is none of {', '.join(names)}; a module of your own"):
         load(DataConfig("imagenet"))
 
 
@@ -241,6 +242,9 @@ def test_a_module_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "    return torch.full((2, 3, 4, 6), 9, dtype=torch.uint8), torch.tensor([len(config.split), -1])\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"must be named on the command line \(--data\.name ownpackage\.wide\)"):
+        load(DataConfig("ownpackage.wide", resolution=4))
+    modules.trust(["ownpackage.wide", "ownpackage.tall"])
     images, labels = load(DataConfig("ownpackage.wide", split="valid", resolution=4))
     assert images.tolist() == torch.full((2, 3, 4, 4), 9).tolist()
     assert labels.tolist() == [5, -1]

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan.gan.networks._fused import conv_pool, upsample_conv
-from mmgan.gan.networks.resnet import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from mmgan.mixup import DiscriminatorMixup, Plan
+from mmgan.gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from mmgan.gan.networks.resnet import Discriminator, Generator, ResNetDiscriminator, ResNetGenerator
+from mmgan.mixup import DiscriminatorMixup, Plan, Plans
 
 SIZES = [(8, 1), (16, 1), (28, 1), (32, 3), (48, 3), (64, 3)]
 
@@ -67,8 +68,8 @@ def discriminator_by_hand(net: Discriminator, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("resolution", "channels"), SIZES)
 def test_networks_compute_what_the_paper_s_table_says(resolution: int, channels: int) -> None:
     torch.manual_seed(0)
-    G = Generator(resolution, channels, GeneratorConfig(z_dim=6, width=8)).double()
-    D = Discriminator(resolution, channels, DiscriminatorConfig(width=8)).double()
+    G = Generator(resolution, channels, ResNetGenerator(z_dim=6, width=8)).double()
+    D = Discriminator(resolution, channels, ResNetDiscriminator(width=8)).double()
     fake = G(torch.randn(4, 6, dtype=torch.float64))
     assert fake.shape == (4, channels, resolution, resolution)
     z = torch.randn(4, 6, dtype=torch.float64)
@@ -83,15 +84,15 @@ def test_cifar_networks_have_the_paper_s_size() -> None:
 
     up = 2 * 2 * 256 + 2 * conv(256, 256, 3) + conv(256, 256, 1)
     expected = (128 + 1) * 16 * 256 + 3 * up + 2 * 256 + conv(256, 3, 3)
-    assert sum(p.numel() for p in Generator(32, 3).parameters()) == expected == 4_276_739
+    assert sum(p.numel() for p in Generator(32, 3, ResNetGenerator()).parameters()) == expected == 4_276_739
     first = conv(3, 128, 3) + conv(128, 128, 3) + conv(3, 128, 1)
     down = 2 * conv(128, 128, 3) + conv(128, 128, 1)
     expected = first + down + 2 * 2 * conv(128, 128, 3) + 128
-    assert sum(p.numel() for p in Discriminator(32, 3).parameters()) == expected == 1_053_824
+    assert sum(p.numel() for p in Discriminator(32, 3, ResNetDiscriminator()).parameters()) == expected == 1_053_824
 
 
 def test_layers_0_1_2_are_input_h1_h2() -> None:
-    D = Discriminator(32, 3, DiscriminatorConfig(width=8))
+    D = Discriminator(32, 3, ResNetDiscriminator(width=8))
     shapes = [tuple(D(torch.zeros(1, 3, 32, 32), stop=k).shape[1:]) for k in range(D.depth + 1)]
     assert shapes == [(3, 32, 32), (8, 16, 16), (8, 8, 8), (8, 8, 8), (8, 8, 8), ()]
 
@@ -99,8 +100,8 @@ def test_layers_0_1_2_are_input_h1_h2() -> None:
 @pytest.mark.parametrize(("gain", "shortcut_gain"), [(math.sqrt(2), 1.0), (1.0, math.sqrt(2))])
 def test_glorot_gains(gain: float, shortcut_gain: float) -> None:
     """A uniform Glorot weight is bounded by gain * sqrt(6 / (fan in + fan out)), and a large one comes near it."""
-    G = Generator(32, 3, GeneratorConfig(gain=gain, shortcut_gain=shortcut_gain))
-    D = Discriminator(32, 3, DiscriminatorConfig(gain=gain, shortcut_gain=shortcut_gain))
+    G = Generator(32, 3, ResNetGenerator(gain=gain, shortcut_gain=shortcut_gain))
+    D = Discriminator(32, 3, ResNetDiscriminator(gain=gain, shortcut_gain=shortcut_gain))
     for key, weight in (*G.named_parameters(), *D.named_parameters()):
         if weight.ndim == 4:
             wanted = shortcut_gain if "shortcut" in key else 1.0 if key.startswith("image") else gain
@@ -119,7 +120,7 @@ def normalised(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 @pytest.mark.parametrize("cover", ["all", "main", "none"])
 def test_spectral_norm_is_one_on_every_weight_it_covers(cover: str) -> None:
     torch.manual_seed(0)
-    D = Discriminator(32, 3, DiscriminatorConfig(width=16, spectral_norm=cover))
+    D = Discriminator(32, 3, ResNetDiscriminator(width=16, spectral_norm=cover))
     for _ in range(150):
         D(torch.zeros(1, 3, 32, 32))
     D.eval()
@@ -135,7 +136,7 @@ def test_spectral_norm_is_one_on_every_weight_it_covers(cover: str) -> None:
 def twins() -> tuple[Discriminator, Discriminator]:
     """Two discriminators with the same weights and the same state of their spectral norms."""
     torch.manual_seed(0)
-    D, other = (Discriminator(16, 1, DiscriminatorConfig(width=8)) for _ in range(2))
+    D, other = (Discriminator(16, 1, ResNetDiscriminator(width=8)) for _ in range(2))
     other.load_state_dict(D.state_dict())
     return D, other
 
@@ -144,7 +145,7 @@ def test_one_pass_is_one_power_iteration_whatever_is_mixed() -> None:
     D, other = twins()
     x = torch.randn(8, 1, 16, 16)
     D(x)
-    other(x, *DiscriminatorMixup(layers=(2,)).draw(4))
+    other(x, DiscriminatorMixup(layers=(2,)).draw(4))
     for (key, a), b in zip(D.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
 
@@ -161,18 +162,19 @@ def test_autocast_leaves_the_power_iteration_in_full_precision() -> None:
 
 @pytest.mark.parametrize("layer", range(4))
 def test_kept_rows_are_as_without_a_plan(layer: int) -> None:
-    D = Discriminator(16, 1, DiscriminatorConfig(width=8)).double().eval()
+    D = Discriminator(16, 1, ResNetDiscriminator(width=8)).double().eval()
     x = torch.randn(6, 1, 16, 16, dtype=torch.float64)
-    plan = Plan(layer, torch.tensor([0, 1]), torch.tensor([3, 4]), torch.tensor(0.3), keep=True)
-    torch.testing.assert_close(D(x, plan)[:6], D(x))
-    torch.testing.assert_close(D(x, plan)[6:], D(x, plan._replace(keep=False)))
+    plan = Plan(layer, torch.tensor([0, 1]), torch.tensor([3, 4]), torch.tensor(0.3))
+    kept = D(x, Plans((plan,), rows=6, keep=True))
+    torch.testing.assert_close(kept[:6], D(x))
+    torch.testing.assert_close(kept[6:], D(x, Plans((plan,), rows=6)))
 
 
 def test_variants_of_the_official_code() -> None:
-    G = Generator(16, 1, GeneratorConfig(width=8, shortcut_conv=False))
+    G = Generator(16, 1, ResNetGenerator(width=8, shortcut_conv=False))
     assert not any("shortcut" in key for key, _ in G.named_parameters())
     assert G(torch.randn(2, 128)).shape == (2, 1, 16, 16)
-    D, mean = (Discriminator(16, 1, DiscriminatorConfig(width=8, pool=pool)) for pool in ("sum", "mean"))
+    D, mean = (Discriminator(16, 1, ResNetDiscriminator(width=8, pool=pool)) for pool in ("sum", "mean"))
     mean.load_state_dict(D.state_dict())
     x = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(D.eval()(x), mean.eval()(x) * 64)
@@ -199,6 +201,60 @@ def test_fused_resampling_is_exact(inputs: int) -> None:
 @pytest.mark.parametrize("resolution", [7, 30, 36, 256])
 def test_sizes_without_a_network_are_refused(resolution: int) -> None:
     with pytest.raises(ValueError, match=f"no ResNet for {resolution} pixels"):
-        Discriminator(resolution, 1)
+        Discriminator(resolution, 1, ResNetDiscriminator())
     with pytest.raises(ValueError, match=f"no ResNet for {resolution} pixels"):
-        Generator(resolution, 1)
+        Generator(resolution, 1, ResNetGenerator())
+
+
+# DCGAN
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(8, 1), (16, 1), (32, 3), (64, 3)])
+def test_a_dcgan_is_the_convolutions_of_its_paper(resolution: int, channels: int) -> None:
+    """Step by step from the weights in their order: 4x4 kernels, stride 2, batch norm in the generator alone."""
+    torch.manual_seed(0)
+    G = DCGANGenerator(z_dim=5, width=3).build(resolution, channels).double()
+    D = DCGANDiscriminator(width=3, spectral_norm=False).build(resolution, channels).double()
+    z = torch.randn(4, 5, dtype=torch.float64)
+    weights = iter(list(G.parameters()))
+    h = F.conv_transpose2d(z[:, :, None, None], next(weights))
+    for _ in range(int(math.log2(resolution // 8))):
+        h = F.relu(F.batch_norm(h, None, None, next(weights), next(weights), training=True))
+        h = F.conv_transpose2d(h, next(weights), stride=2, padding=1)
+    h = F.relu(F.batch_norm(h, None, None, next(weights), next(weights), training=True))
+    images = F.conv_transpose2d(h, next(weights), next(weights), stride=2, padding=1).tanh()
+    assert images.shape == (4, channels, resolution, resolution)
+    torch.testing.assert_close(G(z), images)
+    weights = iter(list(D.parameters()))
+    h = images
+    for _ in range(int(math.log2(resolution // 4))):
+        h = F.leaky_relu(F.conv2d(h, next(weights), next(weights), stride=2, padding=1), 0.2)
+    torch.testing.assert_close(D(images), F.conv2d(h, next(weights)).flatten())
+    assert next(weights, None) is None
+    stds = [float(p.detach().std()) for p in (*G.parameters(), *D.parameters()) if p.ndim == 4 and p.numel() > 200]
+    assert stds == pytest.approx([0.02] * len(stds), rel=0.25)
+
+
+def test_a_dcgan_mixes_at_its_named_layers() -> None:
+    D = DCGANDiscriminator(width=4).build(16, 1).double().eval()
+    x = torch.randn(6, 1, 16, 16, dtype=torch.float64)
+    plan = Plan(1, torch.tensor([0, 1]), torch.tensor([3, 4]), torch.tensor(0.3))
+    h = D.network.down1(x)
+    by_hand = D.network[1:](0.3 * h[:2] + 0.7 * h[3:5])
+    torch.testing.assert_close(D(x, Plans((plan,), rows=6)), by_hand)
+    assert D.depth == 3
+
+
+def test_a_dcgan_s_weights_are_spectrally_normalised() -> None:
+    torch.manual_seed(0)
+    D = DCGANDiscriminator(width=4).build(8, 1)
+    for _ in range(100):
+        D(torch.zeros(1, 1, 8, 8))
+    for _, layer in normalised(D.eval()):
+        assert abs(float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) - 1) < 1e-3
+
+
+@pytest.mark.parametrize("resolution", [4, 12, 28, 48])
+def test_sizes_without_a_dcgan_are_refused(resolution: int) -> None:
+    with pytest.raises(ValueError, match=f"no DCGAN for {resolution} pixels"):
+        DCGANGenerator().build(resolution, 1)

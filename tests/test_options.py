@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.gan.config import GANConfig, GANData, ScoreConfig
-from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
+from mmgan.gan.config import GANConfig
 from mmgan.gan.train import train
-from mmgan.mixup import DiscriminatorMixup
-from mmgan.scoring import Extractor
-from tests.conftest import SMALL
+from mmgan.scoring import Extractor, ExtractorConfig
+from tests.conftest import SMALL, options_of
 
 BASE = ["--data.name", "digits", *SMALL, "--steps", "4", "--n_dis", "1", "--log_every", "2", "--tracker", "null"]
 BASE += ["--sample_every", "4", "--checkpoint_every", "2", "--lr", "1e-3"]
@@ -49,17 +48,17 @@ FLIPS: dict[str, list[str]] = {
     "mixup.alpha": ["--mixup.alpha", "0.1"],
     "mixup.layers": ["--mixup.layers", "[1]"],
     "mixup.lam": ["--mixup.lam", "folded-beta"],
-    "mixup.lam_per": ["--mixup.lam_per", "pair"],
+    "mixup.lam_per": ["--mixup.lam_per", "batch"],
     "mixup.layer_per": ["--mixup.layer_per", "pair"],
     "mixup.pairs": ["--mixup.pairs", "[real-real,fake-fake]"],
-    "mixup.share": ["--mixup.share", "random"],
+    "mixup.share": ["--mixup.share", "split"],
     "mixup.rows": ["--mixup.rows", "first"],
     "mixup.target": ["--mixup.target", "fake"],
     "mixup.weight": ["--mixup.weight", "2"],
+    "mixup.generator_weight": ["--mixup.generator_weight", "0"],
     "mixup.replace": ["--mixup.replace", "true"],
-    "loss": ["--loss", "hinge"],
-    "saturating": ["--saturating", "true"],
-    "gradient_penalty": ["--gradient_penalty", "0.5"],
+    "loss.saturating": ["--loss.saturating", "true"],
+    "r1_gamma": ["--r1_gamma", "1"],
     "steps": ["--steps", "6"],
     "n_dis": ["--n_dis", "2"],
     "batch_size": ["--batch_size", "10"],
@@ -77,7 +76,36 @@ FLIPS: dict[str, list[str]] = {
     "keep_checkpoints": ["--keep_checkpoints", "1"],
     "tracker": ["--tracker", "tensorboard"],
 }
-SCORED = ["--score.weights", "a file", "--score.num_samples", "20", "--score.every", "2", "--score.final", "miyato"]
+CUTMIX = ["--mixup", "DiscriminatorCutMix"]
+DCGAN = ["--generator", "DCGANGenerator", "--discriminator", "DCGANDiscriminator", "--mixup.layers", "[0,1]"]
+HINGE = ["--loss", "Hinge"]
+WITHIN: dict[str, tuple[list[str], list[str]]] = {
+    "mixup[DiscriminatorCutMix]": ([], CUTMIX),
+    "mixup[DiscriminatorCutMix].alpha": (CUTMIX, ["--mixup.alpha", "0.2"]),
+    "mixup[DiscriminatorCutMix].layers": (CUTMIX, ["--mixup.layers", "[0]"]),
+    "mixup[DiscriminatorCutMix].layer_per": (CUTMIX, ["--mixup.layer_per", "pair"]),
+    "mixup[DiscriminatorCutMix].pairs": (CUTMIX, ["--mixup.pairs", "[real-fake]"]),
+    "mixup[DiscriminatorCutMix].share": (CUTMIX, ["--mixup.share", "random"]),
+    "mixup[DiscriminatorCutMix].rows": (CUTMIX, ["--mixup.rows", "first"]),
+    "mixup[DiscriminatorCutMix].target": (CUTMIX, ["--mixup.target", "fake"]),
+    "mixup[DiscriminatorCutMix].weight": (CUTMIX, ["--mixup.weight", "0.5"]),
+    "mixup[DiscriminatorCutMix].generator_weight": (CUTMIX, ["--mixup.generator_weight", "2"]),
+    "mixup[DiscriminatorCutMix].replace": (CUTMIX, ["--mixup.replace", "true"]),
+    "loss[Hinge]": ([], HINGE),
+    "loss[Hinge].saturating": (HINGE, ["--loss.saturating", "true"]),
+    "loss[Wasserstein]": (HINGE, ["--loss", "Wasserstein"]),
+    "loss[Relativistic]": ([], ["--loss", "Relativistic"]),
+    "generator[DCGANGenerator]": ([], ["--generator", "DCGANGenerator"]),
+    "generator[DCGANGenerator].z_dim": (DCGAN, ["--generator.z_dim", "5"]),
+    "generator[DCGANGenerator].width": (DCGAN, ["--generator.width", "4"]),
+    "discriminator[DCGANDiscriminator]": (["--mixup.layers", "[0,1]"], ["--discriminator", "DCGANDiscriminator"]),
+    "discriminator[DCGANDiscriminator].width": (DCGAN, ["--discriminator.width", "4"]),
+    "discriminator[DCGANDiscriminator].slope": (DCGAN, ["--discriminator.slope", "0.1"]),
+    "discriminator[DCGANDiscriminator].spectral_norm": (DCGAN, ["--discriminator.spectral_norm", "false"]),
+}
+"""Options that mean something beside others alone, and a change of them."""
+SCORED = ["--score.extractor", f"{__name__}.PixelsConfig", "--score.num_samples", "20", "--score.every", "2"]
+SCORED += ["--score.final", "miyato"]
 SCORE_FLIPS: dict[str, list[str]] = {
     "score": ["--score", "null"],
     "score.every": ["--score.every", "1"],
@@ -86,10 +114,9 @@ SCORE_FLIPS: dict[str, list[str]] = {
     "score.final": ["--score.final", "null"],
 }
 REFUSED = {
-    "score.extractor": (["--score.extractor", "classifier"], "needs score.weights"),
+    "score.extractor[Classifier]": (["--score.extractor", "Classifier", "--score.extractor.run", "no"], "no is no run"),
     "data.root": (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
     "data.download": (["--data.name", "folder", "--data.download", "true"], "cannot be downloaded"),
-    "network": (["--network", "tests.nowhere"], "No module named 'tests.nowhere'"),
 }
 
 
@@ -101,15 +128,19 @@ class Pixels(nn.Module):
         return x[:, :8], x[:, 8:13]
 
 
-EXTRACTOR = Extractor("pixels", Pixels(), "none")
+@dataclass(frozen=True)
+class PixelsConfig(ExtractorConfig):
+    """The options of an extractor of one's own: it has none."""
+
+    def build(self) -> Extractor:
+        return Extractor("pixels", Pixels(), "none")
 
 
 def outcome(folder: Path, *options: str) -> str:
     """A hash of all a run leaves but speeds, times and its configuration."""
-    nullable = {"mixup": DiscriminatorMixup, "score": ScoreConfig}
-    arguments = cli.parse(GANConfig, "", nullable, ["--output", str(folder), *BASE, *options])
+    arguments = cli.parse(GANConfig, "", ["--output", str(folder), *BASE, *options])
     AcceleratorState._reset_state(reset_partial_state=True)  # a process of its own would start without one
-    train(arguments.config, arguments.output, arguments.yaml, EXTRACTOR if arguments.config.score else None)
+    train(arguments.config, arguments.output)
     parts: list[Any] = []
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".png", ".safetensors") and file.parent.name != "plots":
@@ -122,22 +153,11 @@ def outcome(folder: Path, *options: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def options_of(config: type, prefix: str = "") -> Iterator[str]:
-    sections = {"data": GANData, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
-    nullable = {"mixup": DiscriminatorMixup, "score": ScoreConfig}
-    for field in fields(config):
-        name = prefix + field.name
-        section = sections.get(name) or nullable.get(name)
-        if section is None or name in nullable:
-            yield name
-        if section:
-            assert is_dataclass(section)
-            yield from options_of(section, f"{name}.")
-
-
 def test_every_option_is_looked_at_here() -> None:
-    elsewhere = {"deterministic", "score.weights"}  # the latter in test_scoring.py: scripts turn it into an extractor
-    assert set(options_of(GANConfig)) == FLIPS.keys() | SCORE_FLIPS.keys() | REFUSED.keys() | elsewhere
+    elsewhere = {"deterministic", "score.extractor.weights"}  # the latter in test_scoring.py
+    elsewhere |= {"score.extractor[Classifier].run"}
+    looked_at = FLIPS.keys() | WITHIN.keys() | SCORE_FLIPS.keys() | REFUSED.keys() | elsewhere
+    assert set(options_of(GANConfig)) == looked_at
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +171,19 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_an_option_changes_the_run(name: str, baseline: str, tmp_path: Path) -> None:
     if name == "data.name" and not (Path("/usr/share/datasets/fashion-mnist").is_dir()):
         pytest.skip("needs a second data set on this machine")
-    assert outcome(tmp_path / "run", *FLIPS[name]) != baseline
+    assert outcome(tmp_path / "run", *FLIPS[name]) != baseline, f"{name} changes nothing"
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """The outcome of a run to compare others with, made once."""
+    return cache(lambda *options: outcome(tmp_path_factory.mktemp("beside") / "run", *options))
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_an_option_of_a_class_changes_the_run(name: str, beside: Callable[..., str], tmp_path: Path) -> None:
+    base, change = WITHIN[name]
+    assert outcome(tmp_path / "run", *base, *change) != beside(*base), f"{name} changes nothing"
 
 
 def test_an_option_of_scoring_changes_what_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +216,15 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--g_batch_size", "0"], "at least 2"),
         (["--ema", "1"], "ema must be in"),
         (["--betas", "[0,1]"], "betas must be in"),
-        (["--gradient_penalty", "-1"], "gradient_penalty must be 0 or more"),
-        (["--gradient_penalty", "1", "--mixup.replace", "true"], "mixup.replace drops"),
+        (["--r1_gamma", "-1"], "r1_gamma must be 0 or more"),
+        (["--r1_gamma", "1", "--mixup.replace", "true"], "mixup.replace drops"),
+        (["--loss", "Relativistic", "--mixup.replace", "true"], "mixup.replace drops"),
+        (["--mixup.generator_weight", "-1"], "mixup.generator_weight must be 0 or more"),
+        (["--loss", "Wasserstein", "--loss.saturating", "true"], "Wasserstein has no option saturating"),
+        (["--mixup", "DiscriminatorCutMix", "--mixup.lam", "uniform"], "DiscriminatorCutMix has no option lam"),
+        (["--discriminator", "DCGANDiscriminator", "--discriminator.pool", "sum"], "has no option pool"),
+        (["--discriminator", "DCGANDiscriminator", "--discriminator.slope", "1"], "discriminator.slope must be in"),
+        (["--mixup", "ClassifierMixup"], "mixup"),
         (["--reuse_fakes", "true", "--g_batch_size", "16"], "reuse_fakes needs"),
         (["--data.resolution", "0"], "resolution must be positive"),
         (["--generator.z_dim", "0"], "generator.z_dim must be positive"),
@@ -198,30 +237,3 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
 def test_values_out_of_range_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         outcome(tmp_path / "run", *options)
-
-
-def test_a_network_of_one_s_own_is_a_file_and_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mynet").mkdir()
-    (tmp_path / "mynet" / "flat.py").write_text(
-        """
-from torch import nn
-from mmgan.mixup import Mixable
-
-class Generator(nn.Sequential):
-    def __init__(self, resolution, channels, config):
-        pixels = (channels, resolution, resolution)
-        super().__init__(nn.Linear(config.z_dim, channels * resolution**2), nn.Tanh(), nn.Unflatten(1, pixels))
-
-def Discriminator(resolution, channels, config):
-    size = channels * resolution**2
-    layers = nn.Flatten(), nn.Linear(size, config.width), nn.ReLU(), nn.Dropout(), nn.Linear(config.width, 1)
-    return Mixable(nn.Sequential(*layers, nn.Flatten(0)), ["1"])
-"""
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    options = ["--network", "mynet.flat", "--mixup.layers", "[0,1]"]
-    whole = outcome(tmp_path / "run", *options)
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000004")
-    assert outcome(tmp_path / "run", *options) == whole, "resumed from step 2, dropout and all"
-    with pytest.raises(UserError, match=r"has layers 0 .* to 1"):
-        outcome(tmp_path / "other", "--network", "mynet.flat")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from classifiers.adversarial import AdversarialTraining
-from classifiers.config import ClassifierConfig, ClassifierData
-from classifiers.networks import NetworkConfig
-from classifiers.semisupervised import VAT, MeanTeacher, PiModel, PseudoLabel, SemiSupervised, UnlabelledMixup
-from classifiers.train import train
+from classifiers.config import ClassifierConfig
+from classifiers.training import train
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.mixup import ClassifierMixup
+from tests.cls_cases import ADVERSARIAL
+from tests.conftest import options_of
 
 BASE = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]
-BASE += ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.25", "--batch_size", "8"]
-BASE += ["--epochs", "3", "--milestones", "[2]", "--log_every", "2", "--checkpoint_every", "1", "--tracker", "null"]
-ADVERSARIAL = ["--adversarial.eps", "0.1", "--adversarial.step_size", "0.07", "--adversarial.iterations", "2"]
+BASE += ["--network.width", "0.0625", "--batch_size", "8", "--epochs", "3", "--milestones", "[2]", "--log_every", "2"]
+BASE += ["--checkpoint_every", "1", "--tracker", "null"]
 
 FLIPS: dict[str, list[str]] = {
     "data.name": ["--data.name", "tests.halved_digits"],
@@ -40,9 +37,8 @@ FLIPS: dict[str, list[str]] = {
     "data.preprocess": ["--data.preprocess", "symmetric"],
     "data.border": ["--data.border", "reflect"],
     "data.noise": ["--data.noise", "0.1"],
-    "network.name": ["--network.name", "preactresnet", "--network.depth", "18"],
-    "network.depth": ["--network.depth", "16"],
-    "network.width": ["--network.width", "0.5"],
+    "network.depth": ["--network.depth", "34"],
+    "network.width": ["--network.width", "0.125"],
     "network.final_norm": ["--network.final_norm", "false"],
     "network.dropout": ["--network.dropout", "0.2"],
     "mixup": ["--mixup", "null"],
@@ -50,10 +46,8 @@ FLIPS: dict[str, list[str]] = {
     "mixup.layers": ["--mixup.layers", "[0]"],
     "mixup.lam_per": ["--mixup.lam_per", "pair"],
     "mixup.detach": ["--mixup.detach", "true"],
-    "mixup.blocks": ["--mixup.blocks", "2"],
     "adversarial": ADVERSARIAL,
-    "ssl": ["--ssl.mixup.alpha", "2", "--ssl.batch_size", "12"],
-    "loss": ["--loss", "bce_softmax"],
+    "ssl": ["--ssl", "MixupConsistency", "--ssl.batch_size", "12"],
     "epochs": ["--epochs", "4"],
     "batch_size": ["--batch_size", "12"],
     "lr": ["--lr", "0.05"],
@@ -71,18 +65,18 @@ FLIPS: dict[str, list[str]] = {
     "keep_checkpoints": ["--keep_checkpoints", "1"],
     "tracker": ["--tracker", "tensorboard"],
 }
-SSL_BASE = [
-    "--ssl.batch_size",
-    "12",
-    "--mixup",
-    "null",
-    "--network.depth",
-    "10",
-    "--epochs",
-    "2",
-    "--lr_schedule",
-    "constant",
-]
+SHORT = ["--epochs", "2", "--lr_schedule", "constant"]
+WIDE = [*SHORT, "--network", "WideResNet", "--network.depth", "10", "--network.width", "0.25"]
+OLIVER = [*SHORT, "--network", "Oliver", "--network.depth", "10", "--network.width", "0.25"]
+CUTMIX = [*WIDE, "--mixup", "ClassifierCutMix"]
+NONE = [*WIDE, "--mixup", "null"]
+PSEUDO = [*NONE, "--ssl", "PseudoLabel", "--ssl.batch_size", "12", "--ssl.threshold", "0.1"]
+PI = [*NONE, "--ssl", "PiModel", "--ssl.batch_size", "12", "--ssl.compare", "logits"]
+TEACHER = [*NONE, "--ssl", "MeanTeacher", "--ssl.batch_size", "12", "--ssl.decay", "0.9"]
+VAT = [*NONE, "--ssl", "VAT", "--ssl.batch_size", "12", "--ssl.eps", "1"]
+CONSISTENCY = [*NONE, "--ssl", "MixupConsistency", "--ssl.batch_size", "12"]
+UNLABELLED_CUTMIX = [*CONSISTENCY, "--ssl.mixup", "ClassifierCutMix"]
+METHODS = {"PseudoLabel": PSEUDO, "PiModel": PI, "MeanTeacher": TEACHER, "VAT": VAT, "MixupConsistency": CONSISTENCY}
 WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "adversarial.eps": (ADVERSARIAL, ["--adversarial.eps", "0.2"]),
     "adversarial.norm": (ADVERSARIAL, ["--adversarial.norm", "l2"]),
@@ -91,35 +85,51 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "adversarial.random_start": (ADVERSARIAL, ["--adversarial.random_start", "false"]),
     "adversarial.order": (ADVERSARIAL, ["--adversarial.order", "mix-attack"]),
     "l1_on": (["--l1", "0.01"], ["--l1_on", "first"]),
-    "ssl.weight": (["--ssl.pi.compare", "logits"], ["--ssl.weight", "2"]),
-    "ssl.ramp_until": (["--ssl.pi.compare", "logits"], ["--ssl.ramp_until", "1"]),
-    "ssl.ramp_from": (["--ssl.pi.compare", "logits"], ["--ssl.ramp_from", "official"]),
-    "ssl.batch_size": (["--ssl.pi.compare", "logits"], ["--ssl.batch_size", "8"]),
-    "ssl.pseudo_label": (["--ssl.pi.compare", "logits"], ["--ssl.pi", "null", "--ssl.pseudo_label.threshold", "0.2"]),
-    "ssl.pseudo_label.threshold": (
-        ["--ssl.pseudo_label.threshold", "0.1"],
-        ["--ssl.pseudo_label.threshold", "0.9"],
-    ),
-    "ssl.pi": (["--ssl.mean_teacher.compare", "logits"], ["--ssl.mean_teacher", "null", "--ssl.pi.compare", "logits"]),
-    "ssl.pi.compare": (["--ssl.pi.compare", "logits"], ["--ssl.pi.compare", "probabilities"]),
-    "ssl.mean_teacher": (["--ssl.vat.eps", "1"], ["--ssl.vat", "null", "--ssl.mean_teacher.decay", "0.9"]),
-    "ssl.mean_teacher.decay": (["--ssl.mean_teacher.decay", "0.9"], ["--ssl.mean_teacher.decay", "0.8"]),
-    "ssl.mean_teacher.compare": (["--ssl.mean_teacher.decay", "0.9"], ["--ssl.mean_teacher.compare", "logits"]),
-    "ssl.vat": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup", "null", "--ssl.vat.eps", "1"]),
-    "ssl.vat.eps": (["--ssl.vat.eps", "1"], ["--ssl.vat.eps", "2"]),
-    "ssl.vat.xi": (["--ssl.vat.eps", "1"], ["--ssl.vat.xi", "1"]),
-    "ssl.vat.iterations": (["--ssl.vat.eps", "1"], ["--ssl.vat.iterations", "2"]),
-    "ssl.vat.entropy": (["--ssl.vat.eps", "1"], ["--ssl.vat.entropy", "0.5"]),
-    "ssl.mixup": (["--ssl.pi.compare", "logits"], ["--ssl.pi", "null", "--ssl.mixup.alpha", "2"]),
-    "ssl.mixup.alpha": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup.alpha", "0.3"]),
-    "ssl.mixup.layers": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup.layers", "[0]"]),
-    "ssl.mixup.lam_per": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup.lam_per", "pair"]),
-    "ssl.mixup.blocks": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup.blocks", "2"]),
-    "ssl.mixup.compare": (["--ssl.mixup.alpha", "2"], ["--ssl.mixup.compare", "logits"]),
+    "loss[BCESoftmax]": (WIDE, ["--loss", "BCESoftmax"]),
+    "network[WideResNet]": (OLIVER, WIDE),
+    "network[WideResNet].depth": (WIDE, ["--network.depth", "16"]),
+    "network[WideResNet].width": (WIDE, ["--network.width", "0.5"]),
+    "network[WideResNet].final_norm": (WIDE, ["--network.final_norm", "false"]),
+    "network[WideResNet].dropout": (WIDE, ["--network.dropout", "0.2"]),
+    "network[Oliver]": (WIDE, OLIVER),
+    "network[Oliver].depth": (OLIVER, ["--network.depth", "16"]),
+    "network[Oliver].width": (OLIVER, ["--network.width", "0.5"]),
+    "network[Oliver].final_norm": (OLIVER, ["--network.final_norm", "false"]),
+    "network[Oliver].dropout": (OLIVER, ["--network.dropout", "0.2"]),
+    "mixup[ClassifierCutMix]": (WIDE, CUTMIX),
+    "mixup[ClassifierCutMix].alpha": (CUTMIX, ["--mixup.alpha", "0.3"]),
+    "mixup[ClassifierCutMix].layers": (CUTMIX, ["--mixup.layers", "[0]"]),
+    "mixup[ClassifierCutMix].detach": (CUTMIX, ["--mixup.detach", "true"]),
+    "ssl[PseudoLabel].threshold": (PSEUDO, ["--ssl.threshold", "0.9"]),
+    "ssl[PiModel].compare": (PI, ["--ssl.compare", "probabilities"]),
+    "ssl[MeanTeacher].decay": (TEACHER, ["--ssl.decay", "0.8"]),
+    "ssl[MeanTeacher].compare": (TEACHER, ["--ssl.compare", "logits"]),
+    "ssl[VAT].eps": (VAT, ["--ssl.eps", "2"]),
+    "ssl[VAT].xi": (VAT, ["--ssl.xi", "1"]),
+    "ssl[VAT].iterations": (VAT, ["--ssl.iterations", "2"]),
+    "ssl[VAT].entropy": (VAT, ["--ssl.entropy", "0.5"]),
+    "ssl[MixupConsistency].compare": (CONSISTENCY, ["--ssl.compare", "logits"]),
+    "ssl[MixupConsistency].mixup.alpha": (CONSISTENCY, ["--ssl.mixup.alpha", "0.3"]),
+    "ssl[MixupConsistency].mixup.layers": (CONSISTENCY, ["--ssl.mixup.layers", "[0]"]),
+    "ssl[MixupConsistency].mixup.lam_per": (CONSISTENCY, ["--ssl.mixup.lam_per", "pair"]),
+    "ssl[MixupConsistency].mixup[ClassifierCutMix]": (CONSISTENCY, UNLABELLED_CUTMIX),
+    "ssl[MixupConsistency].mixup[ClassifierCutMix].alpha": (UNLABELLED_CUTMIX, ["--ssl.mixup.alpha", "0.3"]),
+    "ssl[MixupConsistency].mixup[ClassifierCutMix].layers": (UNLABELLED_CUTMIX, ["--ssl.mixup.layers", "[0]"]),
 }
+for _name, _base in METHODS.items():
+    WITHIN[f"ssl[{_name}]"] = (NONE, _base)
+    WITHIN[f"ssl[{_name}].weight"] = (_base, ["--ssl.weight", "2"])
+    WITHIN[f"ssl[{_name}].ramp_until"] = (_base, ["--ssl.ramp_until", "1"])
+    WITHIN[f"ssl[{_name}].ramp_from"] = (_base, ["--ssl.ramp_from", "official"])
+    WITHIN[f"ssl[{_name}].batch_size"] = (_base, ["--ssl.batch_size", "8"])
 """Options that mean something beside others alone, and a change of them."""
+DETACHED = ["--ssl.mixup.detach", "true"]
 REFUSED = {
-    "ssl.mixup.detach": (["--ssl.mixup.detach", "true"], "ablation of supervised learning"),
+    "ssl[MixupConsistency].mixup.detach": ([*CONSISTENCY, *DETACHED], "ablation of supervised learning"),
+    "ssl[MixupConsistency].mixup[ClassifierCutMix].detach": (
+        [*UNLABELLED_CUTMIX, *DETACHED],
+        "ablation of supervised learning",
+    ),
     "data.root": (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
     "data.download": (["--data.name", "folder", "--data.download", "true"], "cannot be downloaded"),
 }
@@ -127,10 +137,9 @@ REFUSED = {
 
 def outcome(folder: Path, *options: str) -> str:
     """A hash of all a run leaves but speeds, times and its configuration."""
-    nullable = {"mixup": ClassifierMixup, "adversarial": AdversarialTraining, "ssl": SemiSupervised}
-    arguments = cli.parse(ClassifierConfig, "", nullable, ["--output", str(folder), *BASE, *options])
+    arguments = cli.parse(ClassifierConfig, "", ["--output", str(folder), *BASE, *options])
     AcceleratorState._reset_state(reset_partial_state=True)  # a process of its own would start without one
-    train(arguments.config, arguments.output, arguments.yaml)
+    train(arguments.config, arguments.output)
     parts: list[Any] = []
     for file in sorted(folder.rglob("*")):
         if file.suffix == ".safetensors":
@@ -143,20 +152,11 @@ def outcome(folder: Path, *options: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def options_of(config: type, prefix: str = "") -> Iterator[str]:
-    sections = {"data": ClassifierData, "network": NetworkConfig, "mixup": ClassifierMixup, "ssl": SemiSupervised}
-    sections |= {"ssl.pseudo_label": PseudoLabel, "ssl.pi": PiModel, "ssl.mean_teacher": MeanTeacher, "ssl.vat": VAT}
-    sections |= {"ssl.mixup": UnlabelledMixup, "adversarial": AdversarialTraining}
-    for field in fields(config):
-        name = prefix + field.name
-        if name not in ("data", "network"):
-            yield name
-        if name in sections:
-            yield from options_of(sections[name], f"{name}.")
-
-
 def test_every_option_is_looked_at_here() -> None:
-    assert set(options_of(ClassifierConfig)) == FLIPS.keys() | WITHIN.keys() | REFUSED.keys() | {"deterministic"}
+    looked_at = FLIPS.keys() | WITHIN.keys() | REFUSED.keys() | {"deterministic"}
+    options = set(options_of(ClassifierConfig))
+    assert not options - looked_at, f"nothing here changes {sorted(options - looked_at)}"
+    assert not looked_at - options, f"there is no option {sorted(looked_at - options)}"
 
 
 @pytest.fixture(scope="module")
@@ -168,28 +168,19 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("name", FLIPS)
 def test_an_option_changes_the_run(name: str, baseline: str, tmp_path: Path) -> None:
-    assert outcome(tmp_path / "run", *FLIPS[name]) != baseline
+    assert outcome(tmp_path / "run", *FLIPS[name]) != baseline, f"{name} changes nothing"
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], str]:
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """The outcome of a run to compare others with, made once."""
-    known: dict[str, str] = {}
-
-    def of(options: list[str]) -> str:
-        key = " ".join(options)
-        if key not in known:
-            known[key] = outcome(tmp_path_factory.mktemp("beside") / "run", *options)
-        return known[key]
-
-    return of
+    return cache(lambda *options: outcome(tmp_path_factory.mktemp("beside") / "run", *options))
 
 
 @pytest.mark.parametrize("name", WITHIN)
-def test_an_option_of_a_section_changes_the_run(name: str, beside: Callable[[list[str]], str], tmp_path: Path) -> None:
+def test_an_option_of_a_class_changes_the_run(name: str, beside: Callable[..., str], tmp_path: Path) -> None:
     base, change = WITHIN[name]
-    base = [*(SSL_BASE if name.startswith("ssl") else []), *base]
-    assert outcome(tmp_path / "run", *base, *change) != beside(base)
+    assert outcome(tmp_path / "run", *base, *change) != beside(*base), f"{name} changes nothing"
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -215,8 +206,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--nesterov", "true", "--momentum", "0"], "nesterov needs momentum"),
         (["--weight_decay", "-1"], "weight_decay must be 0 or more"),
         (["--milestones", "[3]"], "must lie within the 3 epochs"),
-        (["--batch_size", "6"], "must divide batch_size 6"),
-        (["--mixup.layers", "[4]"], "has layers 0 to 3"),
+        (["--mixup.layers", "[5]"], "PreActResNet has layers 0 to 4"),
         (["--data.pad", "-1"], "data.pad must be 0 or more"),
         (["--data.labels_per_class", "0"], "labels_per_class must be positive"),
         (["--adversarial.eps", "0"], "adversarial.eps must be positive"),
@@ -224,6 +214,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--adversarial.eps", "0.1", "--mixed_precision", "fp16"], "bf16 or null"),
         (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--network.width", "0"], "network.width must be positive"),
+        (["--network.depth", "20"], "network.depth must be one of 18, 34, 50, 152"),
         (["--network.dropout", "1"], "network.dropout must be in"),
         (["--adversarial.eps", "0.1", "--data.noise", "0.1"], "set data.noise 0"),
         (["--data.noise", "-1"], "data.noise must be 0 or more"),

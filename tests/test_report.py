@@ -23,7 +23,7 @@ from mmgan.data import to_network
 from mmgan.errors import UserError
 from mmgan.gan.arms import read
 from mmgan.gan.diagnose import LAMS, diagnose
-from mmgan.gan.networks.resnet import Discriminator, DiscriminatorConfig
+from mmgan.gan.networks.resnet import ResNetDiscriminator
 from mmgan.gan.report import bend, write
 from tests.conftest import run
 
@@ -41,7 +41,8 @@ def make(root: Path, mixup: str, seed: int, fid: float | None, **changes: Any) -
     folder = root / f"{mixup}-{changes}" / f"seed-{seed}"
     (folder / "samples").mkdir(parents=True)
     alpha, _, layers = mixup.partition(" ")
-    mixed = None if mixup == "null" else {"alpha": float(alpha), "layers": json.loads(layers), "lam": "uniform"}
+    drawn = {} if mixup == "null" else {"alpha": float(alpha), "layers": json.loads(layers), "lam": "uniform"}
+    mixed = drawn and {"class_path": "mmgan.mixup.rules.discriminator.DiscriminatorMixup", "init_args": drawn} or None
     config = {"seed": seed, "n_dis": 5, "steps": 40, "mixup": mixed, "data": {"name": "digits", "subset": None}}
     config |= {"score": {"final": "train-50k"}} | changes
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -222,7 +223,7 @@ def test_a_straight_path_has_no_bend() -> None:
 
 def test_diagnostics_are_what_they_are_called() -> None:
     torch.manual_seed(0)
-    network = Discriminator(16, 1, DiscriminatorConfig(8))
+    network = ResNetDiscriminator(width=8).build(16, 1)
     real, fake, held_out = (to_network(torch.randint(256, (6, 1, 16, 16), dtype=torch.uint8)) for _ in range(3))
     network(real)  # one power iteration, in training
     before = {name: value.clone() for name, value in network.state_dict().items()}

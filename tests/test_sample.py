@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgan.gan.sample import generate, interpolation, latents, load_generator
+from mmgan.gan.run import load
+from mmgan.gan.sample import generate, interpolation, latents
 from tests.conftest import run, train
 
 
@@ -27,9 +28,7 @@ def test_the_command_writes_a_grid_an_interpolation_and_single_images(trained: P
     with Image.open(tmp_path / "grid.png") as grid, Image.open(tmp_path / "interpolation.png") as path:
         assert grid.size == (10 * 34 + 2, 10 * 34 + 2)
         assert path.size == (12 * 34 + 2, 8 * 34 + 2)
-    generator, z_dim, *_ = load_generator(trained, "last", "auto", torch.device("cpu"))
-    (expected,) = generate(generator, latents(0, 0, 11, z_dim))
-    for i, image in enumerate(expected):
+    for i, image in enumerate(load(trained).sample(11)):
         with Image.open(tmp_path / "images" / f"{i:06d}.png") as written:
             assert np.array_equal(np.asarray(written), image[0].numpy())
 
@@ -40,19 +39,18 @@ def test_the_grid_of_a_run_is_that_of_its_averaged_weights(trained: Path, tmp_pa
 
 
 def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
-    generator, z_dim, *_ = load_generator(trained, "last", "auto", torch.device("cpu"))
-    (some,) = generate(generator, latents(3, 1020, 1030, z_dim))
-    (others,) = generate(generator, latents(3, 1025, 1027, z_dim))
-    assert torch.equal(some[5:7], others)
-    assert torch.equal(torch.cat(list(generate(generator, latents(3, 1020, 1030, z_dim), batch_size=3))), some)
-    assert not torch.equal(latents(4, 0, 5, z_dim), latents(3, 0, 5, z_dim))
+    opened = load(trained)
+    some = opened.sample(10, seed=3, start=1020)
+    assert torch.equal(some[5:7], opened.sample(2, seed=3, start=1025))
+    assert torch.equal(opened.sample(10, seed=3, start=1020, batch_size=3), some)
+    assert not torch.equal(latents(4, 0, 5, 4), latents(3, 0, 5, 4))
 
 
 def test_weights_and_checkpoints_can_be_chosen(trained: Path) -> None:
     z = latents(0, 0, 4, 4)
 
     def images(step: Literal["last"] | int, weights: str) -> torch.Tensor:
-        return next(generate(load_generator(trained, step, weights, torch.device("cpu"))[0], z))  # type: ignore[arg-type]
+        return next(generate(load(trained, step, weights).generator, z))  # type: ignore[arg-type]
 
     assert torch.equal(images("last", "auto"), images(6, "ema"))
     assert not torch.equal(images(6, "ema"), images(6, "raw"))
@@ -60,10 +58,10 @@ def test_weights_and_checkpoints_can_be_chosen(trained: Path) -> None:
 
 
 def test_generating_leaves_the_generator_as_it_was(trained: Path) -> None:
-    generator, z_dim, *_ = load_generator(trained, "last", "raw", torch.device("cpu"))
+    generator = load(trained, weights="raw").generator
     generator.train()
     before = {key: value.clone() for key, value in generator.state_dict().items()}
-    list(generate(generator, latents(0, 0, 8, z_dim), batch_size=4))
+    list(generate(generator, latents(0, 0, 8, 4), batch_size=4))
     assert generator.training
     assert all(torch.equal(before[key], value) for key, value in generator.state_dict().items())
 

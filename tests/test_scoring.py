@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from mmgan import modules
 from mmgan.data import DataConfig, load
 from mmgan.errors import UserError
-from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, inception, register
+from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, register
 from mmgan.scoring.protocol import comparable
 from mmgan.scoring.scorer import extract
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, command, result, run, same
@@ -220,6 +221,8 @@ def test_whatever_statistics_depend_on_misses_the_cache(
     monkeypatch.syspath_prepend(tmp_path)
     import changing  # type: ignore[import-not-found] # noqa: PLC0415
 
+    modules.trust(["changing"])
+
     data, extractor, options = DataConfig("changing"), small(), {"metrics": ("fid",)}
     scorer(extractor, data, **options)
     if what == "images":
@@ -305,7 +308,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_inception_is_torch_fidelity_s(weights: Path) -> None:
     images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
-    features, logits = inception(weights)(images)
+    features, logits = Inception(str(weights)).build()(images)
     names = ["2048", "logits_unbiased"]
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=weights)
     for got, want in zip((features, logits), theirs(images.repeat(1, 3, 1, 1)), strict=True):
@@ -317,13 +320,13 @@ def test_inception_is_torch_fidelity_s(weights: Path) -> None:
 def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"fetch https://.*pth and put it at .*checkpoints.*, or give its path"):
-        inception(tmp_path / "none.pth")
+        Inception(str(tmp_path / "none.pth")).build()
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        inception(tmp_path / "other.pth")
+        Inception(str(tmp_path / "other.pth")).build()
     (tmp_path / "torn.pth").write_bytes(b"PK")
     with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        inception(tmp_path / "torn.pth")
+        Inception(str(tmp_path / "torn.pth")).build()
 
 
 # Through the commands
@@ -333,7 +336,7 @@ def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: py
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier") / "run"
     options = ["--config", "configs/cls/extractor/digits.yaml", "--output", str(folder), "--epochs", "1"]
-    options += ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "1", "--tracker", "null"]
+    options += ["--network", "WideResNet", "--network.depth", "10", "--network.width", "1", "--tracker", "null"]
     done = run("train_cls", *options)
     assert done.returncode == 0, done.stderr
     return folder
@@ -343,7 +346,7 @@ TRAIN = ["--config", "configs/gan/digits.yaml", *SMALL, "--tracker", "null", "--
 
 
 def scoring(classifier: Path, final: str = "test-10k") -> list[str]:
-    options = ["--score.extractor", "classifier", "--score.weights", str(classifier), "--score.num_samples", "50"]
+    options = ["--score.extractor", "Classifier", "--score.extractor.run", str(classifier), "--score.num_samples", "50"]
     return [*options, "--score.every", "3", "--score.final", final]
 
 
@@ -370,7 +373,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert last["stamp"]["num_samples"] == 10_000
 
     # The command scores a checkpoint as training did, and by number as by name.
-    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50"]
+    by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
     for name in ("best", str(best)):
         assert run("score_gan", str(scored), "--checkpoint", name, *by).returncode == 0
     records = json.loads((scored / "scores.json").read_text())[2:]
@@ -398,7 +401,7 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     written(noisy(0)[:64], tmp_path / "images")
     data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--data.resolution", "8"]
     assert run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run")).returncode == 0
-    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50"]
+    by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
     done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
     assert done.returncode == 0, done.stderr
     assert "floor" not in done.stdout
@@ -409,8 +412,8 @@ def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifi
     options = [
         str(tmp_path / "run"),
         "--extractor",
-        "classifier",
-        "--weights",
+        "Classifier",
+        "--extractor.run",
         str(classifier),
         "--metrics",
         "is,fid,kid,prc",
@@ -435,7 +438,16 @@ def test_scoring_in_two_processes_changes_nothing_in_training(classifier: Path, 
     done = run("train_gan", *options, "--output", str(scored), *scoring(classifier), processes=2)
     assert done.returncode == 0, done.stderr
     assert same(result(plain)[0]["generator"], result(scored)[0]["generator"])
-    by = ["--extractor", "classifier", "--weights", str(classifier), "--num_samples", "50", "--checkpoint", "last"]
+    by = [
+        "--extractor",
+        "Classifier",
+        "--extractor.run",
+        str(classifier),
+        "--num_samples",
+        "50",
+        "--checkpoint",
+        "last",
+    ]
     assert run("score_gan", str(scored), *by).returncode == 0
     rows = [row for row in result(scored)[1] if "score/fid" in row]
     alone = json.loads((scored / "scores.json").read_text())[-1]
@@ -451,7 +463,7 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--steps", "1"]
     done = run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    options = ["--weights", str(weights), "--num_samples", "10", "--metrics", "is,fid,kid"]
+    options = ["--extractor.weights", str(weights), "--num_samples", "10", "--metrics", "is,fid,kid"]
     done = run("score_gan", str(tmp_path / "run"), *options, "--batch_size", "5")
     assert done.returncode == 0, done.stderr
     assert "10 samples of the ema generator against 12 train images of folder, inception-v3-compat" in done.stdout
@@ -465,9 +477,9 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--extractor", "classifier"], "needs --weights"),
-        (["--weights", "nowhere.pth"], "no Inception weights"),
-        (["--extractor", "classifier", "--weights", "nowhere"], "nowhere is no run"),
+        (["--extractor", "Classifier"], "extractor"),
+        (["--extractor.weights", "nowhere.pth"], "no Inception weights"),
+        (["--extractor", "Classifier", "--extractor.run", "nowhere"], "nowhere is no run"),
         (["--metrics", "fib"], "metrics must be some of is, fid, kid, prc"),
         (["--num_samples", "5"], "at least 10 samples"),
         (["--batch_size", "0"], "batch_size must be positive"),
@@ -490,7 +502,7 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path, tmp_path: Path) -> None:
-    by = ["--extractor", "classifier", "--weights", str(classifier)]
+    by = ["--extractor", "Classifier", "--extractor.run", str(classifier)]
     other = tmp_path / "other"
     assert run("train_gan", *TRAIN, "--output", str(other), "--steps", "1", "--seed", "1").returncode == 0
     assert "score it first" in run("score_gan", str(gan), *by, "--num_samples", "50", "--against", str(other)).stderr
@@ -506,11 +518,6 @@ def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path
 def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Path) -> None:
     options = ["--data.resolution", "16", "--steps", "1", "--output", str(tmp_path / "run")]
     assert run("train_gan", *TRAIN, *options).returncode == 0
-    done = run("score_gan", str(tmp_path / "run"), "--extractor", "classifier", "--weights", str(classifier))
+    done = run("score_gan", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
     assert done.returncode == 2
     assert "takes images of 1x8x8" in done.stderr
-
-
-def test_scripts_share_what_they_import() -> None:
-    assert command("score_gan")[1] == "scripts/score_gan.py"
-    assert (ROOT / "scripts" / "extractor.py").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,57 +21,50 @@ from torch import Tensor, nn
 from classifiers.config import ClassifierConfig, ClassifierData
 from classifiers.evaluate import predict
 from classifiers.load import load_classifier
-from classifiers.networks import NetworkConfig, build
+from classifiers.methods.mean_teacher import mean_teacher
+from classifiers.methods.mixup_consistency import MixupConsistency, interpolation
+from classifiers.methods.pi_model import pi_model
+from classifiers.methods.pseudo_label import pseudo_label
+from classifiers.methods.vat import direction, divergence, entropy, vat
+from classifiers.networks import build
+from classifiers.networks.oliver import Oliver
+from classifiers.networks.wideresnet import WideResNet
 from classifiers.preprocess import Whiten, fit, gcn, zca
-from classifiers.semisupervised import (
-    VAT,
-    SemiSupervised,
-    UnlabelledMixup,
-    direction,
-    divergence,
-    entropy,
-    interpolation,
-    mean_teacher,
-    pi_model,
-    pseudo_label,
-    ramp,
-    vat,
-)
 from classifiers.split import split
-from classifiers.train import train
+from classifiers.training import train
 from classifiers.unlabelled import Unlabelled
 from classifiers.updates import Updates
 from mmgan.data import DataConfig, Images, load
 from mmgan.engine import cli
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
-from mmgan.mixup import Plan, Staged
+from mmgan.mixup import ClassifierCutMix, Plan, Plans, Staged
+from mmgan.mixup.rules.cutmix import Boxes
+from tests.cls_runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 from tests.test_evaluate import command_here
 
+SSL = ["--ssl.batch_size", "16", "--ssl.ramp_until", "0"]
 METHODS = {
-    "pseudo-label": ["--ssl.pseudo_label.threshold", "0.2"],
-    "pi": ["--ssl.pi.compare", "logits"],
-    "mean-teacher": ["--ssl.mean_teacher.decay", "0.9"],
-    "vat": ["--ssl.vat.eps", "1"],
-    "vat-em": ["--ssl.vat.eps", "1", "--ssl.vat.entropy", "0.1"],
-    "mixup": ["--ssl.mixup.alpha", "2", "--mixup.alpha", "0.1"],
+    "pi": ["--ssl", "PiModel", *SSL, "--ssl.compare", "logits"],
+    "mean-teacher": ["--ssl", "MeanTeacher", *SSL, "--ssl.decay", "0.9"],
+    "vat": ["--ssl", "VAT", *SSL, "--ssl.eps", "1"],
+    "vat-em": ["--ssl", "VAT", *SSL, "--ssl.eps", "1", "--ssl.entropy", "0.1"],
+    "mixup": ["--ssl", "MixupConsistency", *SSL, "--ssl.mixup.alpha", "2", "--mixup.alpha", "0.1"],
 }
 BASE = ["--config", "configs/cls/digits.yaml", "--data.labels_per_class", "4", "--batch_size", "8", "--epochs", "3"]
-BASE += ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.25", "--tracker", "null"]
-BASE += ["--ssl.batch_size", "16", "--ssl.ramp_until", "0", "--log_every", "2", "--mixup", "null"]
+BASE += ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.25", "--tracker", "null"]
+BASE += ["--log_every", "2", "--mixup", "null"]
 
 
-def configured(folder: Path, *options: str) -> tuple[ClassifierConfig, str]:
-    arguments = cli.parse(ClassifierConfig, "", args=["--output", str(folder), *BASE, *options])
-    return arguments.config, arguments.yaml
+def configured(*options: str) -> ClassifierConfig:
+    return cli.parse(ClassifierConfig, "", args=["--output", "", *BASE, *options]).config
 
 
 def trained(folder: Path, *options: str) -> None:
     """Train in this process, as a process of its own would."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    config, yaml = configured(folder, *options)
-    train(config, folder, yaml)
+    train(configured(*options), folder)
 
 
 # Objectives, in float64 on a small network without batch norm
@@ -118,7 +110,7 @@ def test_algorithm_1_agrees_with_numpy_in_value_and_gradient(f: Any, x: Tensor, 
         return float(np.square(norm(logits) - (lam * targets[left] + (1 - lam) * targets[right])).mean())
 
     targets = norm(numpy_pass(f, x.numpy()))
-    loss = interpolation(f, x, plan, compare)
+    loss = interpolation(f, x, Plans((plan,), rows=8), compare)
     assert loss.item() == pytest.approx(by_hand(targets), rel=1e-9)
     loss.backward()
     for stage, (i, j) in ((0, (2, 1)), (1, (0, 3))):  # by differences, the targets held: they get no gradient
@@ -130,6 +122,23 @@ def test_algorithm_1_agrees_with_numpy_in_value_and_gradient(f: Any, x: Tensor, 
                 values.append(by_hand(targets))
                 weight[i, j] -= sign * eps
         assert weight.grad[i, j].item() == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4, abs=1e-9)
+
+
+def test_any_rule_mixes_images_and_their_predictions_alike() -> None:
+    torch.manual_seed(0)
+    net = Staged(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 3)).double()
+    x = torch.rand(8, 1, 8, 8, dtype=torch.float64)
+    plans = ClassifierCutMix(layers=(0, 1)).draw(8, torch.Generator().manual_seed(3))
+    (plan,) = plans.plans
+    assert isinstance(plan, Boxes)
+    with torch.no_grad():
+        h, p = net(x, stop=plan.layer), net(x).softmax(1)
+        inside = plan.inside(8, 8)
+        mixed = torch.where(inside[:, None], h[plan.right], h)
+        area = inside.double().mean((1, 2))[:, None]
+        want = (net(mixed, start=plan.layer).softmax(1) - ((1 - area) * p + area * p[plan.right])).square().mean()
+        assert 0 < float(area.mean()) < 1
+        assert interpolation(net, x, plans, "probabilities").item() == pytest.approx(want.item(), rel=1e-6)
 
 
 def test_baselines_agree_with_numpy(f: Staged, x: Tensor) -> None:
@@ -154,9 +163,10 @@ def parts(name: str, f: Staged, x: Tensor) -> tuple[Callable[[], Tensor], Callab
     plan = Plan(1, torch.arange(8), torch.arange(8).flip(0), torch.tensor(0.3, dtype=torch.float64))
     with torch.no_grad():
         logits, other, taught = f(x), f(again), teacher(again).softmax(1)
-    config = VAT(eps=0.5)
-    r = config.eps * direction(f, x, logits, d, config.xi, 1)
-    mixed = plan.mix(logits.softmax(1))
+    eps, xi = 0.5, 1e-3
+    r = eps * direction(f, x, logits, d, xi, 1)
+    plans = Plans((plan,), rows=8)
+    mixed = plan.mix_targets(logits.softmax(1), x)
     return {
         "pseudo-label": (lambda: pseudo_label(f, x, sure), lambda: F.cross_entropy(f(x), logits.argmax(1))),
         "pi": (
@@ -167,11 +177,11 @@ def parts(name: str, f: Staged, x: Tensor) -> tuple[Callable[[], Tensor], Callab
             lambda: mean_teacher(f, teacher, x, again, "probabilities"),
             lambda: F.mse_loss(f(x).softmax(1), taught),
         ),
-        "vat": (lambda: vat(f, x, f(x), d, config), lambda: divergence(logits, f(x + r))),
+        "vat": (lambda: vat(f, x, f(x), d, eps, xi, 1), lambda: divergence(logits, f(x + r))),
         "entropy": (lambda: entropy(f(x)), lambda: entropy(f(x))),
         "mixup": (
-            lambda: interpolation(f, x, plan, "probabilities"),
-            lambda: F.mse_loss(f(x, plan).softmax(1), mixed),
+            lambda: interpolation(f, x, plans, "probabilities"),
+            lambda: F.mse_loss(f(x, plans).softmax(1), mixed),
         ),
     }[name]
 
@@ -202,7 +212,7 @@ def test_pseudo_labels_below_the_threshold_teach_nothing(f: Staged, x: Tensor) -
 def test_the_direction_of_vat_changes_predictions_more_than_random_ones(xi: float) -> None:
     """In single precision, on images and a convolutional network with batch norm; and is that of the exact Hessian."""
     torch.manual_seed(0)
-    net = build(NetworkConfig("wideresnet", 10, 0.25), 10, torch.tensor([0.3]), torch.tensor([0.4])).train()
+    net = build(WideResNet(depth=10, width=0.25), 10, torch.tensor([0.3]), torch.tensor([0.4])).train()
     x = load(DataConfig("digits")).images[:20].float() / 255
     logits, d = net(x).detach(), torch.randn_like(x)
     r = direction(net, x, logits, d, xi, 1)
@@ -222,18 +232,16 @@ def test_the_direction_of_vat_changes_predictions_more_than_random_ones(xi: floa
 
 
 def test_the_ramp_at_known_points() -> None:
-    zero, official = (
-        SemiSupervised(mixup=UnlabelledMixup(blocks=2), ramp_from=start) for start in ("zero", "official")
-    )
-    assert ramp(0, official) == pytest.approx(0.006737947)
-    assert ramp(0.2, official) == pytest.approx(math.exp(-1.25))
-    assert ramp(0, zero) == 0
-    assert ramp(0.2, zero) == pytest.approx((0.2865048 - 0.0067379) / (1 - 0.0067379), rel=1e-5)
+    zero, official = MixupConsistency(ramp_from="zero"), MixupConsistency(ramp_from="official")
+    assert official.ramp(0) == pytest.approx(0.006737947)
+    assert official.ramp(0.2) == pytest.approx(math.exp(-1.25))
+    assert zero.ramp(0) == 0
+    assert zero.ramp(0.2) == pytest.approx((0.2865048 - 0.0067379) / (1 - 0.0067379), rel=1e-5)
     for config in (zero, official):
-        assert ramp(0.4, config) == ramp(1, config) == 1
-        values = [ramp(done / 100, config) for done in range(41)]
+        assert config.ramp(0.4) == config.ramp(1) == 1
+        values = [config.ramp(done / 100) for done in range(41)]
         assert values == sorted(values)
-    assert ramp(0, SemiSupervised(mixup=UnlabelledMixup(blocks=2), ramp_until=0)) == 1
+    assert MixupConsistency(ramp_until=0).ramp(0) == 1
 
 
 # Preprocessing
@@ -270,7 +278,7 @@ def test_whitening_images_agrees_with_numpy_in_the_layout_of_channels_first() ->
 
 def test_the_network_whitens_what_it_is_given_and_splits_at_every_layer() -> None:
     images = load(DataConfig("digits")).images[:200]
-    net: Any = build(NetworkConfig("oliver", 10, 0.5), 10, *fit("gcn-zca", images, images)).eval()
+    net: Any = build(Oliver(depth=10, width=0.5), 10, *fit("gcn-zca", images, images)).eval()
     x = images[:5].float() / 255
     with torch.no_grad():
         for layer in range(net.depth):
@@ -286,10 +294,10 @@ def test_the_network_whitens_what_it_is_given_and_splits_at_every_layer() -> Non
 
 def test_oliver_s_network_is_wrn_28_2_with_its_own_activation_shortcuts_and_batch_norm() -> None:
     with torch.device("meta"):
-        big = build(NetworkConfig("oliver", 28, 2.0), 10, torch.zeros(3), torch.ones(3))
+        big = build(Oliver(depth=28, width=2.0), 10, torch.zeros(3), torch.ones(3))
     assert sum(p.numel() for p in big.parameters()) == 1_467_610
     torch.manual_seed(0)
-    net: Any = build(NetworkConfig("oliver", 10, 2.0), 10, torch.zeros(3), torch.ones(3))
+    net: Any = build(Oliver(depth=10, width=2.0), 10, torch.zeros(3), torch.ones(3))
     deviation = math.sqrt(2 / (128 + 10))
     assert net.stages[-1].weight.std().item() == pytest.approx(deviation, rel=0.1)
     assert net.stages[-1].weight.abs().max() > 2.5 * deviation  # normal, not uniform
@@ -368,7 +376,8 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(
     AcceleratorState._reset_state(reset_partial_state=True)
     net = build(config.network, 10, torch.zeros(1), torch.ones(1))
     assert config.ssl
-    unlabelled = Unlabelled(config, config.ssl, net, images, Accelerator(cpu=True))
+    unlabelled = Unlabelled(config, config.ssl, net, images, Accelerator(cpu=True), 1)
+    assert unlabelled.teacher
     before = [p.clone() for p in unlabelled.teacher.parameters()]
     with torch.no_grad():
         for p in net.parameters():
@@ -379,14 +388,13 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(
         assert not p.requires_grad
 
 
-def test_a_step_has_the_loss_of_algorithm_1(tmp_path: Path) -> None:
+def test_a_step_has_the_loss_of_algorithm_1() -> None:
     """L_S + w(k) L_US, by plans that are drawn apart; a fifth of the run is done, two fifths of the ramp."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    plain = ["--network.name", "tests.plain_network", "--ssl.weight", "3", "--ssl.ramp_until", "0.5"]
-    config, _ = configured(tmp_path, *METHODS["mixup"], *plain)
+    plain = ["--network", "tests.plain_network.Plain", "--ssl.weight", "3", "--ssl.ramp_until", "0.5"]
+    config = configured(*METHODS["mixup"], *plain)
     assert config.mixup
-    assert config.ssl
-    assert config.ssl.mixup
+    assert isinstance(config.ssl, MixupConsistency)
     pool = load(config.data)
     labelled = Images(pool.images[:40], pool.labels[:40])
     torch.manual_seed(0)
@@ -398,11 +406,12 @@ def test_a_step_has_the_loss_of_algorithm_1(tmp_path: Path) -> None:
     draws, k = updates.unlabelled.draws, 3
     x, y = updates.batch(k)
     u = updates.unlabelled.views(draws.rows(k, 16, len(pool.images)), draws, k)
-    plan = config.mixup.draw(8, stream(config.seed, "plan", k))
-    other = config.ssl.mixup.draw(16, stream(draws.seed, "plan", k))
+    plans = config.mixup.draw(8, stream(config.seed, "plan", k))
+    others = config.ssl.mixup.draw(16, stream(draws.seed, "plan", k))
+    (plan,), (other,) = plans.plans, others.plans
     assert not torch.equal(plan.lam, other.lam)
     with torch.no_grad():
-        logits, mixed, clean = (net(*given, start=0).double().numpy() for given in ((x, plan), (u, other), (u,)))
+        logits, mixed, clean = (net(*given, start=0).double().numpy() for given in ((x, plans), (u, others), (u,)))
 
     def mix(targets: np.ndarray, by: Plan) -> np.ndarray:
         lam = by.lam.double().numpy().reshape(-1, 1)
@@ -422,10 +431,7 @@ def test_a_step_has_the_loss_of_algorithm_1(tmp_path: Path) -> None:
 def test_a_run_taken_up_from_its_middle_ends_as_if_it_never_was_stopped(method: str, tmp_path: Path) -> None:
     options = [*METHODS[method], "--checkpoint_every", "1", "--keep_checkpoints", "9", "--data.noise", "0.1"]
     trained(tmp_path / "whole", *options, "--l1", "0.0001", "--ssl.ramp_until", "0.5")
-    shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    for late in sorted((tmp_path / "again" / "checkpoints").iterdir())[1:]:
-        shutil.rmtree(late)
-    trained(tmp_path / "again", *options, "--l1", "0.0001", "--ssl.ramp_until", "0.5")
+    trained(begun(tmp_path / "whole", tmp_path / "again"), *options, "--l1", "0.0001", "--ssl.ramp_until", "0.5")
     a, b = result(tmp_path / "whole"), result(tmp_path / "again")
     assert same(a, b)
     assert ("student" in a[0]) == (method == "mean-teacher")
@@ -439,7 +445,7 @@ def test_a_run_taken_up_from_its_middle_ends_as_if_it_never_was_stopped(method: 
 def test_running_statistics_pass_over_what_vat_perturbs(tmp_path: Path) -> None:
     """They are those of a run in which the perturbation is larger, until weights differ."""
     for eps in ("1", "3"):
-        options = ["--ssl.vat.eps", eps, "--epochs", "1", "--batch_size", "40", "--data.validation", "0"]
+        options = [*METHODS["vat"], "--ssl.eps", eps, "--epochs", "1", "--batch_size", "40", "--data.validation", "0"]
         trained(tmp_path / eps, *options)
     a, b = (result(tmp_path / eps)[0]["network"] for eps in ("1", "3"))
     key = "stages.0.1.1.0.norm.running_mean"
@@ -449,14 +455,21 @@ def test_running_statistics_pass_over_what_vat_perturbs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["mean-teacher", "vat-em", "mixup"])
 def test_two_processes_see_what_one_sees(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a network without batch norm, whose statistics are a process's own, they end with the same weights."""
+    """With a network without batch norm, whose statistics are a process's own, they end with the same weights.
+
+    Where pairs are mixed, the one process takes up the run of two, whose pairs lie within halves of a batch.
+    """
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
-    options = [*METHODS[method], "--network.name", "tests.plain_network", "--epochs", "1", "--data.noise", "0.1"]
-    trained(tmp_path / "one", *options)
+    options = [*METHODS[method], "--network", "tests.plain_network.Plain", "--epochs", "2", "--data.noise", "0.1"]
+    options += ["--checkpoint_every", "1"]
+    if method == "mixup":  # so that it matters, even at the start of training, which images are paired
+        options += ["--ssl.compare", "logits", "--ssl.weight", "20"]
     done = run("train_cls", *BASE, *options, "--output", str(tmp_path / "two"), processes=2)
     assert done.returncode == 0, done.stderr
+    one = begun(tmp_path / "two", tmp_path / "one") if method == "mixup" else tmp_path / "one"
+    trained(one, *options)
     a, b = (result(tmp_path / name)[0] for name in ("one", "two"))
-    assert a["step"] == b["step"] == 5
+    assert a["step"] == b["step"] == 10
     torch.testing.assert_close(a["network"], b["network"], rtol=1e-4, atol=1e-5)
 
 
@@ -470,19 +483,22 @@ def test_two_processes_train_a_network_with_batch_norm_through_several_passes(tm
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "ssl needs one section of pseudo_label, pi, mean_teacher, vat, mixup, not none"),
-        ([*METHODS["vat"], *METHODS["pi"]], "not pi and vat"),
-        (["--ssl.vat.decay", "0.9"], "decay"),
-        ([*METHODS["pi"], "--data.pad", "0"], "compares two random views"),
+        (["--ssl", "SemiSupervised"], "ssl"),
+        (["--ssl", "Nothing"], "ssl: there is no class Nothing"),
+        (["--ssl", "VAT", "--ssl.decay", "0.9"], "ssl.decay: VAT has no option decay"),
+        ([*METHODS["pi"], "--data.pad", "0"], "compares random views"),
         ([*METHODS["vat"], "--mixed_precision", "bf16"], "no mixed_precision"),
         ([*METHODS["vat"], "--network.dropout", "0.1"], "network.dropout 0"),
-        (["--ssl.vat.xi", "0"], "ssl.vat.xi must be positive"),
-        (["--ssl.vat.entropy", "-1"], "entropy must be 0 or more"),
-        (["--ssl.pseudo_label.threshold", "1"], "must be in \\[0, 1\\)"),
-        (["--ssl.mean_teacher.decay", "1"], "must be in \\(0, 1\\)"),
-        (["--ssl.mixup.detach", "true"], "ssl.mixup.detach is an ablation"),
-        (["--ssl.mixup.layers", "[4]"], "ssl.mixup.layers \\[4\\]: wideresnet has layers 0 to 3"),
-        (["--ssl.mixup.blocks", "3"], "must divide ssl.batch_size 16"),
+        (["--ssl", "VAT", "--ssl.xi", "0"], "ssl.xi must be positive"),
+        (["--ssl", "VAT", "--ssl.entropy", "-1"], "entropy must be 0 or more"),
+        (["--ssl", "PseudoLabel", "--ssl.threshold", "1"], "must be in \\[0, 1\\)"),
+        (["--ssl", "MeanTeacher", "--ssl.decay", "1"], "must be in \\(0, 1\\)"),
+        (["--ssl", "MixupConsistency", "--ssl.mixup.detach", "true"], "ssl.mixup.detach is an ablation"),
+        ([*METHODS["mixup"], "--ssl.mixup.layers", "[4]"], "ssl.mixup.layers \\[4\\]: WideResNet has layers 0 to 3"),
+        (
+            [*METHODS["mixup"], "--ssl.mixup", "ClassifierCutMix", "--ssl.mixup.layers", "[3]"],
+            "ssl.mixup.layers \\[3\\]: CutMix needs states",
+        ),
         ([*METHODS["mixup"], "--mixup.detach", "true"], "mixup.detach is an ablation"),
         ([*METHODS["pi"], "--ssl.weight", "0"], "ssl.weight must be positive"),
         ([*METHODS["pi"], "--ssl.ramp_until", "2"], "ramp_until must be in"),

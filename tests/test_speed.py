@@ -12,23 +12,23 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmgan.gan.config import GANConfig
-from mmgan.gan.networks import build
-from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
-from mmgan.gan.updates import Updates
+from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from mmgan.gan.state import State, build
+from mmgan.gan.steps import Steps
 from mmgan.mixup import DiscriminatorMixup
 from tests.conftest import run
 
 
-def updates(mixup: DiscriminatorMixup | None) -> Updates:
+def steps(mixup: DiscriminatorMixup | None) -> Steps:
     AcceleratorState._reset_state(reset_partial_state=True)
     config = GANConfig(
-        generator=GeneratorConfig(width=8, z_dim=4),
-        discriminator=DiscriminatorConfig(width=8),
+        generator=ResNetGenerator(width=8, z_dim=4),
+        discriminator=ResNetDiscriminator(width=8),
         mixup=mixup,
         batch_size=8,
     )
     images = torch.randint(256, (32, 3, 16, 16), dtype=torch.uint8)
-    return Updates(config, *build(config, 16, 3), images, Accelerator(cpu=True))
+    return Steps(config, State(config, *build(config, 16, 3), Accelerator(cpu=True)), images)
 
 
 class Counter(TorchDispatchMode):
@@ -43,10 +43,10 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("mixup", "reads"), [(None, 0), (DiscriminatorMixup(), 1)])
+@pytest.mark.parametrize(("mixup", "reads"), [(None, 0), (DiscriminatorMixup(), 2)])
 def test_a_step_reads_nothing_back_from_the_device(mixup: DiscriminatorMixup | None, reads: int) -> None:
-    """The one value read is the layer, drawn on the CPU."""
-    one = updates(mixup)
+    """The one value read for each of the two steps is the layer, drawn on the CPU."""
+    one = steps(mixup)
     with Counter() as counter:
         one.discriminator(0)
         one.generator(0)
@@ -58,7 +58,7 @@ def test_real_fake_and_mixed_rows_cost_one_pass() -> None:
     """As many convolutions with mixup as without."""
     counts = []
     for mixup in (None, DiscriminatorMixup()):
-        one = updates(mixup)
+        one = steps(mixup)
         with Counter() as counter:
             one.discriminator(0)
         counts.append(counter.counts["aten::convolution"])
@@ -66,23 +66,23 @@ def test_real_fake_and_mixed_rows_cost_one_pass() -> None:
 
 
 def test_the_generator_s_step_computes_no_gradient_of_the_discriminator_s_weights() -> None:
-    one = updates(DiscriminatorMixup())
-    before = {name: p.clone() for name, p in one.networks["discriminator"].named_parameters()}
+    one = steps(DiscriminatorMixup())
+    before = {name: p.clone() for name, p in one.gan.networks["discriminator"].named_parameters()}
     one.generator(0)
-    for name, p in one.networks["discriminator"].named_parameters():
+    for name, p in one.gan.networks["discriminator"].named_parameters():
         assert p.grad is None
         assert torch.equal(p, before[name])
         assert p.requires_grad
 
 
 def test_networks_and_their_states_are_channels_last() -> None:
-    one = updates(DiscriminatorMixup())
+    one = steps(DiscriminatorMixup())
     formats = []
 
     def look(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
         formats.append(output.is_contiguous(memory_format=torch.channels_last))
 
-    for network in one.networks.values():
+    for network in one.gan.networks.values():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d) or type(module).__name__ in ("_Up", "_First", "_Plain"):
                 module.register_forward_hook(look)
@@ -97,7 +97,7 @@ def test_networks_and_their_states_are_channels_last() -> None:
     [
         (
             ["gan", "--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"],
-            {"/ plain step:": 5, "three discriminator passes / one": 3, "peak memory": 2},
+            {"/ plain": 10, "three discriminator passes / one": 3, "peak memory": 2},
         ),
         (
             ["classifier", "--resolution", "8", "--width", "0.125", "--batch_size", "4"],

@@ -20,7 +20,7 @@ from mmgan.mixup import Staged
 from tests.conftest import run
 
 CPU = torch.device("cpu")
-SMALL = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.5", "--epochs", "2"]
+SMALL = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.5", "--epochs", "2"]
 HIGH, LOW = (0.9, 0.92, 0.91), (0.2, 0.25, 0.21)
 """A measure of three seeds that is clearly larger than another."""
 

@@ -60,8 +60,8 @@ def test_angles_and_labels_are_the_task_s(name: str) -> None:
 def test_factor_mixup_renders_mixed_angles_with_mixed_labels() -> None:
     """lam, recomputed from the targets, gives the angle; pairs are of one glyph."""
     drawn = factors.draw(factors.TASKS["A"], factors.TRAIN, 64, stream(0, "factors", 0))
-    x, y, plan = factors.batch("factor", drawn, stream(0, "mixup", 0))
-    assert plan is None
+    x, y, plans = factors.batch("factor", drawn, stream(0, "mixup", 0))
+    assert not plans
     lams = {round(min(t, 1 - t), 5) for t in y[:, 1].tolist()} - {0.0}
     assert len(lams) == 1, "one lam a batch"
     (lam,) = lams
@@ -79,13 +79,13 @@ def test_factor_mixup_renders_mixed_angles_with_mixed_labels() -> None:
 
 def test_input_mixup_pairs_any_two_images_and_none_mixes_nothing() -> None:
     drawn = factors.draw(factors.TASKS["A"], factors.TRAIN, 64, stream(0, "factors", 0))
-    x, y, plan = factors.batch("input", drawn, stream(0, "mixup", 0))
+    x, y, plans = factors.batch("input", drawn, stream(0, "mixup", 0))
     assert torch.equal(x, factors.render(drawn.glyph, drawn.angle))
     assert torch.equal(y, drawn.y)
-    assert plan is not None
+    (plan,) = plans.plans
     assert plan.layer == 0
     assert (drawn.glyph[plan.left] != drawn.glyph[plan.right]).any()
-    assert factors.batch("none", drawn, stream(0, "mixup", 0))[2] is None
+    assert not factors.batch("none", drawn, stream(0, "mixup", 0))[2]
 
 
 def numbers_of_factors(better: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_seeds_side_by_side_train_as_the_objective_of_one_gan_says() -> None:
         draws = stream(1, "grid", step)
         real, z = gan2d.draw("grid", n, draws), torch.randn(2 * n, 2, generator=draws)
         assert mixup is not None
-        (plan,) = mixup.draw(n, draws)
+        (plan,) = mixup.draw(n, draws).plans
         h = D.stages[0](torch.cat([real, G(z[:n]).detach()]))
         y = torch.cat([torch.ones(n), torch.zeros(n)])
         lam = plan.lam

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from classifiers.load import load_classifier, load_extractor
+import classifiers
+from classifiers.config import ClassifierConfig
+from classifiers.load import Classifier, load_classifier
+from classifiers.networks.wideresnet import WideResNet
 from mmgan.data import DataConfig, load
 from mmgan.engine import checkpoint
+from mmgan.errors import UserError
+from tests.cls_runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, wait_for_step
 
-SMALL = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.5", "--batch_size", "32"]
+SMALL = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.5", "--batch_size", "32"]
 SMALL += ["--data.labels_per_class", "40", "--tracker", "null"]
 BUSY = ["--network.dropout", "0.1", "--data.cutout", "3", "--data.flip", "true", "--mixup.detach", "true"]
 BUSY += ["--mixup.lam_per", "pair", "--log_every", "7", "--checkpoint_every", "1", "--nesterov", "true"]
 """Options that give a run all the state and all the draws it can have."""
+CUTMIX = ["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,1]"]
+TWO_EPOCHS = ["--epochs", "2", "--checkpoint_every", "1", "--keep_checkpoints", "9"]
 
 
 def options(output: Path, *more: str) -> list[str]:
@@ -78,9 +88,11 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_error(tmp_path: Pa
     with torch.no_grad():
         wrong = network(images[held].float() / 255).argmax(1) != labels[held]
         assert wrong.double().mean().item() == min(errors.values())
-        features, logits = load_extractor(tmp_path)(images[held])
+        extractor = Classifier(str(tmp_path)).build()
+        features, logits = extractor(images[held])
         assert torch.equal(logits, network(images[held].float() / 255))
     assert features.shape == (300, 32)
+    assert (extractor.name, extractor.shape) == ("classifier", (1, 8, 8))
     assert (tmp_path / "plots" / "training.png").stat().st_size > 10_000
 
 
@@ -104,14 +116,42 @@ def test_a_classifier_learns_the_digits(tmp_path: Path) -> None:
 def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network without batch norm, whose statistics are a process's own, they end with the same weights."""
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
-    plain = ["--network.name", "tests.plain_network", "--epochs", "1", "--data.cutout", "2", "--data.flip", "true"]
-    for layers in ("[0]", "[1]"):
-        one, two = tmp_path / f"one{layers}", tmp_path / f"two{layers}"
-        train(one, *plain, "--mixup.layers", layers, "--mixup.lam_per", "pair")
-        train(two, *plain, "--mixup.layers", layers, "--mixup.lam_per", "pair", processes=2)
-        (a, rows_a), (b, rows_b) = result(one), result(two)
-        torch.testing.assert_close(a["network"], b["network"], rtol=1e-4, atol=1e-5)
-        assert [row["step"] for row in rows_a] == [row["step"] for row in rows_b]
+    plain = ["--network", "tests.plain_network.Plain", "--data.cutout", "2", "--data.flip", "true"]
+    one, two, none = tmp_path / "one", tmp_path / "two", [*plain, "--epochs", "1", "--mixup", "null"]
+    train(one, *none)
+    train(two, *none, processes=2)
+    alike(one, two)
+    pair = ["--mixup.lam_per", "pair"]
+    for options in ([*pair, "--mixup.layers", "[0]"], [*pair, "--mixup.layers", "[1]"], CUTMIX):
+        mixed = [*plain, *options, *TWO_EPOCHS]
+        two = tmp_path / f"two{options[-1]}"
+        train(two, *mixed, processes=2)
+        one = begun(two, tmp_path / f"one{options[-1]}")
+        assert "resuming after step 13" in train(one, *mixed), "with the pairs of two processes"
+        alike(one, two)
+
+
+def test_a_run_that_mixes_is_not_taken_up_by_more_processes_than_share_out_its_pairs(tmp_path: Path) -> None:
+    words = "the run was started with 1 process(es) and mixes pairs within as many parts of a batch"
+    ssl = ["--mixup", "null", "--ssl", "MixupConsistency", "--ssl.batch_size", "8"]
+    for i, mixed in enumerate(([], ssl)):
+        train(tmp_path / f"whole{i}", *mixed, *TWO_EPOCHS)
+        begun(tmp_path / f"whole{i}", tmp_path / f"begun{i}")
+        done = run("train_cls", *options(tmp_path / f"begun{i}", *mixed, *TWO_EPOCHS), processes=2)
+        assert done.returncode
+        assert words in done.stderr
+        assert "start it with 1, or a divisor of 1" in done.stderr
+    none = ["--mixup", "null", *TWO_EPOCHS]
+    train(tmp_path / "none", *none)
+    train(begun(tmp_path / "none", tmp_path / "begun"), *none, processes=2)
+
+
+def alike(one: Path, two: Path) -> None:
+    """Two runs that differ in rounding alone."""
+    (a, rows_a), (b, rows_b) = result(one), result(two)
+    torch.testing.assert_close(a["network"], b["network"], rtol=1e-4, atol=1e-5)
+    assert [row["step"] for row in rows_a] == [row["step"] for row in rows_b]
+    assert a["step"] == b["step"]
 
 
 def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
@@ -122,12 +162,15 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (["--batch_size", "30"], "mixup.blocks 4 must divide batch_size 30"),
         (["--batch_size", "2000"], "larger than the 400 training images"),
-        (["--mixup.layers", "[5]"], "wideresnet has layers 0 to 3"),
+        (["--mixup.layers", "[5]"], "WideResNet has layers 0 to 3"),
+        (["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,3]"], "mixup.layers [0, 3]: CutMix needs states"),
         (["--data.validation", "1500"], "leaves none of 1500 images"),
         (["--lr_schedule", "step"], "milestones [400, 800] must lie within the 20 epochs"),
-        (["--loss", "mse"], "loss must be one of ce, bce_softmax"),
+        (["--loss", "MSE"], "loss: there is no class MSE"),
+        (["--network", "nowhere"], "network: there is no class nowhere"),
+        (["--network", "tests.conftest.same"], "network"),
+        (["--ssl.weight", "2"], "ssl"),
         (["--network.depth", "19"], "must be 6n + 4"),
         (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
         (["--mixup.alfa", "1"], "alfa"),
@@ -147,6 +190,146 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path) -> 
     assert "holds a run with mixup" in done.stderr
 
 
+MINE = """
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from classifiers.methods import SemiSupervised
+from classifiers.networks import NetworkConfig
+from classifiers.supervised import ClassifierLoss
+from mmgan.mixup import ClassifierRule, Plan
+
+Path("MARKER").touch()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(NetworkConfig):
+    features: int = 3
+
+    def stages(self, channels, classes):
+        return [nn.Flatten(), nn.Linear(64 * channels, self.features), nn.Linear(self.features, classes)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half(ClassifierRule):
+    share: float = 0.5
+
+    def plan(self, left, right, generator):
+        return Plan(0, left, right, torch.tensor(self.share))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sure(SemiSupervised):
+    power: float = 2.0
+
+    def terms(self, batch):
+        return {"unsupervised": -batch.f(batch.x).softmax(1).pow(self.power).sum(1).mean()}
+
+
+@dataclass(frozen=True)
+class Squares(ClassifierLoss):
+    def __call__(self, logits, targets):
+        return nn.functional.mse_loss(logits, targets)
+"""
+"""A network, a rule, a semi-supervised method and a loss of the user's own."""
+OWN = ["--network", "mine.Line", "--network.features", "4", "--mixup", "mine.Half", "--mixup.share", "0.7"]
+OWN += ["--ssl", "mine.Sure", "--ssl.power", "3", "--loss", "mine.Squares"]
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is there once `mine` was imported."""
+    (tmp_path / "mine.py").write_text(MINE.replace("MARKER", str(tmp_path / "marker")))
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    return tmp_path / "marker"
+
+
+def test_classes_of_one_s_own_are_one_file_and_are_named_on_the_command_line(tmp_path: Path, marker: Path) -> None:
+    own = ["--epochs", "1", "--mixup.layers", "[1]"]
+    train(tmp_path / "run", *OWN, *own)
+    weights, rows = result(tmp_path / "run")
+    assert weights["network"]["stages.1.weight"].shape == (4, 64)
+    assert all("unsupervised" in row for row in rows if "loss" in row)
+    for changed in (
+        ["--mixup.share", "0.6"],
+        ["--ssl.power", "1"],
+        ["--loss", "CrossEntropy"],
+    ):
+        train(tmp_path / "other", *OWN, *own, *changed, "--output", str(tmp_path / changed[0]))
+        assert not same(result(tmp_path / changed[0])[0], weights)
+    assert "is finished" in train(tmp_path / "run", *OWN, *own)
+
+    marker.unlink()
+    refused = run("evaluate_cls", str(tmp_path / "run"), "--deformations", "false")
+    assert refused.returncode == 2
+    assert "a file may not choose code" in refused.stderr
+    assert not marker.exists()
+    done = run("evaluate_cls", str(tmp_path / "run"), "--deformations", "false", "--trust", "true")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "section", [{"network": "mine.Line"}, {"ssl": "mine.Sure"}, {"mixup": "mine.Half"}, {"loss": "mine.Squares"}]
+)
+def test_a_configuration_file_imports_no_code(section: dict[str, str], tmp_path: Path, marker: Path) -> None:
+    config = {name: {"class_path": path} for name, path in section.items()}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = run("train_cls", *options(tmp_path / "run"), "--config", str(tmp_path / "config.yaml"))
+    assert done.returncode == 2
+    assert next(iter(section.values())) in done.stderr
+    assert "a file may not choose code" in done.stderr
+    assert not marker.exists()
+
+
+def test_runs_are_made_and_opened_from_python(tmp_path: Path) -> None:
+    data = {"name": "digits", "labels_per_class": 4, "validation": 20, "pad": 1}
+    network = {"class_path": "WideResNet", "init_args": {"depth": 10, "width": 0.25}}
+    values = {
+        "data": data,
+        "network": network,
+        "batch_size": 8,
+        "epochs": 1,
+        "lr_schedule": "constant",
+        "tracker": None,
+    }
+    classifiers.train(values, tmp_path / "dictionary")
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(values))
+    classifiers.train(tmp_path / "file.yaml", str(tmp_path / "file"))
+    made, config, saved = classifiers.load_classifier(tmp_path / "file", "last")
+    classifiers.train(config, tmp_path / "dataclass")
+    assert config == replace(ClassifierConfig(epochs=1, lr_schedule="constant"), **vars(config))
+    assert config.network == WideResNet(depth=10, width=0.25)
+    assert (saved.step, made.training) == (5, False)
+    for name in ("dictionary", "dataclass"):
+        assert same(result(tmp_path / "file"), result(tmp_path / name))
+    with pytest.raises(UserError, match="network"):
+        classifiers.train(values | {"network": {"class_path": "tests.plain_network.Plain"}}, tmp_path / "own")
+    assert set(classifiers.__all__) <= set(dir(classifiers))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        classifiers.nothing  # noqa: B018
+
+
+class SilentExamples(doctest.OutputChecker):
+    """Examples that show no output may print what a run says of itself."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        return not want or super().check_output(want, got, optionflags)
+
+
+def test_the_examples_of_the_public_names_are_right(tmp_path: Path) -> None:
+    runner = doctest.DocTestRunner(SilentExamples())
+    for one in (ClassifierConfig, classifiers.train, load_classifier):
+        for example in doctest.DocTestFinder(recurse=False).find(
+            one, globs={"folder": tmp_path / "run", "torch": torch}
+        ):
+            assert example.examples
+            runner.run(example)
+    assert not runner.failures
+
+
 CONFIGS = sorted(
     str(path.relative_to(ROOT)) for kind in ("cls", "ssl") for path in (ROOT / "configs" / kind).rglob("*.yaml")
 )
@@ -156,7 +339,7 @@ CONFIGS = sorted(
 def test_every_configuration_runs(tmp_path: Path, file: str) -> None:
     """For a step or two, at its own settings but for the width, the images and the number of epochs."""
     base = ["--config", "configs/cls/cifar10.yaml"] if "arms" in file else []
-    small = ["--network.name", "wideresnet", "--network.depth", "10", "--network.width", "0.1", "--epochs", "1"]
+    small = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.1", "--epochs", "1"]
     small += ["--data.name", "digits", "--data.resolution", "8", "--data.validation", "0", "--lr_schedule", "constant"]
     small += ["--data.labels_per_class", "13", "--tracker", "null"]
     done = run("train_cls", *base, "--config", file, "--output", str(tmp_path / "run"), *small)

@@ -1,44 +1,44 @@
-"""Classifiers, one family a file, with a function `stages(config, channels, classes)`: a row of modules, the last of
-which maps features [B, d] to logits [B, classes].
+"""Classifiers, a family a file. Each is a class of its options, whose `stages` build a network as a row of modules.
 
-A file added here is a network: its name is a value of `network.name`.
+A file added to this folder is imported with it, so that its class is a value of the option `network`.
 """
 
 from __future__ import annotations
 
-import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmgan import modules
-from mmgan.errors import UserError
 from mmgan.mixup import Staged
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network."""
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(ABC):
+    """A network's options."""
 
-    name: str = "preactresnet"
-    """preactresnet, wideresnet or oliver (the files of classifiers/networks), or `package.module` with a function
-    `stages`."""
-    depth: int = 18
-    """Layers: preactresnet has 18, 34, 50 and 152; wideresnet 6n + 4 (28, 22, 10), or 6n + 2 counted as by He;
-    oliver 6n + 4."""
     width: float = 1.0
-    """Factor on the channels: 64, 128, 256, 512 in preactresnet; 16, 32, 64 in the others, where 10 makes WRN-28-10."""
+    """Factor on the channels of every layer after the first."""
     final_norm: bool = True
     """Batch norm and ReLU before pooling, as in the papers; false: none, as in the authors' code."""
     dropout: float = 0.0
     """Probability of dropping an activation before the last convolution of every block."""
 
     def __post_init__(self) -> None:
-        if self.width <= 0:
+        if not self.width > 0:
             raise ValueError(f"network.width must be positive, not {self.width}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout must be in [0, 1), not {self.dropout}")
+
+    @abstractmethod
+    def stages(self, channels: int, classes: int) -> list[nn.Module]:
+        """The row of modules that makes logits [B, classes] of images [B, channels, R, R].
+
+        The last one is linear, of features [B, d]. Layers to mix at are 0, the input, and k, the output of module k.
+        """
 
 
 class Normalise(nn.Module):
@@ -68,17 +68,19 @@ def build(
 
     `preprocess` maps images before anything else, also before they are augmented; moments are then of its output. The
     last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
-    normal with variance 2 / fan-out. Raises UserError for a network that cannot be made.
+    normal with variance 2 / fan-out.
     """
-    module = modules.find(sys.modules[__name__], config.name, "network.name")
-    if not hasattr(module, "stages"):
-        raise UserError(f"network.name {config.name!r} has no function `stages`")
-    first, *rest = module.stages(config, len(mean), classes)
+    first, *rest = config.stages(len(mean), classes)
     network = Staged(nn.Sequential(Normalise(mean, std), first), *rest, preprocess=preprocess)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+def normalise_of(network: Staged) -> Normalise:
+    """The first module of a network that `build` made."""
+    return cast("Normalise", network.get_submodule("stages.0.0"))
 
 
 def moments(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,3 +90,6 @@ def moments(images: Tensor) -> tuple[Tensor, Tensor]:
     shares = counts.double() / counts.sum(1, keepdim=True)
     mean = shares @ levels
     return mean.float(), (shares @ levels**2 - mean**2).clamp(min=1e-12).sqrt().float()
+
+
+modules.import_all(__name__)

@@ -5,11 +5,12 @@ Layers to mix at: 0 the input, 1 to 3 the outputs of the first three groups (the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from classifiers.networks import NetworkConfig
-from classifiers.networks._preact import Block, Bottleneck, features, group
-from mmgan.errors import UserError
+from classifiers.networks._preact import Block, Bottleneck, row
 
 BLOCKS = {
     18: (Block, (2, 2, 2, 2)),
@@ -19,18 +20,20 @@ BLOCKS = {
 }
 
 
-def stages(config: NetworkConfig, channels: int, classes: int) -> list[nn.Module]:
-    """Stem and first group, the second, the third, the fourth and pooling, the linear layer."""
-    if config.depth not in BLOCKS:
-        raise UserError(f"network.depth of preactresnet must be one of {', '.join(map(str, BLOCKS))}")
-    block, sizes = BLOCKS[config.depth]
-    widths = [max(1, round(64 * config.width * 2**i)) for i in range(4)]
-    before = [widths[0], *(width * block.expansion for width in widths[:3])]
-    groups: list[nn.Module] = [
-        group(block, n, b, width, 1 if i == 0 else 2, config.dropout)
-        for i, (n, b, width) in enumerate(zip(sizes, before, widths, strict=True))
-    ]
-    last = widths[3] * block.expansion
-    stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
-    pooled = nn.Sequential(groups[3], features(last, config.final_norm))
-    return [nn.Sequential(stem, groups[0]), groups[1], groups[2], pooled, nn.Linear(last, classes)]
+@dataclass(frozen=True, kw_only=True)
+class PreActResNet(NetworkConfig):
+    """PreActResNet, of 64, 128, 256 and 512 channels, of which a bottleneck makes four times as many."""
+
+    depth: int = 18
+    """Layers: 18, 34, 50 or 152."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth not in BLOCKS:
+            raise ValueError(f"network.depth must be one of {', '.join(map(str, BLOCKS))}, not {self.depth}")
+
+    def stages(self, channels: int, classes: int) -> list[nn.Module]:
+        """Stem and first group, the second, the third, the fourth and pooling, the linear layer."""
+        block, sizes = BLOCKS[self.depth]
+        stem = max(1, round(64 * self.width))
+        return row(self, block, stem, sizes, 64, channels, classes)

@@ -9,25 +9,26 @@ make that network here.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import dataclass
 
 from torch import nn
 
 from classifiers.networks import NetworkConfig
-from classifiers.networks._preact import Block, features, group
-from mmgan.errors import UserError
+from classifiers.networks._preact import Block, row
 
 
-def stages(config: NetworkConfig, channels: int, classes: int) -> list[nn.Module]:
-    """Stem and first group, the second, the third and pooling, the linear layer."""
-    n, rest = divmod(config.depth - 2, 6)
-    if n < 1 or rest not in (0, 2):
-        raise UserError("network.depth of wideresnet must be 6n + 4 (10, 16, 22, 28, ...), or 6n + 2")
-    widths = [16, *(max(1, round(16 * config.width * 2**i)) for i in range(3))]
-    groups: list[nn.Module] = [
-        group(Block, n, before, width, 1 if i == 0 else 2, config.dropout)
-        for i, (before, width) in enumerate(pairwise(widths))
-    ]
-    stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
-    pooled = nn.Sequential(groups[2], features(widths[3], config.final_norm))
-    return [nn.Sequential(stem, groups[0]), groups[1], pooled, nn.Linear(widths[3], classes)]
+@dataclass(frozen=True, kw_only=True)
+class WideResNet(NetworkConfig):
+    """WideResNet, of 16, 32 and 64 channels, of which a width of 10 and a depth of 28 make WRN-28-10."""
+
+    depth: int = 28
+    """Layers: 6n + 4 (10, 16, 22, 28, ...), or 6n + 2 where shortcuts are not counted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth < 8 or (self.depth - 2) % 6 not in (0, 2):
+            raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, 28, ...) or 6n + 2, not {self.depth}")
+
+    def stages(self, channels: int, classes: int) -> list[nn.Module]:
+        """Stem and first group, the second, the third and pooling, the linear layer."""
+        return row(self, Block, 16, ((self.depth - 2) // 6,) * 3, 16, channels, classes)

@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from classifiers.supervised import cross_entropy, supervised
+from classifiers.supervised import CrossEntropy, supervised
 from mmgan.engine.randomness import batch_rows, stream
-from mmgan.mixup import ClassifierMixup, Staged
+from mmgan.mixup import ClassifierMixup, Plans, Staged
 
 
 class Noise(nn.Module):
@@ -65,9 +65,9 @@ def fit(
     for step in range(steps):
         adam.param_groups[0]["lr"] = lr * (1 - step / steps)
         rows = batch_rows(seed, step, batch_size, len(x))
-        plan = mixup.draw(batch_size, stream(seed, "plan", step)) if mixup else None
+        plans = mixup.draw(batch_size, stream(seed, "plan", step)) if mixup else Plans(rows=batch_size)
         torch.manual_seed(stream(seed, "network", step).initial_seed())  # dropout and noise
-        loss = supervised(f, x[rows], y[rows], plan, cross_entropy)
+        loss = supervised(f, x[rows], y[rows], plans, CrossEntropy())
         adam.zero_grad()
         loss.backward()
         adam.step()

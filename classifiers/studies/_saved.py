@@ -24,7 +24,7 @@ def finished(runs: Path | None, arm: str, seed: int) -> tuple[Staged, Classifier
     if runs is None:
         raise UserError("this study needs --runs FOLDER with the runs of scripts/compare_cls.sh, FOLDER/ARM/seed-N")
     run = runs / arm / f"seed-{seed}"
-    network, config, _ = load.load_classifier(run, load.choose(run), DEVICE)
+    network, config, _ = load.load_classifier(run, "auto", DEVICE)
     if not load.finished(run, config):
-        raise UserError(f"{run} is not finished; the command that trains it goes on from where it is")
+        raise UserError(f"{run} is not finished; the command that trains it resumes it")
     return network, config, load.trained_rows(run)

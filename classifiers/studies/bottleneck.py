@@ -77,7 +77,7 @@ def train(x: Tensor, labels: Tensor, mixed: str, norm: bool, classes: int, seed:
     end: tuple[nn.Module, ...] = (nn.BatchNorm1d(2),) if norm else ()
     f = network((x.shape[1], 256, 256, 2), (2, 256, 256, classes), seed, False, 0.0, *end)
     layer = MIXED[mixed]
-    mixup = None if layer is None else ClassifierMixup(alpha=1.0, layers=(layer,), blocks=1)
+    mixup = None if layer is None else ClassifierMixup(alpha=1.0, layers=(layer,))
     return fit(f, x, F.one_hot(labels, classes).float(), mixup, seed, steps, 128, 1e-3)
 
 
@@ -158,7 +158,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """Test states, a panel a cell; a class is a shade with a mark of its own."""
+    """Test states, a panel for each cell; every class has a shade and a mark of its own."""
     figure = Figure(figsize=(9.5, 12.5), layout="constrained")
     panels = figure.subplots(4, 3)
     marks = "os^Dv<>pP*"

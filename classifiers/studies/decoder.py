@@ -33,7 +33,8 @@ from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
 from mmgan.engine.randomness import batch_rows, stream
-from mmgan.mixup import Plan, Staged
+from mmgan.mixup import Staged
+from mmgan.mixup.plans import interpolate as mix
 from mmgan.statistics import difference, interval, spread
 
 SEEDS = 3
@@ -95,10 +96,10 @@ def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor
 def interpolate(network: Staged, made: nn.Module, x: Tensor, lam: float) -> dict[str, Tensor]:
     """KINDS of images for `x` float32 [2N, C, R, R], whose row i mixes with row N + i, and blends of decoded ones."""
     n = len(x) // 2
-    plan = Plan(0, torch.arange(n), torch.arange(n, 2 * n), torch.tensor(lam)).to(x.device)
-    h, pixels = network(x, stop=LAYER), plan.mix(x)
-    found = {"pixels": pixels, "hidden": made(plan.mix(h)), "decoded_pixels": made(network(pixels, stop=LAYER))}
-    return found | {"blend": plan.mix(made(h))}
+    by = (*torch.arange(2 * n, device=x.device).chunk(2), torch.tensor(lam, device=x.device))
+    h, pixels = network(x, stop=LAYER), mix(x, *by)
+    found = {"pixels": pixels, "hidden": made(mix(h, *by)), "decoded_pixels": made(network(pixels, stop=LAYER))}
+    return found | {"blend": mix(made(h), *by)}
 
 
 def third(logits: Tensor, left: Tensor, right: Tensor) -> tuple[float, float]:

@@ -31,9 +31,9 @@ from classifiers.deform import deform
 from classifiers.evaluate import error, nll
 from classifiers.plot import LINES
 from classifiers.studies import Verdict, decide
-from classifiers.supervised import cross_entropy, supervised
+from classifiers.supervised import CrossEntropy, supervised
 from mmgan.engine.randomness import stream
-from mmgan.mixup import ClassifierMixup, Plan, Staged
+from mmgan.mixup import ClassifierMixup, Plans, Staged
 from mmgan.statistics import difference, interval, spread
 
 SEEDS = 5
@@ -112,15 +112,18 @@ def render(glyph: Tensor, angle: Tensor) -> Tensor:
     return deform(glyphs()[glyph], maps)
 
 
-def batch(arm: str, factors: Factors, generator: Generator) -> tuple[Tensor, Tensor, Plan | None]:
-    """Images and targets an arm trains on, and the plan by which the network is still to mix them."""
+def batch(arm: str, factors: Factors, generator: Generator) -> tuple[Tensor, Tensor, Plans]:
+    """Images and targets an arm trains on, and the plans by which the network is still to mix them."""
+    nothing = Plans(rows=len(factors.y))
     if arm == "none":
-        return render(factors.glyph, factors.angle), factors.y, None
+        return render(factors.glyph, factors.angle), factors.y, nothing
     blocks = 2 if arm == "factor" else 1  # a half of the batch is of one glyph
-    plan = ClassifierMixup(alpha=1.0, layers=(0,), blocks=blocks).draw(len(factors.y), generator)
+    plans = ClassifierMixup(alpha=1.0, layers=(0,)).draw(len(factors.y), generator, blocks)
     if arm == "input":
-        return render(factors.glyph, factors.angle), factors.y, plan
-    return render(factors.glyph, plan.mix(factors.angle)), plan.mix(factors.y), None
+        return render(factors.glyph, factors.angle), factors.y, plans
+    angle, y = plans.mix(0, factors.angle, factors.y)
+    assert y is not None
+    return render(factors.glyph, angle), y, nothing
 
 
 def train(task: Task, arm: str, seed: int, steps: int) -> Staged:
@@ -132,9 +135,9 @@ def train(task: Task, arm: str, seed: int, steps: int) -> Staged:
     optimiser = torch.optim.Adam(network.parameters(), fused=True)
     for step in range(steps):
         factors = draw(task, TRAIN, BATCH, stream(seed, "factors", step))
-        x, y, plan = batch(arm, factors, stream(seed, "mixup", step))
+        x, y, plans = batch(arm, factors, stream(seed, "mixup", step))
         optimiser.zero_grad()
-        supervised(network, x, y, plan, cross_entropy).backward()
+        supervised(network, x, y, plans, CrossEntropy()).backward()
         optimiser.step()
     return network
 
@@ -172,10 +175,11 @@ def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> di
                 found["probability"][str(seed)] = _probabilities(task, network)
                 progress(f"task {name}, {arm}, seed {seed}")
     for arm in ARMS:
-        x, y, plan = batch(
+        x, target, plans = batch(
             arm, draw(TASKS["A"], TRAIN, BATCH, stream(seeds[0], "factors", 0)), stream(seeds[0], "mixup", 0)
         )
-        x, y = (plan.mix(x), plan.mix(y)) if plan else (x, y)
+        x, y = plans.mix(0, x, target)
+        assert y is not None
         rows = torch.randperm(BATCH, generator=stream(seeds[0], "shown", 0))[:SHOWN]
         pixels = (255 * x[rows, 0]).round().int().tolist()
         numbers["images"][arm] = {"pixels": pixels, "target": [round(t, 2) for t in y[rows, 1].tolist()]}

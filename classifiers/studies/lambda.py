@@ -1,7 +1,7 @@
 """Section 2: how often Beta(2, 2) draws a lam that leaves an example as it is.
 
 The paper: "With alpha = 2.0, about 5% of the time lambda is within 5% of 0 or 1". Measured: the share of Beta(alpha,
-alpha) within 0.05 of 0 or 1, exactly and in draws of `mmgan.mixup.classifier.beta`, for every alpha the paper uses.
+alpha) within 0.05 of 0 or 1, exactly and in draws of `ClassifierMixup`, for every alpha the paper uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import stats
 from classifiers.plot import LINES
 from classifiers.studies import Found, Verdict
 from mmgan.engine.randomness import stream
-from mmgan.mixup.classifier import beta
+from mmgan.mixup import ClassifierMixup
 from mmgan.statistics import difference, interval
 
 SEEDS = 10
@@ -37,10 +37,12 @@ def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
 def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
     """Shares within `NEAR` of 0 or 1, and the distance from them within which there are 5 %."""
     draws = 2_000 if fast else 200_000
+    rows = torch.arange(draws)
     shares: dict[str, dict[str, float]] = {str(alpha): {} for alpha in ALPHAS}
     for alpha in ALPHAS:
+        rule = ClassifierMixup(alpha=alpha, lam_per="pair")
         for seed in seeds:
-            lam = beta(alpha, (draws,), stream(seed, "lambda", int(10 * alpha)))
+            lam = rule.plan(rows, rows, stream(seed, "lambda", int(10 * alpha))).lam
             shares[str(alpha)][str(seed)] = (torch.minimum(lam, 1 - lam) < NEAR).double().mean().item()
             progress(f"alpha {alpha}")
     return {
@@ -77,7 +79,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """The share within a distance of 0 or 1 over that distance, a line an alpha, and the paper's 5 %."""
+    """The share within a distance of 0 or 1 over that distance, a line for each alpha, and the paper's 5 %."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     distance = np.linspace(1e-5, 0.15, 600)

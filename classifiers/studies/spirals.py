@@ -60,7 +60,7 @@ def train(arm: str, seed: int, steps: int) -> Staged:
     dropout = 0.5 if arm == "dropout" else 0.0
     f = network((2, 64, 64, 64, 64, 2), (2, 64, 64, 64, 2), seed, arm == "batch norm", dropout, *end)
     layer = {"input mixup": 0, "manifold mixup": 1}.get(arm)
-    mixup = None if layer is None else ClassifierMixup(alpha=1.0, layers=(layer,), blocks=1)
+    mixup = None if layer is None else ClassifierMixup(alpha=1.0, layers=(layer,))
     decay = 1e-3 if arm == "weight decay" else 0.0
     return fit(f, x, F.one_hot(labels, 2).float(), mixup, seed, steps, 128, 2e-3, decay)
 

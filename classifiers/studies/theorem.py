@@ -21,6 +21,7 @@ The map is a network of two hidden layers, trained from several starts by Adam; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,10 @@ def solve(dimension: int, classes: int, seed: int) -> dict[str, Any]:
     lbfgs = torch.optim.LBFGS(
         [h], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
     )
-    targets = plan.mix(y)
+    targets = plan.mix_states(y)
 
     def loss() -> Tensor:
-        z = F.pad(plan.mix(h), (0, 1), value=1)
+        z = F.pad(plan.mix_states(h), (0, 1), value=1)
         ab = torch.linalg.lstsq(z.detach(), targets).solution  # weights are equal; at the best f its gradient is 0
         return weight @ (z @ ab - targets).square().sum(1)
 
@@ -118,8 +119,8 @@ def _rank(deviations: Tensor) -> int:
 def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str, Any]:
     """The least of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one a class."""
     plan, weight = mixes(classes, NODES)
-    plan, weight = plan._replace(lam=plan.lam.float()), weight.float()
-    targets = plan.mix(torch.eye(classes))[:, None]
+    plan, weight = replace(plan, lam=plan.lam.float()), weight.float()
+    targets = plan.mix_states(torch.eye(classes))[:, None]
     generator = stream(seed, f"free/{dimension}", classes)
     h = torch.randn(classes, STARTS, dimension, generator=generator).requires_grad_()
     sizes = (dimension, WIDTH, WIDTH, classes)
@@ -133,7 +134,7 @@ def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str,
     adam = torch.optim.Adam([h, *(tensor for layer in layers for tensor in layer)], 5e-3, fused=True)
 
     def losses() -> Tensor:
-        z = plan.mix(h).transpose(0, 1)
+        z = plan.mix_states(h).transpose(0, 1)
         for w, b in layers[:-1]:
             z = torch.tanh(torch.baddbmm(b, z, w))
         w, b = layers[-1]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import re
 import sys
 import warnings
 from argparse import ArgumentError, HelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType, UnionType
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import jsonargparse
 import yaml
 from torch import distributed
 
+from mmgan import modules
 from mmgan.errors import UserError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -29,42 +32,109 @@ class Arguments(Generic[C]):
 
     config: C
     output: Path
-    yaml: str
-    """The whole configuration, every key with its meaning as a comment."""
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Lists the options of sections that may be null (`mixup`) in `--help` like those of any other."""
+    """Lists the options of sections that name a class, or may be null, in `--help` like those of any other."""
 
-    nullable: Mapping[str, type] = MappingProxyType({})
+    sections: Mapping[str, list[type]] = MappingProxyType({})
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help, with those options at its end."""
         text = super().format_help(formatter).rstrip()
-        for name, section in self.nullable.items():
-            parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
-            parser.add_class_arguments(section, name)
-            text += f"\n\n{parser.format_help().strip()}"
+        for name, classes in self.sections.items():
+            for one in classes:
+                parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
+                parser.add_class_arguments(one, name)
+                chosen = f"\n\nwith --{name} {one.__name__}:" if inspect.isabstract(one.__base__) else ""
+                text += f"{chosen}\n\n{parser.format_help().strip() or 'no options of its own'}"
         return text + "\n"
 
 
+def _sections(config: type) -> dict[str, list[type]]:
+    """The classes of every section of `config` whose type is a kind of class, or that may be null."""
+    found: dict[str, list[type]] = {}
+    for name, hint in get_type_hints(config).items():
+        for one in get_args(hint) if isinstance(hint, UnionType) else [hint]:
+            if inspect.isabstract(one):
+                found[name] = list(_kinds(one))
+            elif isinstance(one, type) and is_dataclass(one) and isinstance(hint, UnionType):
+                found[name] = [one]
+    return found
+
+
+def _kinds(base: type) -> Iterator[type]:
+    """The classes below `base` that can be made, as far as they are imported."""
+    one: type
+    for one in base.__subclasses__():
+        if not inspect.isabstract(one):
+            yield one
+        yield from _kinds(one)
+
+
 def parse(
-    config: type[C], description: str, nullable: dict[str, type] | None = None, args: Sequence[str] | None = None
+    config: type[C], description: str, args: Sequence[str] | None = None, named: Sequence[str] | None = None
 ) -> Arguments[C]:
     """Read `--config` files, merged from left to right, and the options over them into a `config`.
 
-    `nullable` names the sections that may be null and their types. Raises UserError for whatever does not fit.
+    Code that is not ours is imported where the user's command line `named` (None: `args`) names it, never because a
+    file does. Raises UserError for whatever does not fit.
     """
+    args = sys.argv[1:] if args is None else args
     parser = _Parser(description=description.partition("\n\n")[0] or None, exit_on_error=False)
-    parser.nullable = nullable or parser.nullable
+    parser.sections = _sections(config)
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
     parser.add_class_arguments(config)
-    with _mistakes_in_one_line():
+    with _mistakes_in_one_line(" (--help lists every option)", parser.sections):
+        modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
+        modules.trust(modules.names_on(args if named is None else named))
         values = parser.parse_args(args)
         made = parser.instantiate(values)
-        arguments = {field.name: made[field.name] for field in fields(config)}  # type: ignore[arg-type]
-        return Arguments(config(**arguments), Path(values.output), _yaml(parser, values))
+        return Arguments(_made(config, made), Path(values.output))
+
+
+def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust: bool = False) -> C:
+    """A `config` from values of its type, a dictionary of them, or a YAML file.
+
+    With `trust`, code that is not ours may be named by it. Raises UserError for whatever does not fit.
+    """
+    if isinstance(values, config):
+        if trust:
+            modules.trust(modules.names_in(asdict(values)))  # type: ignore[call-overload]
+        return values
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config)
+    with _mistakes_in_one_line(sections=_sections(config)):
+        if isinstance(values, str | Path):
+            try:
+                values = yaml.safe_load(Path(values).read_text())
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise UserError(f"cannot read the configuration {values} ({error})") from error
+        if not isinstance(values, Mapping):
+            raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
+        if trust:
+            modules.trust(modules.names_in(dict(values)))
+        return _made(config, parser.instantiate(parser.parse_object(dict(values))))
+
+
+def _made(config: type[C], made: jsonargparse.Namespace) -> C:
+    return config(**{field.name: made[field.name] for field in fields(config)})  # type: ignore[arg-type]
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML, every key with its meaning as a comment."""
+    modules.trust(modules.classes_in(config))
+    given, parser = (jsonargparse.ArgumentParser(exit_on_error=False) for _ in range(2))
+    given.add_class_arguments(type(config), default=config)
+    parser.add_class_arguments(type(config))
+    values = given.get_defaults()
+    options = {"skip_unset": False, "skip_validation": True}
+    plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
+    commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
+    commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
+    # The writer of comments leaves a string like "no" without quotes; then better without comments.
+    return commented if yaml.safe_load(commented) == yaml.safe_load(plain) else plain
 
 
 def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> None:
@@ -85,40 +155,45 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         commands = parser.add_subcommands(dest="command")
         for name, one in parsers.items():
             commands.add_subcommand(name, one, help=one.description)
-    with _mistakes_in_one_line():
+    with _mistakes_in_one_line(" (--help lists every option)"):
+        modules.trust(modules.names_on(sys.argv[1:] if args is None else args))
         values = parser.instantiate(parser.parse_args(args)).as_dict()
     name = values.pop("command", functions[0].__name__)
     chosen = next(function for function in functions if function.__name__ == name)
     chosen(**(values.get(name, {}) if len(functions) > 1 else values))
 
 
-def load_config(config: type[C], file: Path) -> C:
-    """The configuration a run was started with, from its `config.yaml`; raises UserError where it does not fit."""
-    return parse(config, "", args=["--config", str(file), "--output", str(file.parent)]).config
-
-
-def _yaml(parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -> str:
-    values = values.clone()
-    del values["config"], values["output"]
-    options = {"skip_unset": False, "skip_validation": True}
-    plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
-    # The writer of comments leaves a string like "no" without quotes; then better without comments.
-    return commented if yaml.safe_load(commented) == yaml.safe_load(plain) else plain
-
-
 @contextmanager
-def _mistakes_in_one_line() -> Iterator[None]:
+def _mistakes_in_one_line(
+    advice: str = "", sections: Mapping[str, list[type]] = MappingProxyType({})
+) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"{_one_line(str(error))} (--help lists every option)") from error
+        text = _one_line(str(error))
+        if unknown := re.fullmatch(r"(\S+): there is no class (\S+)", text):
+            known = ", ".join(one.__name__ for one in sections.get(unknown[1], []))
+            text += f"; {f'take {known} or ' if known else ''}one of your own as module.Class"
+        raise UserError(f"{text}{advice}") from error
 
 
 def _one_line(message: str) -> str:
     """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>", "- Problem")
-    lines = (line.strip() for line in message.splitlines())
-    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(noise))
+    if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
+        advice = "a file may not choose code: name it on the command line, or trust the file"
+        return f"{denied[1]} is not part of mmgan, and {advice}"
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
+    lines = [line.strip() for line in message.splitlines() if not line.strip().startswith(noise)]
+    lines = [line for line in lines if "Problem with given class_path" not in line]
+    text = " ".join(line.removeprefix("- ") for line in lines if line)
+    keys = re.findall(r"""Parser key "([^"]+)":\s*""", text)
+    text = re.sub(r"""Parser key "[^"]+":\s*""", "", text)
+    if option := re.search(r"Option '(\S+)' is not accepted", text):
+        named = re.search(r"given class_path '[\w.]*?(\w+)'", message)
+        return f"{'.'.join([*keys, option[1]])}: {named[1] if named else 'this section'} has no option {option[1]}"
+    text = re.sub(r"Expected a <class '(?:[\w.]*\.)?(\w+)'>\. Got value: (.*)", r"expected \1, not \2", text)
+    text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
+    return f"{'.'.join(keys)}: {text}" if keys else text
 
 
 def run(main: Callable[[], Any]) -> None:

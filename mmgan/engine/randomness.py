@@ -33,9 +33,9 @@ class Draws:
         """N(0, 1) on the device: float32, `shape` with its first dimension divided by the number of processes."""
         return self._share(torch.randn(shape, device=self.device, generator=self._on_device(purpose, number)))
 
-    def rows(self, number: int, batch_size: int, size: int) -> Tensor:
+    def rows(self, number: int, batch_size: int, size: int, purpose: str = "epoch") -> Tensor:
         """Rows of a data set of `size` that make batch `number`: int64 on the CPU, each once an epoch."""
-        return self._share(batch_rows(self.seed, number, batch_size, size))
+        return self._share(batch_rows(self.seed, number, batch_size, size, purpose))
 
     def _share(self, batch: Tensor) -> Tensor:
         return batch.chunk(self.world)[self.rank]
@@ -44,16 +44,16 @@ class Draws:
         return stream(self.seed, purpose, number, self.device)
 
 
-def batch_rows(seed: int, number: int, batch_size: int, size: int) -> Tensor:
+def batch_rows(seed: int, number: int, batch_size: int, size: int, purpose: str = "epoch") -> Tensor:
     """Rows of a data set of `size` that make the global batch `number`: int64 [batch_size] on the CPU.
 
     Batches follow one another through an endless row of epochs, each a fresh permutation; no row is dropped.
     """
     start, stop = number * batch_size, (number + 1) * batch_size
     epochs = range(start // size, (stop - 1) // size + 1)
-    return torch.cat([_epoch(seed, e, size)[max(start - e * size, 0) : stop - e * size] for e in epochs])
+    return torch.cat([_epoch(seed, purpose, e, size)[max(start - e * size, 0) : stop - e * size] for e in epochs])
 
 
-@lru_cache(maxsize=2)
-def _epoch(seed: int, epoch: int, size: int) -> Tensor:
-    return torch.randperm(size, generator=stream(seed, "epoch", epoch))
+@lru_cache(maxsize=4)
+def _epoch(seed: int, purpose: str, epoch: int, size: int) -> Tensor:
+    return torch.randperm(size, generator=stream(seed, purpose, epoch))

@@ -126,9 +126,19 @@ def read(folders: Sequence[Path], protocol: str | None) -> tuple[list[Setting], 
 def _config(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text())
-        return config if isinstance(config, dict) else {}
+        return _unfolded(config) if isinstance(config, dict) else {}
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{file} is damaged; mend or remove it") from error
+
+
+def _unfolded(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose sections hold their class's name beside its options."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_path" in value:
+            value = {"class": value["class_path"].rpartition(".")[2], **value.get("init_args", {})}  # noqa: PLW2901
+        found[key] = _unfolded(value) if isinstance(value, dict) else value
+    return found
 
 
 def _point(folder: Path, config: dict[str, Any], protocol: str) -> Point:
@@ -150,7 +160,8 @@ def _settings(points: Sequence[Point]) -> list[Setting]:
     differ -= HARMLESS | {"seed"}
     outside = sorted(key for key in differ if not key.startswith("mixup"))
     mixups = [point.config["mixup"] for point in points if point.config["mixup"]]
-    mixed = sorted(key for key in mixups[0] if any(one[key] != mixups[0][key] for one in mixups)) if mixups else []
+    keys = set().union(*mixups)
+    mixed = sorted(key for key in keys if len({json.dumps(one.get(key)) for one in mixups}) > 1)
     groups: dict[str, list[Point]] = {}
     for point, one in zip(points, flat, strict=True):
         groups.setdefault(", ".join(f"{key} {one.get(key)}" for key in outside), []).append(point)
@@ -185,7 +196,7 @@ def _arms(points: Sequence[Point], keys: Sequence[str]) -> list[Arm]:
             raise UserError(f"{' and '.join(twins[:2])} are the same run with the same seed; keep one")
         arm = Arm("baseline", mixup, sorted(members, key=lambda point: point.seed))
         if mixup:
-            others = [f"{key} {mixup[key]}" for key in keys if key not in ("alpha", "layers")]
+            others = [f"{key} {mixup[key]}" for key in keys if key not in ("alpha", "layers") and key in mixup]
             arm = arm._replace(name=", ".join([f"{{{arm.layers}}} alpha {mixup['alpha']}", *others]))
         found.append(arm)
     return sorted(found, key=lambda arm: (arm.mixup["layers"], arm.mixup["alpha"]) if arm.mixup else ([], 0.0))

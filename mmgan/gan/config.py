@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmgan.data import DataConfig
-from mmgan.gan.losses import LOSSES
-from mmgan.gan.networks.resnet import DiscriminatorConfig, GeneratorConfig
-from mmgan.mixup import DiscriminatorMixup
-from mmgan.scoring import PROTOCOLS
+from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
+from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
+from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class ScoreConfig:
 
     every: int = 1000
     """Steps between scores, IS and FID."""
-    extractor: Literal["inception", "classifier"] = "inception"
+    extractor: ExtractorConfig = field(default_factory=Inception)
     """What images are compared by: torch-fidelity's Inception, or a classifier of scripts/train_cls.py."""
-    weights: str | None = None
-    """The classifier's run folder, or a file of Inception weights; null: those torch-fidelity fetches."""
     num_samples: int = 5000
     """Generated images."""
     reference: Literal["train", "test"] = "train"
@@ -53,8 +51,6 @@ class ScoreConfig:
             raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
         if self.num_samples < 10:
             raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
-        if self.extractor == "classifier" and self.weights is None:
-            raise ValueError("score.extractor classifier needs score.weights, the run folder of scripts/train_cls.py")
 
 
 @dataclass(frozen=True)
@@ -63,20 +59,16 @@ class GANConfig:
 
     data: GANData = field(default_factory=GANData)
     """Data."""
-    network: str = "resnet"
-    """Module with the classes Generator and Discriminator: a file of mmgan/gan/networks, or `package.module`."""
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    generator: GeneratorConfig = field(default_factory=ResNetGenerator)
     """Generator."""
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=ResNetDiscriminator)
     """Discriminator."""
-    mixup: DiscriminatorMixup | None = field(default_factory=DiscriminatorMixup)
+    mixup: DiscriminatorRule | None = field(default_factory=DiscriminatorMixup)
     """Mixup in the discriminator (Eq. 8-11); null for the baseline."""
-    loss: str = "js"
-    """js, hinge or wasserstein (mmgan/gan/losses.py)."""
-    saturating: bool = False
-    """The generator maximises the discriminator's loss on fakes, Eq. 10 as printed, instead of minimising -log d."""
-    gradient_penalty: float = 0.0
-    """Weight of the mean squared gradient norm of d at real images (`dnorm` of the official code)."""
+    loss: Loss = field(default_factory=JS)
+    """Loss of both networks."""
+    r1_gamma: float = 0.0
+    """Gamma of R1: gamma / 2 times the mean squared gradient norm of d at real images (Mescheder et al. 2018)."""
     steps: int = 50_000
     """Generator steps."""
     n_dis: int = 5
@@ -115,8 +107,6 @@ class GANConfig:
     """A tracker Accelerate knows (tensorboard, wandb, ...) that gets every row of metrics.jsonl too; null: none."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         for name in ("steps", "n_dis", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "lr"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
@@ -126,10 +116,10 @@ class GANConfig:
             raise ValueError(f"ema must be in (0, 1), not {self.ema}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
-        if self.gradient_penalty < 0:
-            raise ValueError(f"gradient_penalty must be 0 or more, not {self.gradient_penalty}")
-        if self.gradient_penalty and self.mixup and self.mixup.replace:
-            raise ValueError("gradient_penalty needs real rows, which mixup.replace drops; set one of the two only")
+        if self.r1_gamma < 0:
+            raise ValueError(f"r1_gamma must be 0 or more, not {self.r1_gamma}")
+        if self.mixup and self.mixup.replace and (self.r1_gamma or self.loss.needs_real):
+            raise ValueError("r1_gamma and losses that compare with real rows need those that mixup.replace drops")
         if self.reuse_fakes and self.generator_batch != self.batch_size:
             raise ValueError("reuse_fakes needs g_batch_size to be null or equal to batch_size")
 

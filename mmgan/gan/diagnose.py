@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmgan.mixup import Plan
+from mmgan.mixup import Plan, Plans
 
 LAYERS = (0, 1, 2)
 """The paper's eligible set, input, h1 and h2, whatever a run mixes at."""
@@ -27,7 +27,7 @@ def paths(discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, lis
     lam = torch.tensor(LAMS, device=real.device).repeat_interleave(n)
     found = {}
     for layer in LAYERS[: getattr(discriminator, "depth", 0)]:
-        logits = discriminator(torch.cat([real, fake]), Plan(layer, rows, rows + n, lam))
+        logits = discriminator(torch.cat([real, fake]), Plans((Plan(layer, rows, rows + n, lam),), rows=2 * n))
         found[f"path/{layer}"] = logits.reshape(len(LAMS), n).mean(1).tolist()
     return found
 

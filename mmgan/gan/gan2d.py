@@ -10,6 +10,7 @@ Gaussian's mean, and a Gaussian is covered when one of 2,500 samples is so near 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from torch import Generator, Tensor, nn, vmap
 from torch.func import functional_call, stack_module_state
 
 from mmgan.engine.randomness import stream
-from mmgan.gan.losses import js
-from mmgan.gan.objective import discriminator_terms, generator_loss
-from mmgan.mixup import DiscriminatorMixup, Staged
+from mmgan.mixup import DiscriminatorMixup, Staged, discriminator_loss, generator_loss
 from mmgan.statistics import difference, interval, spread, verdict
 
 SEEDS = 5
-ARMS = {"none": None, "input": DiscriminatorMixup(0.5, (0,)), "hidden": DiscriminatorMixup(0.5, (1,))}
+SPLIT = DiscriminatorMixup(alpha=0.5, lam_per="batch", share="split", generator_weight=0)
+"""The preset `split`, configs/gan/mixup/split.yaml."""
+ARMS = {"none": None, "input": replace(SPLIT, layers=(0,)), "hidden": replace(SPLIT, layers=(1,))}
 STD = 0.05
 Weights = dict[str, Tensor]
 BATCH, WIDTH, Z = 64, 64, 2
@@ -82,24 +83,24 @@ def train(
     nets = [networks(seed) for seed in seeds]
     (G, D), (g, d) = nets[0], (stack_module_state([pair[k] for pair in nets])[0] for k in range(2))
     optimisers = [torch.optim.Adam(weights.values(), 1e-3, betas=(0.5, 0.999), fused=True) for weights in (g, d)]
-    plan = mixup.draw(BATCH)[0] if mixup else None  # one layer and evenly shared pairs: plans differ in lam alone
+    drawn = mixup.draw(BATCH) if mixup else None  # one layer and evenly shared pairs: plans differ in lam alone
 
     def generate(weights: Weights, z: Tensor) -> Tensor:
         return functional_call(G, weights, (z,))
 
     def discriminator(weights: Weights, real: Tensor, fake: Tensor, lam: Tensor) -> Tensor:
-        plans = (plan._replace(lam=lam),) if plan else ()
-        terms = discriminator_terms(partial(_call, D, weights), real, fake, js, mixup, plans)
+        plans = replace(drawn, plans=(replace(drawn.plans[0], lam=lam),)) if drawn else None
+        terms = discriminator_loss(partial(_call, D, weights), real, fake, plans)
         return torch.stack(list(terms.values())).sum()
 
     def generator(weights: Weights, judge: Weights, z: Tensor) -> Tensor:
-        return generator_loss(partial(_call, D, judge), generate(weights, z), js, saturating=False)
+        return generator_loss(partial(_call, D, judge), generate(weights, z))["generator"]
 
     for step in range(steps):
         draws = [stream(seed, target, step) for seed in seeds]
         real = torch.stack([draw(target, BATCH, one) for one in draws])
         z = torch.stack([torch.randn(2 * BATCH, Z, generator=one) for one in draws])
-        lam = torch.stack([mixup.draw(BATCH, one)[0].lam if mixup else torch.zeros(()) for one in draws])
+        lam = torch.stack([mixup.draw(BATCH, one).plans[0].lam if mixup else torch.zeros(()) for one in draws])
         with torch.no_grad():
             fake = vmap(generate)(g, z[:, :BATCH])
         optimisers[1].zero_grad()

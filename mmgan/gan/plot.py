@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,13 +15,13 @@ def plot_losses(metrics: Path, path: Path) -> None:
     if not rows:
         return
     steps = [row["step"] for row in rows]
-    styles = iter(("-", "--", ":", "-.", (0, (5, 1))))
+    styles = cycle(("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 3))))
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     for name in (name for name in rows[-1] if name.startswith("loss/")):
-        label, marker = name.removeprefix("loss/"), "." if len(rows) < 20 else ""
+        label, marker = name.removeprefix("loss/").replace("_", " "), "." if len(rows) < 20 else ""
         axes.plot(steps, [row[name] for row in rows], label=label, linestyle=next(styles), marker=marker)
-    axes.set(xlabel="generator step", ylabel="loss term", title="The discriminator's terms, and the generator's loss")
+    axes.set(xlabel="generator step", ylabel="loss term", title="Terms of the discriminator's and the generator's loss")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

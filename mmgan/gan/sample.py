@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,47 +11,10 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from mmgan.data import to_uint8
-from mmgan.engine.checkpoint import of_run
-from mmgan.engine.cli import load_config
 from mmgan.engine.randomness import stream
-from mmgan.errors import UserError
-from mmgan.gan.config import GANConfig
-from mmgan.gan.networks import build
 
 BLOCK = 1024
 """Latents are drawn in blocks of so many, each from its own stream."""
-
-
-class Loaded(NamedTuple):
-    """A generator from a checkpoint."""
-
-    generator: nn.Module
-    z_dim: int
-    step: int
-    weights: Literal["raw", "ema"]
-    shape: tuple[int, int, int]
-    """Of its images: C, R, R."""
-
-
-def load_generator(
-    run: Path, which: Literal["best", "last"] | int, weights: Literal["auto", "raw", "ema"], device: torch.device
-) -> Loaded:
-    """The generator of a checkpoint of the run in `run`.
-
-    `weights` "auto" takes the average where the run keeps one. Raises UserError where there is nothing to load.
-    """
-    saved = of_run(run, which)
-    if "generator" not in saved.weights:
-        raise UserError(f"{run} is no run of scripts/train_gan.py")
-    if weights == "ema" and "ema" not in saved.weights:
-        raise UserError(f"{run} keeps no average of its weights (ema); take raw")
-    config = load_config(GANConfig, run / "config.yaml")
-    resolution, channels = saved.state["resolution"], saved.state["channels"]
-    generator, _ = build(config, resolution, channels)
-    average = weights != "raw" and "ema" in saved.weights
-    saved.restore("ema" if average else "generator", generator)
-    shape = (channels, resolution, resolution)
-    return Loaded(generator.to(device), config.generator.z_dim, saved.step, "ema" if average else "raw", shape)
 
 
 def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Literal
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mmgan.data import DataConfig
-from mmgan.engine.cli import load_config
+from mmgan.engine import checkpoint
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.sample import generate, latents, load_generator
-from mmgan.scoring import Extractor, Protocol, Scorer, records
+from mmgan.gan.run import load
+from mmgan.gan.sample import generate, latents
+from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, records
 from mmgan.scoring.records import Record
 from mmgan.scoring.scorer import Draw
 
@@ -38,14 +38,15 @@ def score_run(
     weights: Literal["auto", "raw", "ema"] = "auto",
     seed: int = 0,
     batch_size: int = 256,
+    trust: bool = False,
 ) -> list[Record]:
     """Score checkpoints of the GAN in `run` by `protocol`, called `name`, and keep the records in RUN/scores.json.
 
-    Raises UserError where there is nothing to load, or its images are of another size than the real ones.
+    With `trust` the run may name classes that are not mmgan's own. Raises UserError where there is nothing to load, or
+    its images are of another size than the real ones.
     """
-    loaded = [load_generator(run, which, weights, accelerator.device) for which in checkpoints]
-    data: DataConfig = load_config(GANConfig, run / "config.yaml").data
-    scorer = Scorer(extractor, data, protocol, accelerator, batch_size)
+    loaded = [load(run, which, weights, accelerator.device, trust) for which in checkpoints]
+    scorer = Scorer(extractor, loaded[0].config.data, protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
     floor = scorer.floor()
     made: list[Record] = []
@@ -53,7 +54,7 @@ def score_run(
         record: Record = {"checkpoint": which, "step": one.step, "protocol": name, "dimension": scorer.dimension}
         record |= {
             "stamp": scorer.stamp(seed, one.weights),
-            "scores": scorer.score(draw(one.generator, one.z_dim, seed)),
+            "scores": scorer.score(draw(one.generator, one.config.generator.z_dim, seed)),
         }
         if floor:
             record |= {"floor": floor[0], "num_floor": floor[1]}
@@ -61,6 +62,27 @@ def score_run(
             records.keep(run, record)
         made.append(record)
     return made
+
+
+def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelerator: Accelerator) -> None:
+    """Score a finished run's last and best checkpoint by its final protocol, where that is not done yet; print them."""
+    name = config.score.final if config.score else None
+    if not name:
+        return
+    steps = {"last": config.steps, "best": checkpoint.of_run(folder, "best").step}
+    ours = {"extractor_hash": extractor.hash, "seed": 0, "generator": "ema" if config.ema else "raw"}
+    made = {
+        record["checkpoint"]: record
+        for record in records.read(folder)
+        if record["protocol"] == name
+        and record["step"] == steps.get(record["checkpoint"])
+        and ours.items() <= record["stamp"].items()
+        and set(PROTOCOLS[name].metrics) <= record["scores"].keys()
+    }
+    if made.keys() != steps.keys():
+        scored = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator, trust=True)
+        made = {record["checkpoint"]: record for record in scored}
+    accelerator.print(summary([made[which] for which in steps]))
 
 
 def check_size(real: tuple[int, ...], made: tuple[int, ...]) -> None:

@@ -1,9 +1,43 @@
-"""Manifold Mixup as one operation. Imports torch alone, so that it can be lifted into other projects."""
+"""Mixup of hidden states in any network. Imports torch alone, so that the folder can be copied into other projects."""
 
-from .classifier import ClassifierMixup
-from .discriminator import DiscriminatorMixup, gan_terms
+import importlib
+import pkgutil
+
+from . import losses, rules
+from .losses import JS, Hinge, Loss, Relativistic, Wasserstein
 from .named import Mixable
-from .plan import Plan
+from .objective import discriminator_loss, generator_loss
+from .plans import Plan, Plans
+from .rules import (
+    ClassifierCutMix,
+    ClassifierMixup,
+    ClassifierRule,
+    DiscriminatorCutMix,
+    DiscriminatorMixup,
+    DiscriminatorRule,
+)
 from .staged import Staged
 
-__all__ = ["ClassifierMixup", "DiscriminatorMixup", "Mixable", "Plan", "Staged", "gan_terms"]
+__all__ = [
+    "JS",
+    "ClassifierCutMix",
+    "ClassifierMixup",
+    "ClassifierRule",
+    "DiscriminatorCutMix",
+    "DiscriminatorMixup",
+    "DiscriminatorRule",
+    "Hinge",
+    "Loss",
+    "Mixable",
+    "Plan",
+    "Plans",
+    "Relativistic",
+    "Staged",
+    "Wasserstein",
+    "discriminator_loss",
+    "generator_loss",
+]
+
+for _package in (losses, rules):  # a rule or loss in a file of its own needs no entry here
+    for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
+        importlib.import_module(_module.name)

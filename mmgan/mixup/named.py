@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from .plan import Plan, mix_at
+from .plans import Plans
 
 
 class Mixable(nn.Module):
-    """Make a network mix, as `Mixable(network, names)(x, *plans)`: layer 0 is x, layer k the output of `names[k - 1]`.
+    """Make a network mix: layer 0 is its input, layer k the output of the module `names[k - 1]`.
 
-    `names` are those of `network.named_modules()`. The hooks live for one forward pass only: copying, saving or
-    compiling the network sees none of them. Where a plan keeps the plain rows, a batch norm above the mix sees them and
-    the mixed ones together; then a mixed row no longer depends on its two rows alone.
+    `names` are those of `network.named_modules()`, in the order in which these modules run. The hooks live for one
+    forward pass only: copying, saving or compiling the network sees none of them. Where plain rows are kept, a batch
+    norm above the mix sees them and the mixed ones together; then a mixed row no longer depends on its two rows alone.
 
     Raises ValueError, naming the modules there are, for a name that is not among them.
+
+    >>> import torch
+    >>> from mmgan.mixup import ClassifierMixup, Mixable
+    >>> network = Mixable(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)), ["1"])
+    >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
+    >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
+    >>> logits.shape, targets.shape
+    (torch.Size([8, 2]), torch.Size([8, 2]))
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
@@ -34,35 +42,44 @@ class Mixable(nn.Module):
         """Number of layers there are to mix at: 0 to depth - 1."""
         return len(self.names) + 1
 
-    def forward(self, x: Tensor, *plans: Plan) -> Any:
-        """The network's output for `x` [N, ...], mixed by `plans` on the way.
+    def forward(self, x: Tensor, plans: Plans = Plans(), y: Tensor | None = None) -> Any:  # noqa: B008
+        """The network's output for `x` [N, ...], mixed by `plans` on the way; with targets `y` [N, ...], theirs too.
 
-        Raises ValueError for a layer without a name, RuntimeError when a named module did not run exactly once or
-        put out something other than one tensor (the mix would then silently be none, or another than asked for).
+        Raises ValueError for a layer without a name or other rows than `x` has, RuntimeError when a named module did
+        not run exactly once, ran before one named before it, or returned something other than one tensor (the mix would
+        then silently be none, or another than asked for).
         """
-        layers = {plan.layer for plan in plans} - {0}
-        if not layers <= set(range(self.depth)):
-            raise ValueError(f"cannot mix at layers {sorted(layers)}; there are layers 0 to {self.depth - 1}")
-        runs = dict.fromkeys(layers, 0)
+        if not plans:
+            return self.network(x) if y is None else (self.network(x), y)
+        plans.check(0, self.depth)
+        mixed_at = {plan.layer for plan in plans.plans}
+        ran: list[int] = []
 
-        def mix(layer: int, _module: nn.Module, _args: object, output: object) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise RuntimeError(f"module {self.names[layer - 1]!r} puts out {type(output).__name__}, not one tensor")
-            runs[layer] += 1
-            if runs[layer] > 1:
-                raise RuntimeError(f"module {self.names[layer - 1]!r} runs more than once in a pass")
-            return mix_at(layer, output, plans)
+        def hook(layer: int, _module: nn.Module, _args: object, output: Any) -> Any:
+            nonlocal y
+            name = self.names[layer - 1]
+            if layer in mixed_at and layer in ran:
+                raise RuntimeError(f"module {name!r} runs more than once in a pass")
+            if ran and layer < max(ran):
+                raise RuntimeError(f"module {self.names[max(ran) - 1]!r} runs before {name!r}; name it before")
+            if layer in mixed_at:
+                if not isinstance(output, Tensor):
+                    raise RuntimeError(f"module {name!r} returns {type(output).__name__}, not one tensor")
+                for other in mixed_at.intersection(range(1, layer)).difference(ran):
+                    raise RuntimeError(f"module {name!r} runs before {self.names[other - 1]!r}, or without it")
+                output, y = plans.mix(layer, output, y)
+            ran.append(layer)
+            return output
 
         handles = []
         try:
-            for layer in layers:
-                hook: Callable[..., Tensor] = partial(mix, layer)
-                handles.append(self.network.get_submodule(self.names[layer - 1]).register_forward_hook(hook))
-            output = self.network(mix_at(0, x, plans))
+            for layer, name in enumerate(self.names, 1):
+                handles.append(self.network.get_submodule(name).register_forward_hook(partial(hook, layer)))
+            x, y = plans.mix(0, x, y)
+            output = self.network(x)
         finally:
             for handle in handles:
                 handle.remove()
-        for layer, n in runs.items():
-            if n == 0:
-                raise RuntimeError(f"module {self.names[layer - 1]!r} did not run, so nothing was mixed")
-        return output
+        for layer in mixed_at - {0} - set(ran):
+            raise RuntimeError(f"module {self.names[layer - 1]!r} did not run, so nothing was mixed")
+        return output if y is None else (output, y)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor, nn
 
-from .plan import Plan, mix_at
+from .plans import Plans
 
 
 class Staged(nn.Module):
@@ -12,6 +14,14 @@ class Staged(nn.Module):
 
     Layer 0 is the input, layer k the output of stage k; plans may mix at layers 0 to K - 1 of K stages. Everything
     goes through `forward`, the one call that DDP and autocast wrap.
+
+    >>> import torch
+    >>> from mmgan.mixup import ClassifierMixup, Staged
+    >>> network = Staged(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
+    >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
+    >>> logits.shape, targets.shape
+    (torch.Size([8, 2]), torch.Size([8, 2]))
     """
 
     def __init__(self, *stages: nn.Module, preprocess: nn.Module | None = None) -> None:
@@ -25,17 +35,32 @@ class Staged(nn.Module):
         """Number of layers there are to mix at: 0 to depth - 1."""
         return len(self.stages)
 
-    def forward(self, x: Tensor, *plans: Plan, start: int | None = None, stop: int | None = None) -> Tensor:
+    @overload
+    def forward(
+        self, x: Tensor, plans: Plans = ..., y: None = ..., start: int | None = ..., stop: int | None = ...
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, x: Tensor, plans: Plans, y: Tensor, start: int | None = ..., stop: int | None = ...
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self,
+        x: Tensor,
+        plans: Plans = Plans(),  # noqa: B008
+        y: Tensor | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """f(x), mixed by `plans` on the way; h_k(x) with `stop=k`; g_k(h) with `start=k`, for k = 0 not preprocessed.
 
-        Raises ValueError for a plan at a layer that is not passed on the way.
+        `x` is [N, ...]. With targets `y` [N, ...], also the targets of the rows that come out, mixed where these were.
+        Raises ValueError for a plan at a layer that is not passed on the way, or for other rows than `x` has.
         """
         stop = len(self.stages) if stop is None else stop
         h = self.preprocess(x) if start is None and self.preprocess is not None else x
         start = start or 0
-        for plan in plans:
-            if not start <= plan.layer < stop:
-                raise ValueError(f"cannot mix at layer {plan.layer}; this pass has layers {start} to {stop - 1}")
+        plans.check(start, stop)
         for layer in range(start, stop):
-            h = self.stages[layer](mix_at(layer, h, plans))
-        return h
+            h, y = plans.mix(layer, h, y)
+            h = self.stages[layer](h)
+        return h if y is None else (h, y)

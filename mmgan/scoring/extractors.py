@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,25 +61,38 @@ class _Inception(nn.Module):
         return self.network(images.expand(-1, 3, -1, -1))
 
 
-def inception(weights: Path | None) -> Extractor:
-    """torch-fidelity's `inception-v3-compat`: FID's 2,048 features and the logits, without bias, IS is made of.
+class ExtractorConfig(ABC):
+    """What images are compared by: options of an extractor, which `build` makes."""
 
-    `weights` is a local file of them; None takes torch-fidelity's own, which it fetches once. Raises UserError, saying
-    what to fetch and where to put it, where there are none.
-    """
-    name = URL_INCEPTION_V3.rsplit("/", 1)[1]
-    place = Path(torch.hub.get_dir()) / "checkpoints" / name
-    advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by --weights"
-    file = weights or (place if place.exists() else None)
-    try:
-        if file:  # torch-fidelity would unpickle whatever is there
-            torch.load(file, map_location="cpu", weights_only=True)
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], file, verbose=False)
-    except (OSError, URLError) as error:
-        raise UserError(f"no Inception weights ({error}): {advice}") from error
-    except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file} does not hold torch-fidelity's Inception weights: {advice}") from error
-    return Extractor("inception-v3-compat", _Inception(network), "bilinear to 299x299 as in TensorFlow 1, grey to RGB")
+    @abstractmethod
+    def build(self) -> Extractor:
+        """The extractor; raises UserError, saying what to do, where its weights cannot be had."""
+
+
+@dataclass(frozen=True)
+class Inception(ExtractorConfig):
+    """torch-fidelity's `inception-v3-compat`: FID's 2,048 features and the logits, without bias, IS is made of."""
+
+    weights: str | None = None
+    """Local file of its weights; null: torch-fidelity's own, which it fetches once."""
+
+    def build(self) -> Extractor:
+        """The extractor; raises UserError, saying what to fetch and where to put it, where there are no weights."""
+        name = URL_INCEPTION_V3.rsplit("/", 1)[1]
+        place = Path(torch.hub.get_dir()) / "checkpoints" / name
+        advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by --extractor.weights"
+        file = self.weights or (str(place) if place.exists() else None)
+        layers = ["2048", "logits_unbiased"]
+        try:
+            if file:  # torch-fidelity would unpickle whatever is there
+                torch.load(file, map_location="cpu", weights_only=True)
+            network = FeatureExtractorInceptionV3("inception-v3-compat", layers, file, verbose=False)
+        except (OSError, URLError) as error:
+            raise UserError(f"no Inception weights ({error}): {advice}") from error
+        except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"{file} does not hold torch-fidelity's Inception weights: {advice}") from error
+        preprocessing = "bilinear to 299x299 as in TensorFlow 1, grey to RGB"
+        return Extractor("inception-v3-compat", _Inception(network), preprocessing)
 
 
 def register(extractor: Extractor) -> None:

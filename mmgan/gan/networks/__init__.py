@@ -1,35 +1,55 @@
-"""Generators and discriminators, one file a family. A file added here is a value of the option `network`."""
+"""Generators and discriminators, a family a file. Each is a class of its options, which `build` makes the network of.
+
+A file added to this folder is imported with it, so that its classes are values of the options `generator` and
+`discriminator`.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import nn
 
 from mmgan import modules
-from mmgan.errors import UserError
-
-if TYPE_CHECKING:
-    from mmgan.gan.config import GANConfig
 
 
-def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator for images of `resolution` pixels; raises UserError where there are none."""
-    name = config.network
-    module = modules.find(sys.modules[__name__], name, "network")
-    if not (hasattr(module, "Generator") and hasattr(module, "Discriminator")):
-        raise UserError(f"network {name!r} must have a Generator and a Discriminator")
-    try:
-        generator = module.Generator(resolution, channels, config.generator)
-        discriminator = module.Discriminator(resolution, channels, config.discriminator)
-    except ValueError as error:
-        raise UserError(f"network {name}: {error}") from error
-    if config.mixup:
-        depth = getattr(discriminator, "depth", None)
-        if depth is None:
-            raise UserError(f"network {name}: to be mixed, its discriminator must be Staged or Mixable")
-        if max(config.mixup.layers) >= depth:
-            layers = list(config.mixup.layers)
-            raise UserError(f"mixup.layers {layers}: the discriminator has layers 0 (its input) to {depth - 1}")
-    return generator, discriminator
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(ABC):
+    """A generator's options."""
+
+    z_dim: int = 128
+    """Dimension of the latent z ~ N(0, I)."""
+
+    def __post_init__(self) -> None:
+        check_positive("generator", z_dim=self.z_dim)
+
+    @abstractmethod
+    def build(self, resolution: int, channels: int) -> nn.Module:
+        """A network from latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1].
+
+        Raises ValueError for a size that there is no such network for.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig(ABC):
+    """A discriminator's options."""
+
+    @abstractmethod
+    def build(self, resolution: int, channels: int) -> nn.Module:
+        """A network from images [N, channels, resolution, resolution] in [-1, 1] to logits [N].
+
+        `Staged` or `Mixable`, if it is to be mixed. Nothing but `forward` may be called on it in training, so that it
+        works under DDP and autocast. Raises ValueError for a size that there is no such network for.
+        """
+
+
+def check_positive(section: str, **values: float) -> None:
+    """Raise ValueError, naming the option, for a value that is not positive."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{section}.{name} must be positive, not {value}")
+
+
+modules.import_all(__name__)

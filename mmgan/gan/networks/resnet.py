@@ -3,33 +3,28 @@
 At 32x32 with the default widths these are their CIFAR-10 networks exactly. For other sizes the same blocks are
 stacked: the generator doubles a 4 to 7 pixel map up to the image; the discriminator halves the image until its map is
 at most 8 pixels wide (once at least), and two blocks without resampling follow.
-
-A network module exposes `Generator(resolution, channels, GeneratorConfig)` and `Discriminator(resolution, channels,
-DiscriminatorConfig)`; write another file like this one to add a network.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import ParametrizationList
 
+from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig, check_positive
 from mmgan.gan.networks._fused import conv_pool, upsample_conv
+from mmgan.gan.networks._spectral import normalise
 from mmgan.mixup import Staged
 
 
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """The generator's size and variants."""
+@dataclass(frozen=True, kw_only=True)
+class ResNetGenerator(GeneratorConfig):
+    """The ResNet generator's size and variants."""
 
-    z_dim: int = 128
-    """Dimension of the latent z ~ N(0, I)."""
     width: int = 256
     """Channels of every block."""
     gain: float = math.sqrt(2)
@@ -40,13 +35,17 @@ class GeneratorConfig:
     """Whether shortcuts have a 1x1 convolution (the official code's have none)."""
 
     def __post_init__(self) -> None:
-        _check_positive("generator", z_dim=self.z_dim, width=self.width)
-        _check_positive("generator", gain=self.gain, shortcut_gain=self.shortcut_gain)
+        super().__post_init__()
+        check_positive("generator", width=self.width, gain=self.gain, shortcut_gain=self.shortcut_gain)
+
+    def build(self, resolution: int, channels: int) -> Generator:
+        """The network, for images of 8 to 64 pixels."""
+        return Generator(resolution, channels, self)
 
 
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """The discriminator's size and variants."""
+@dataclass(frozen=True, kw_only=True)
+class ResNetDiscriminator(DiscriminatorConfig):
+    """The ResNet discriminator's size and variants."""
 
     width: int = 128
     """Channels of every block."""
@@ -62,22 +61,19 @@ class DiscriminatorConfig:
     """Power iterations of the spectral norm in a training pass (the official code runs one for each of its passes)."""
 
     def __post_init__(self) -> None:
-        _check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
-        _check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
+        check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
+        check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
 
-
-def _check_positive(section: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{section}.{name} must be positive, not {value}")
+    def build(self, resolution: int, channels: int) -> Discriminator:
+        """The network, for images of 8 to 64 pixels."""
+        return Discriminator(resolution, channels, self)
 
 
 class Generator(nn.Module):
     """Latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1]."""
 
-    def __init__(self, resolution: int, channels: int, config: GeneratorConfig | None = None) -> None:
+    def __init__(self, resolution: int, channels: int, config: ResNetGenerator) -> None:
         super().__init__()
-        config = config or GeneratorConfig()
         doublings = _doublings(resolution)
         self.bottom = resolution // 2**doublings
         self.width = config.width
@@ -99,8 +95,7 @@ class Discriminator(Staged):
     Layer 0 is the input and layer k the output of residual block k: layers 0, 1, 2 are the paper's `input`, `h1`, `h2`.
     """
 
-    def __init__(self, resolution: int, channels: int, config: DiscriminatorConfig | None = None) -> None:
-        config = config or DiscriminatorConfig()
+    def __init__(self, resolution: int, channels: int, config: ResNetDiscriminator) -> None:
         _doublings(resolution)
         blocks: list[nn.Module] = [_First(channels, config)]
         size = resolution // 2
@@ -112,9 +107,7 @@ class Discriminator(Staged):
         for name, layer in list(self.named_modules()):
             wanted = config.spectral_norm == "all" or (config.spectral_norm == "main" and "shortcut" not in name)
             if isinstance(layer, nn.Conv2d | nn.Linear) and wanted:
-                spectral_norm(layer, n_power_iterations=config.power_iterations)
-                weight = cast("ParametrizationList", layer.get_submodule("parametrizations.weight"))
-                weight[0] = _FullPrecision(weight[0])
+                normalise(layer, config.power_iterations)
 
 
 def _doublings(resolution: int) -> int:
@@ -124,18 +117,6 @@ def _doublings(resolution: int) -> int:
         if rest == 0 and 4 <= bottom <= 7:
             return n
     raise ValueError(f"no ResNet for {resolution} pixels; take 8, 16, 28, 32, 48, 64 (4 to 7 times a power of 2)")
-
-
-class _FullPrecision(nn.Module):
-    """A parametrization outside autocast, whose half precision would blur the spectral norm's power iteration."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            return self.norm(weight)
 
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
@@ -167,7 +148,7 @@ class _Up(nn.Module):
     The 1x1 shortcut runs before its nearest upsampling, with which it commutes.
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: ResNetGenerator) -> None:
         super().__init__()
         width = config.width
         self.norm1, self.norm2 = _batch_norm(width), _batch_norm(width)
@@ -183,7 +164,7 @@ class _Up(nn.Module):
 class _First(nn.Module):
     """Discriminator's first block: 3x3, ReLU, 3x3, halving; its shortcut halves, then 1x1."""
 
-    def __init__(self, channels: int, config: DiscriminatorConfig) -> None:
+    def __init__(self, channels: int, config: ResNetDiscriminator) -> None:
         super().__init__()
         width = config.width
         self.conv1, self.conv2 = _conv3(channels, width, config.gain), _conv3(width, width, config.gain)
@@ -197,7 +178,7 @@ class _First(nn.Module):
 class _Down(nn.Module):
     """Discriminator block: ReLU, 3x3, ReLU, 3x3, halving; its 1x1 shortcut runs after the halving, which commutes."""
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    def __init__(self, config: ResNetDiscriminator) -> None:
         super().__init__()
         width = config.width
         self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
@@ -211,7 +192,7 @@ class _Down(nn.Module):
 class _Plain(nn.Module):
     """Discriminator block without resampling: ReLU, 3x3, ReLU, 3x3; the shortcut is the identity."""
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    def __init__(self, config: ResNetDiscriminator) -> None:
         super().__init__()
         width = config.width
         self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
@@ -223,7 +204,7 @@ class _Plain(nn.Module):
 class _Head(nn.Module):
     """ReLU, global pooling, linear without bias."""
 
-    def __init__(self, config: DiscriminatorConfig) -> None:
+    def __init__(self, config: ResNetDiscriminator) -> None:
         super().__init__()
         self.pool = config.pool
         self.linear = _glorot(nn.Linear(config.width, 1, bias=False), 1.0)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluate import error, nll, predict
@@ -17,21 +21,32 @@ from classifiers.preprocess import fit
 from classifiers.split import split
 from classifiers.updates import Updates
 from mmgan.data import Images, load
-from mmgan.engine import checkpoint
+from mmgan.engine import checkpoint, cli
+from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.log import Log
 from mmgan.engine.randomness import stream
 from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
+from mmgan.mixup import Staged
 
 
-def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
-    """Train the classifier that `config` describes in `folder`, or go on from its last checkpoint.
+def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
+    """Train the classifier that `config` describes in `folder`, or resume from its last checkpoint.
 
-    `yaml` is the configuration as text, kept with the run. Where there are validation images, the checkpoint of the
-    lowest error on them is kept in `best/`. Raises UserError for what the user can mend. After SIGINT or SIGTERM the
-    step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
+    `config` is a ClassifierConfig, a dictionary of its options, or a YAML file; with `trust` it may name classes that
+    are not mmgan's own. Where there are validation images, the checkpoint of the lowest error on them is kept in
+    `best/`. Raises UserError for what the user can put right. After SIGINT or SIGTERM the step at hand is finished and
+    a checkpoint written, and the process ends with 128 + the signal.
+
+    >>> import classifiers
+    >>> small = {"data": {"name": "digits", "labels_per_class": 4}, "network": {"width": 0.0625}, "batch_size": 20}
+    >>> classifiers.train({**small, "epochs": 1, "lr_schedule": "constant", "tracker": None}, folder)
+    >>> (folder / "checkpoints" / "step-000002").is_dir()
+    True
     """
+    config, folder = cli.config_of(ClassifierConfig, config, trust), Path(folder)
+    yaml = cli.to_yaml(config)
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
@@ -44,7 +59,7 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
     _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
-    _check_layers(config, network.depth)
+    _check_layers(config, network, pool)
     run = Run(folder, yaml, accelerator)
     if accelerator.is_main_process:
         run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
@@ -56,10 +71,11 @@ def train(config: ClassifierConfig, folder: Path, yaml: str) -> None:
     if saved and saved.step == steps:
         accelerator.print(f"{folder} is finished: {config.epochs} epochs")
         return
-    updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None)
+    blocks = _blocks(config, saved, accelerator.num_processes)
+    updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None, blocks)
     if saved:
         updates.restore(saved)
-        accelerator.print(f"{folder}: going on after step {saved.step}")
+        accelerator.print(f"{folder}: resuming after step {saved.step}")
     start = saved.step if saved else 0
     log = Log(run, accelerator, start, steps, config.log_every, saved.state["log"] if saved else {})
     before = checkpoint.latest(run.best)
@@ -107,13 +123,36 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
             raise UserError(f"{section}batch_size {of.batch_size} is larger than the {there} training images")
         if of.batch_size % processes:
             raise UserError(f"{section}batch_size {of.batch_size} must be a multiple of the {processes} processes")
-        if of.mixup and of.mixup.blocks % processes:
-            raise UserError(f"{section}mixup.blocks {of.mixup.blocks} must be a multiple of the {processes} processes")
 
 
-def _check_layers(config: ClassifierConfig, depth: int) -> None:
-    """Raise UserError for a layer to mix at that the network does not have."""
-    for section, mixup in (("", config.mixup), ("ssl.", config.ssl and config.ssl.mixup)):
-        if mixup and max(mixup.layers) >= depth:
-            layers = f"{section}mixup.layers {list(mixup.layers)}"
-            raise UserError(f"{layers}: {config.network.name} has layers 0 to {depth - 1}")
+@torch.no_grad()
+def _check_layers(config: ClassifierConfig, network: Staged, images: Tensor) -> None:
+    """Raise UserError for a layer that the network does not have, or at which a rule cannot mix; `images` are uint8."""
+    network.eval()
+    for section, rule in config.rules.items():
+        layers = f"{section}.layers {list(rule.layers)}"
+        if max(rule.layers) >= network.depth:
+            raise UserError(f"{layers}: {type(config.network).__name__} has layers 0 to {network.depth - 1}")
+        for layer in rule.layers:
+            plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
+            try:
+                network(images[:2].float() / 255, plans)
+            except ValueError as error:
+                raise UserError(f"{layers}: {error}") from error
+    network.train()
+
+
+def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:
+    """Parts of a batch within which pairs are mixed: as many as there were processes when the run was started.
+
+    Raises UserError where these processes could not share them out.
+    """
+    if saved is None or not config.rules:
+        return processes
+    blocks: int = saved.state["blocks"]
+    if blocks % processes:
+        raise UserError(
+            f"the run was started with {blocks} process(es) and mixes pairs within as many parts of a batch, which "
+            f"{processes} cannot share out; start it with {blocks}, or a divisor of {blocks}"
+        )
+    return blocks

@@ -1,0 +1,39 @@
+"""Mean Teacher (Tarvainen & Valpola 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from classifiers.methods import Batch, Compare, SemiSupervised, predictions, squared_difference
+from classifiers.supervised import Forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacher(SemiSupervised):
+    """Mean Teacher (Tarvainen & Valpola 2017); the teacher is what is validated and evaluated."""
+
+    decay: float = 0.95
+    """How much of themselves the teacher's weights keep in an update; 0.95 is Oliver et al.'s."""
+    compare: Compare = "probabilities"
+    """What is compared by squared differences."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.decay < 1:
+            raise ValueError(f"ssl.decay must be in (0, 1), not {self.decay}")
+
+    @property
+    def teacher_decay(self) -> float:
+        """The decay of its teacher."""
+        return self.decay
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of `mean_teacher`."""
+        return {"unsupervised": mean_teacher(batch.f, batch.teacher, batch.x, batch.again(), self.compare)}
+
+
+def mean_teacher(f: Forward, teacher: Forward, x: Tensor, again: Tensor, compare: Compare) -> Tensor:
+    """Squared difference of the student's predictions for `x` from the teacher's for another view."""
+    return squared_difference(f(x), predictions(teacher, again, compare), compare)

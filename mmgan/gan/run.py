@@ -1,0 +1,84 @@
+"""A GAN's run, opened from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmgan.engine.checkpoint import of_run
+from mmgan.engine.cli import config_of
+from mmgan.errors import UserError
+from mmgan.gan.config import GANConfig
+from mmgan.gan.sample import generate, latents
+from mmgan.gan.state import build
+from mmgan.scoring import records
+
+
+@dataclass(frozen=True)
+class GANRun:
+    """What a run left: its configuration, the networks of one of its checkpoints, and its scores."""
+
+    folder: Path
+    config: GANConfig
+    step: int
+    """Generator steps done at this checkpoint."""
+    weights: Literal["raw", "ema"]
+    """Whether `generator` has the weights as trained, or their average."""
+    generator: nn.Module
+    """Latents [N, z_dim] to images [N, C, R, R] in [-1, 1]; in evaluation mode."""
+    discriminator: nn.Module
+    """Images like these to logits [N]; in evaluation mode."""
+    shape: tuple[int, int, int]
+    """Of an image: C, R, R."""
+
+    def sample(self, n: int, seed: int = 0, start: int = 0, batch_size: int = 256) -> Tensor:
+        """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends on the seed and i alone."""
+        if n < 1 or start < 0:
+            raise ValueError(f"n must be positive and start 0 or more, not {n} and {start}")
+        z = latents(seed, start, start + n, self.config.generator.z_dim)
+        return torch.cat(list(generate(self.generator, z, batch_size)))
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The records in RUN/scores.json, oldest first: checkpoint, protocol, its stamp, and the scores."""
+        return records.read(self.folder)
+
+
+def load(
+    folder: str | Path,
+    checkpoint: Literal["best", "last"] | int = "last",
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    device: torch.device | str = "cpu",
+    trust: bool = False,
+) -> GANRun:
+    """Open the run of a GAN in `folder`.
+
+    `checkpoint` is the last, the best by the scores taken while training, or the step of one that was kept; `weights`
+    "auto" takes the generator's average where the run keeps one. With `trust` the run may name classes that are not
+    mmgan's own, which are then imported. Raises UserError where there is nothing to load.
+
+    >>> import mmgan
+    >>> run = mmgan.load(folder)
+    >>> run.sample(4, seed=1).shape
+    torch.Size([4, 1, 8, 8])
+    >>> run.config.generator.z_dim
+    4
+    """
+    folder = Path(folder)
+    saved = of_run(folder, checkpoint)
+    if "generator" not in saved.weights:
+        raise UserError(f"{folder} is no run of scripts/train_gan.py")
+    if weights == "ema" and "ema" not in saved.weights:
+        raise UserError(f"{folder} keeps no average of its weights (ema); take raw")
+    config = config_of(GANConfig, folder / "config.yaml", trust)
+    channels, resolution = saved.state["channels"], saved.state["resolution"]
+    generator, discriminator = build(config, resolution, channels)
+    kind: Literal["raw", "ema"] = "ema" if weights != "raw" and "ema" in saved.weights else "raw"
+    saved.restore("ema" if kind == "ema" else "generator", generator)
+    saved.restore("discriminator", discriminator)
+    generator, discriminator = generator.to(device).eval(), discriminator.to(device).eval()
+    return GANRun(folder, config, saved.step, kind, generator, discriminator, (channels, resolution, resolution))

@@ -1,0 +1,69 @@
+"""The two steps of a GAN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmgan.engine.randomness import Draws, stream
+from mmgan.gan.config import GANConfig
+from mmgan.gan.data import Batches
+from mmgan.gan.state import State
+from mmgan.mixup import Plans, discriminator_loss, generator_loss
+
+
+class Steps:
+    """How one step changes a GAN. Every draw is a function of the seed and the step's number, counted from 0."""
+
+    def __init__(self, config: GANConfig, gan: State, images: Tensor) -> None:
+        """`images`: uint8 [N, C, R, R], the real data."""
+        self.config, self.gan, self.accelerator = config, gan, gan.accelerator
+        world = self.accelerator.num_processes
+        self.draws = Draws(config.seed, self.accelerator.process_index, world, self.accelerator.device)
+        self.real = Batches(config, images, self.draws)
+
+    def discriminator(self, number: int, fake: Tensor | None = None) -> dict[str, Tensor]:
+        """The discriminator's step on Eq. 10-11; its terms. `fake` instead of fresh fakes where given."""
+        config, gan, size = self.config, self.gan, self.config.batch_size
+        self._seed("discriminator", number)
+        if fake is None:
+            with torch.no_grad():
+                fake = gan.generator(self.draws.normal("d-latents", number, size, config.generator.z_dim))
+        plans = config.mixup and self._mine(config.mixup.draw(size, stream(config.seed, "plan", number)))
+        real = self.real(number, size)
+        terms = discriminator_loss(gan.discriminator, real, fake, plans, config.loss, config.r1_gamma)
+        gan.adam_d.zero_grad()
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        gan.adam_d.step()
+        return terms
+
+    def generator(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The generator's step on its side of Eq. 10; its terms, and the fakes it was made on.
+
+        The discriminator's weights stay as they are; its spectral norm goes on with its power iteration.
+        """
+        config, gan, size = self.config, self.gan, self.config.generator_batch
+        self._seed("generator", number + 1)  # plus 1 here and in the next line, as version 0.1 counted
+        fake = gan.generator(self.draws.normal("g-latents", number + 1, size, config.generator.z_dim))
+        plans = config.mixup and self._mine(
+            config.mixup.draw_for_generator(size, stream(config.seed, "g-plan", number))
+        )
+        real = self.real(number, size, "g-") if plans or config.loss.needs_real else None
+        gan.discriminator.requires_grad_(False)
+        with self.accelerator.no_sync(gan.discriminator):  # without gradients of its own, DDP has nothing to wait for
+            terms = generator_loss(gan.discriminator, fake, real, plans, config.loss)
+        gan.discriminator.requires_grad_(True)
+        gan.adam_g.zero_grad()
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        gan.adam_g.step()
+        if gan.average:
+            gan.average.update_parameters(gan.networks["generator"])
+        return terms, fake.detach()
+
+    def _mine(self, plans: Plans) -> Plans:
+        """This process's share of the global batch's plans, on its device."""
+        return plans.share(self.draws.rank, self.draws.world).to(self.draws.device)
+
+    def _seed(self, step: str, number: int) -> None:
+        """Make what networks draw themselves (dropout) a function of the seed and the step, too."""
+        torch.manual_seed(stream(self.config.seed, f"{step}/{self.draws.rank}", number).initial_seed())

@@ -1,0 +1,80 @@
+"""What a GAN's run measures and keeps on its way, none of which changes training: scores, samples, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgan.data import to_network
+from mmgan.engine import checkpoint
+from mmgan.engine.log import Log
+from mmgan.engine.run import Run
+from mmgan.gan.config import GANConfig
+from mmgan.gan.data import DIAGNOSED
+from mmgan.gan.diagnose import diagnose
+from mmgan.gan.plot import plot_losses, plot_scores
+from mmgan.gan.sample import generate, latents, save_grid
+from mmgan.gan.score import draw
+from mmgan.gan.steps import Steps
+from mmgan.scoring import Scorer
+
+
+class Watch:
+    """Called after every step, it does what is due."""
+
+    def __init__(
+        self,
+        config: GANConfig,
+        run: Run,
+        steps: Steps,
+        log: Log,
+        scorer: Scorer | None,
+        fresh: Tensor | None,
+        facts: dict[str, Any],
+    ) -> None:
+        """`fresh`: real images not trained on, uint8 [N, C, R, R]; `facts`: what a checkpoint says of its images."""
+        self.config, self.run, self.steps, self.log, self.scorer, self.facts = config, run, steps, log, scorer, facts
+        self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
+        self.fresh = None if fresh is None else to_network(fresh.to(device))
+        before = checkpoint.latest(run.best)
+        self.best = before.state["fid"] if before else math.inf
+
+    def __call__(self, step: int, stopped: bool) -> None:
+        """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
+        config, last = self.config, step == self.config.steps
+        if self.scorer and config.score and (step % config.score.every == 0 or last):
+            self._score(step, self.scorer)
+        if self.main and (step % config.sample_every == 0 or last):
+            self._sample(step)
+        if step % config.checkpoint_every == 0 or stopped or last:
+            self._save(step)
+
+    def _score(self, step: int, scorer: Scorer) -> None:
+        """Scores of samples, the same latents for all runs; the checkpoint of the lowest FID is kept in best/."""
+        with self.gan.one_sampler() as sampler:
+            scores = scorer.score(draw(sampler, self.config.generator.z_dim, seed=0))
+        self.log.record(step, {f"score/{name}": score for name, score in scores.items()})
+        if scores["fid"] < self.best:
+            self.best = scores["fid"]
+            if self.main:
+                checkpoint.save(self.run.best, step, self.gan.weights(), self.facts | scores, keep=1)
+
+    def _sample(self, step: int) -> None:
+        """A grid of the same latents every time, and diagnostics of the discriminator."""
+        z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
+        fakes = torch.cat(list(generate(self.gan.sampler(), z)))
+        save_grid(fakes[:100], self.run.folder / "samples" / f"step-{step:06d}.png", columns=10)
+        real = self.steps.real.some(DIAGNOSED)
+        fakes = to_network(fakes[: len(real)])
+        self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
+
+    def _save(self, step: int) -> None:
+        """A checkpoint, last: what comes before it is done again if it fails."""
+        state = self.gan.state() | self.facts | {"log": self.log.state(step)}
+        if self.main:
+            plot_losses(self.run.metrics, self.run.folder / "plots" / "losses.png")
+            plot_scores(self.run.metrics, self.run.folder / "plots" / "scores.png")
+            checkpoint.save(self.run.checkpoints, step, self.gan.weights(), state, self.config.keep_checkpoints)

@@ -1,0 +1,111 @@
+"""What every loss is, and losses of single logits.
+
+A loss of single logits is a pair (l_real, l_fake), and for a target t in [0, 1] (Eq. 9)
+
+    l(d, t) = t * l_real(d) + (1 - t) * l_fake(d).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..plans import Plans
+
+
+class Loss(ABC):
+    """A GAN loss."""
+
+    needs_real: ClassVar[bool] = False
+    """Whether the generator's loss needs the logits of real images."""
+
+    @abstractmethod
+    def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
+        """The terms of the discriminator's loss by name, scalars whose sum it minimises; `mix` is that of mixed rows.
+
+        `logits` and `target`, in [0, 1], are [R]: of the rows that come out under `plans`, B real, B fake, then mixed.
+        """
+
+    @abstractmethod
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
+        """What the generator minimises, a scalar, for the logits [B] of its fakes and, where it needs them, of real."""
+
+
+class SingleLogit(Loss):
+    """A loss of single logits, averaged over real, fake and mixed rows."""
+
+    @abstractmethod
+    def real(self, d: Tensor) -> Tensor:
+        """l_real, elementwise."""
+
+    @abstractmethod
+    def fake(self, d: Tensor) -> Tensor:
+        """l_fake, elementwise."""
+
+    def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
+        """Eq. 10-11: `real`, `fake` and `mix`, each a mean over its rows; `mix` times its weight."""
+        losses = target * self.real(logits) + (1 - target) * self.fake(logits)
+        plain, mixed = losses[: plans.plain], losses[plans.plain :]
+        terms = dict(zip(("real", "fake"), (half.mean() for half in plain.chunk(2)), strict=True)) if len(plain) else {}
+        return terms | ({"mix": plans.weight * mixed.mean()} if plans else {})
+
+
+@dataclass(frozen=True)
+class JS(SingleLogit):
+    """Binary cross entropy on logits (Goodfellow et al. 2014)."""
+
+    saturating: bool = False
+    """The generator maximises l_fake, as Eq. 10 prints its plain term, instead of minimising -log d(g(z))."""
+
+    def real(self, d: Tensor) -> Tensor:
+        """-log sigmoid(d)."""
+        return F.softplus(-d)
+
+    def fake(self, d: Tensor) -> Tensor:
+        """-log(1 - sigmoid(d))."""
+        return F.softplus(d)
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002
+        """-log sigmoid(d), or log(1 - sigmoid(d))."""
+        return (-self.fake(fake) if self.saturating else self.real(fake)).mean()
+
+
+@dataclass(frozen=True)
+class Hinge(SingleLogit):
+    """Hinge loss (Miyato et al. 2018)."""
+
+    saturating: bool = False
+    """The generator maximises l_fake instead of d(g(z))."""
+
+    def real(self, d: Tensor) -> Tensor:
+        """max(0, 1 - d)."""
+        return F.relu(1 - d)
+
+    def fake(self, d: Tensor) -> Tensor:
+        """max(0, 1 + d)."""
+        return F.relu(1 + d)
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002
+        """-d, or -max(0, 1 + d)."""
+        return (-self.fake(fake) if self.saturating else -fake).mean()
+
+
+@dataclass(frozen=True)
+class Wasserstein(SingleLogit):
+    """Wasserstein loss (Arjovsky et al. 2017); the Lipschitz bound is the spectral norm's."""
+
+    def real(self, d: Tensor) -> Tensor:
+        """-d."""
+        return -d
+
+    def fake(self, d: Tensor) -> Tensor:
+        """D."""
+        return d
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002
+        """-d."""
+        return -fake.mean()

@@ -1,0 +1,104 @@
+"""The GAN objective: Eq. 10, and Eq. 11 with mixup. Pure functions of networks and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .losses import JS, Loss
+from .plans import Plans
+from .rules import DiscriminatorRule
+
+
+def discriminator_loss(
+    discriminator: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    mixup: DiscriminatorRule | Plans | None = None,
+    loss: Loss = JS(),  # noqa: B008
+    r1_gamma: float = 0.0,
+) -> dict[str, Tensor]:
+    """Eq. 10-11 in one pass over real, fake and mixed rows: scalar terms by name, whose sum `discriminator` minimises.
+
+    `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, whose plans are drawn now, or plans drawn for B
+    rows, for which the discriminator must be `Staged` or `Mixable`; None is the plain objective. It returns logits
+    [rows]. `r1_gamma` adds R1, gamma / 2 times the mean squared gradient norm at real images (Mescheder et al. 2018).
+
+    >>> import torch
+    >>> from mmgan.mixup import DiscriminatorMixup, Mixable, discriminator_loss
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
+    >>> real, fake = torch.randn(4, 2), torch.randn(4, 2)
+    >>> sorted(discriminator_loss(Mixable(net, ["1"]), real, fake, DiscriminatorMixup(layers=(0, 1))))
+    ['fake', 'mix', 'real']
+    """
+    size = len(real)
+    plans = _plans(mixup, size, DiscriminatorRule.draw)
+    if r1_gamma and not plans.plain:
+        raise ValueError("R1 is of plain rows, which mixup.replace drops")
+    batch = torch.cat([real, fake])
+    if r1_gamma:
+        batch.requires_grad_()
+    logits, target = _pass(discriminator, batch, plans)
+    terms = loss.discriminator(logits, target, plans)
+    if r1_gamma:
+        terms["r1"] = r1_gamma / 2 * squared_gradient(logits[:size], batch)[:size].mean()
+    return terms
+
+
+def generator_loss(
+    discriminator: Callable[..., Tensor],
+    fake: Tensor,
+    real: Tensor | None = None,
+    mixup: DiscriminatorRule | Plans | None = None,
+    loss: Loss = JS(),  # noqa: B008
+) -> dict[str, Tensor]:
+    """The generator's side of Eq. 10: its plain term, and minus the mixup term, which it maximises.
+
+    Scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient; `real`,
+    [B, ...] without, is needed for mixup and by losses that compare. Without mixup this is the generator of Eq. 11.
+
+    >>> import torch
+    >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
+    >>> real, fake = torch.randn(4, 2), torch.randn(4, 2, requires_grad=True)
+    >>> list(generator_loss(Mixable(net, ["1"]), fake, real, DiscriminatorMixup(layers=(0, 1))))
+    ['generator', 'generator_mix']
+    """
+    size = len(fake)
+    plans = _plans(mixup, size, DiscriminatorRule.draw_for_generator)
+    if not plans and not loss.needs_real:
+        return {"generator": loss.generator(discriminator(fake), None)}
+    if real is None:
+        raise ValueError("the generator's step needs real images for this mixup or loss")
+    if not plans.plain:
+        raise ValueError("the generator's loss is of plain rows, which these plans drop; use draw_for_generator")
+    logits, target = _pass(discriminator, torch.cat([real, fake]), plans)
+    terms = {"generator": loss.generator(logits[size : 2 * size], logits[:size])}
+    return terms | ({"generator_mix": -loss.discriminator(logits, target, plans)["mix"]} if plans else {})
+
+
+def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """||grad d(x)||^2 of every image [N, C, H, W] in the graph of `logits`: [N], differentiable."""
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.flatten(1).square().sum(1)
+
+
+def _plans(
+    mixup: DiscriminatorRule | Plans | None, size: int, draw: Callable[[DiscriminatorRule, int], Plans]
+) -> Plans:
+    if isinstance(mixup, Plans):
+        return mixup
+    return draw(mixup, size) if mixup else Plans(rows=2 * size, sections=2)
+
+
+def _pass(discriminator: Callable[..., Tensor], batch: Tensor, plans: Plans) -> tuple[Tensor, Tensor]:
+    """Logits and targets, Eq. 9, of the rows that come out, [R] each, for `batch` `[real; fake]`."""
+    size = len(batch) // 2
+    target = torch.cat([torch.ones(size, device=batch.device), torch.zeros(size, device=batch.device)])
+    # A discriminator that has nothing to mix need not know of plans.
+    logits, target = discriminator(batch, plans, target) if plans else (discriminator(batch), target)
+    if logits.shape != target.shape:
+        raise ValueError(f"a discriminator must return logits {list(target.shape)}, not {list(logits.shape)}")
+    return logits, target

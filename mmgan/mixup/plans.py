@@ -1,0 +1,178 @@
+"""The one operation of the paper, and the numbers that define it.
+
+Manifold Mixup applies the same interpolation to hidden states and to targets:
+
+    h~ = lam * h[left] + (1 - lam) * h[right]
+    y~ = lam * y[left] + (1 - lam) * y[right]
+
+A `Plan` holds those numbers for one layer, `Plans` all plans of one pass. They are drawn before the forward pass; from
+then on everything is a pure, differentiable function of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What to mix at one layer, and by how much. Another way to mix is a subclass that overrides both halves' parts."""
+
+    layer: int
+    """Where: 0 is the network's input, k the output of its stage k."""
+    left: Tensor
+    """Plain rows weighted by `lam`: int64 [M], values in [0, N)."""
+    right: Tensor
+    """Plain rows weighted by `1 - lam`: int64 [M], values in [0, N)."""
+    lam: Tensor
+    """Interpolation coefficients in [0, 1]: floating point, shape [] (one for all pairs) or [M]."""
+    detach: bool = False
+    """Block the gradient right after the mix: the ablation of section 5.1."""
+    label: float | None = None
+    """Give every mixed row this target instead of the interpolated one."""
+
+    def mix_states(self, h: Tensor) -> Tensor:
+        """The mixed rows [M, ...] of hidden states `h`, floating point [N, ...], in the dtype of `h`."""
+        mixed = self._states(h)
+        return mixed.detach() if self.detach else mixed
+
+    def mix_targets(self, y: Tensor, h: Tensor) -> Tensor:
+        """The targets [M, ...] of the mixed rows of `h`, of whose shape alone they may depend, for `y` [N, ...]."""
+        if self.label is not None:
+            return y.new_full((len(self.left), *y.shape[1:]), self.label)
+        return interpolate(y, self.left, self.right, self.share_of_left(h))
+
+    def _states(self, h: Tensor) -> Tensor:
+        return interpolate(h, self.left, self.right, self.lam)
+
+    def share_of_left(self, h: Tensor) -> Tensor:  # noqa: ARG002
+        """How much of each mixed row of the states `h` [N, ...] comes from its left row, in [0, 1]: [] or [M]."""
+        return self.lam
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same plan with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def take(self, rows: Tensor) -> Self:
+        """The plan of some of its pairs: `rows` is int64 [K] or bool [M]."""
+        return self._map(lambda tensor: tensor[rows] if tensor.ndim else tensor)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        changed: dict[str, Any] = {name: change(value) for name, value in values if isinstance(value, Tensor)}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Plans:
+    """All that one pass mixes, in the order in which the mixed rows come out; with no plan, the plain pass.
+
+    The rows that come out are the N plain ones, if they are kept, then the mixed ones of each plan, plans ordered by
+    layer. Every plan mixes plain rows.
+    """
+
+    plans: tuple[Plan, ...] = ()
+    rows: int = 0
+    """N, the plain rows that go in."""
+    sections: int = 1
+    """Equal parts of these rows of which every process has a share: 1 for a classifier, 2 for real and fake images."""
+    keep: bool = False
+    """Keep the plain rows (a discriminator sees real, fake and mixed rows in one pass), or only the mixed ones."""
+    weight: float = 1.0
+    """Weight of the mixed rows' term in a GAN's objective (Eq. 10)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plans", tuple(sorted(self.plans, key=lambda plan: plan.layer)))
+
+    def __bool__(self) -> bool:
+        """Whether anything is mixed."""
+        return bool(self.plans)
+
+    @property
+    def plain(self) -> int:
+        """Number of plain rows that come out."""
+        return self.rows if self.keep or not self else 0
+
+    def mix(self, layer: int, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """States and targets as they leave `layer`, for those that enter it: [R, ...] each, R rows mixed so far.
+
+        Raises ValueError where `h` is not of the rows that these plans were drawn for.
+        """
+        here = [plan for plan in self.plans if plan.layer == layer]
+        if not here:
+            return h, y
+        entering = self.rows + sum(len(plan.left) for plan in self.plans if plan.layer < layer)
+        if len(h) != entering or (y is not None and len(y) != entering):
+            raise ValueError(f"these plans are of {entering} rows at layer {layer}, not of {len(h)}")
+        drop = not self.keep and layer == self.plans[-1].layer
+        mixed = self._append(h, [plan.mix_states(h) for plan in here], drop)
+        return mixed, None if y is None else self._append(y, [plan.mix_targets(y, h) for plan in here], drop)
+
+    def _append(self, rows: Tensor, mixed: list[Tensor], drop: bool) -> Tensor:
+        """`rows`, without the plain ones if they are to be dropped, then the mixed ones."""
+        before = [rows] if not drop else [rows[self.rows :]] if len(rows) > self.rows else []
+        return torch.cat([*before, *mixed]) if len(before + mixed) > 1 else mixed[0]
+
+    def check(self, start: int, stop: int) -> None:
+        """Raise ValueError for a plan at a layer that a pass from layer `start` to before `stop` does not reach."""
+        for plan in self.plans:
+            if not start <= plan.layer < stop:
+                raise ValueError(f"cannot mix at layer {plan.layer}; this pass has layers {start} to {stop - 1}")
+
+    def sources(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """The left and the right plain row of every row that comes out, int64 [R]; a plain row is both of its own."""
+        rows = torch.arange(self.plain, device=device)
+        left, right = ([rows, *(getattr(plan, half) for plan in self.plans)] for half in ("left", "right"))
+        return torch.cat(left), torch.cat(right)
+
+    def to(self, device: torch.device | str) -> Plans:
+        """The same plans with their tensors on `device`."""
+        return replace(self, plans=tuple(plan.to(device) for plan in self.plans))
+
+    def share(self, rank: int, world: int) -> Plans:
+        """The part that belongs to process `rank` of `world`, which has that share of every section's rows, in order.
+
+        Raises ValueError when a pair would cross processes or the rows do not divide evenly.
+        """
+        size = self.rows // self.sections
+        part, rest = divmod(size, world)
+        if rest:
+            raise ValueError(f"a batch of {size} rows does not divide over {world} processes")
+
+        def local(rows: Tensor) -> Tensor:
+            return rows // size * part + rows % size - rank * part
+
+        found = []
+        for plan in self.plans if world > 1 else ():
+            mine = plan.left % size // part == rank
+            if not torch.equal(mine, plan.right % size // part == rank):
+                raise ValueError(
+                    f"pairs cross the border between processes; take a multiple of {2 * world} as batch size"
+                )
+            kept = plan.take(mine)
+            found.append(replace(kept, left=local(kept.left), right=local(kept.right)))
+        return replace(self, plans=tuple(found), rows=self.sections * part) if world > 1 else self
+
+
+def interpolate(h: Tensor, left: Tensor, right: Tensor, lam: Tensor) -> Tensor:
+    """Lam * h[left] + (1 - lam) * h[right], Eq. 1 and 3, for hidden states and targets alike: [M, ...].
+
+    `h` is floating point [N, ...], `lam` [] or [M]; the result has the dtype of `h`. It is computed in the wider of the
+    two dtypes, so that half precision states are mixed by the very coefficient their targets are.
+    """
+    dtype = torch.promote_types(h.dtype, lam.dtype)
+    lam = lam.to(dtype).reshape(-1, *[1] * (h.ndim - 1))
+    a, b = (select(h, rows).to(dtype) for rows in (left, right))
+    return torch.lerp(b, a, lam).to(h.dtype)
+
+
+def select(h: Tensor, rows: Tensor) -> Tensor:
+    """`h[rows]` in the memory format of `h`; its gradient costs a fraction of that of `h[rows]`."""
+    if h.ndim == 4 and h.is_contiguous(memory_format=torch.channels_last):
+        return h.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return h.index_select(0, rows)

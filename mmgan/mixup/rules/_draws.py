@@ -1,0 +1,33 @@
+"""What every rule draws and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Beta
+
+
+def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Tensor:
+    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU."""
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch's sampler knows only the global generator
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Beta(alpha, alpha).sample(torch.Size(shape))
+
+
+def one_of(layers: Sequence[int], generator: Generator | None) -> int:
+    """One of the layers, drawn uniformly."""
+    return layers[int(torch.randint(len(layers), (), generator=generator))]
+
+
+def check(rule: Any) -> None:
+    """Raise ValueError, naming the option, for unusable layers or a value that its type does not allow."""
+    whole = all(isinstance(layer, int) and layer >= 0 for layer in rule.layers)
+    if not whole or not 0 < len(set(rule.layers)) == len(rule.layers):
+        raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(rule.layers)}")
+    for name, hint in get_type_hints(type(rule)).items():
+        if get_origin(hint) is Literal and getattr(rule, name) not in get_args(hint):
+            raise ValueError(f"mixup.{name} must be one of {get_args(hint)}, not {getattr(rule, name)!r}")

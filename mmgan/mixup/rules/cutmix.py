@@ -1,0 +1,103 @@
+"""CutMix (Yun et al. 2019): a box of one row's map is pasted into another's, and targets are mixed by its area."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from ..plans import Plan, select
+from ._draws import beta
+from .classifier import ClassifierRule
+from .discriminator import DiscriminatorRule
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes(Plan):
+    """A box of the right row in the left row, for every pair: its size and place are relative to the map."""
+
+    centre: Tensor = field(kw_only=True)
+    """Of the boxes, row and column in [0, 1): float32 [M, 2]."""
+
+    def inside(self, height: int, width: int) -> Tensor:
+        """Which pixels of a map lie in each pair's box: bool [M, height, width].
+
+        Sides are int(r * size), r = sqrt(1 - lam), rounded down to even, around int(centre * size), and cut off at the
+        border, as in the authors' code.
+        """
+        r = (1 - self.lam).sqrt()
+
+        def span(size: int, centre: Tensor) -> Tensor:
+            half, middle = (r * size).long() // 2, (centre * size).long()
+            pixels = torch.arange(size, device=r.device)
+            return (pixels >= (middle - half)[:, None]) & (pixels < (middle + half)[:, None])
+
+        return span(height, self.centre[:, 0])[:, :, None] & span(width, self.centre[:, 1])[:, None, :]
+
+    def _states(self, h: Tensor) -> Tensor:
+        inside = self.inside(*_map_of(h))
+        return torch.where(inside[:, None], select(h, self.right), select(h, self.left))
+
+    def share_of_left(self, h: Tensor) -> Tensor:
+        """The share of the area that the box really leaves to the left row, on the map of `h` [N, C, H, W]: [M]."""
+        return 1 - self.inside(*_map_of(h)).float().mean((1, 2))
+
+
+def _map_of(h: Tensor) -> tuple[int, int]:
+    if h.ndim != 4:
+        raise ValueError(f"CutMix needs states [N, C, H, W], not {list(h.shape)}; take another of mixup.layers")
+    return h.shape[2], h.shape[3]
+
+
+def _boxes(alpha: float, left: Tensor, right: Tensor, generator: Generator | None) -> Boxes:
+    lam = beta(alpha, left.shape, generator)
+    return Boxes(0, left, right, lam, centre=torch.rand(len(left), 2, generator=generator))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierCutMix(ClassifierRule):
+    """CutMix in a classifier, at its input or on the maps of hidden layers.
+
+    >>> from mmgan.mixup import ClassifierCutMix
+    >>> (plan,) = ClassifierCutMix().draw(8).plans
+    >>> plan.inside(32, 32).shape
+    torch.Size([8, 32, 32])
+    """
+
+    alpha: float = 1.0
+    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.alpha)
+
+    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
+        """One box for every pair."""
+        return _boxes(self.alpha, left, right, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorCutMix(DiscriminatorRule):
+    """CutMix in a discriminator, in place of the interpolation of Eq. 8; targets are shares of real area.
+
+    >>> from mmgan.mixup import DiscriminatorCutMix
+    >>> len(DiscriminatorCutMix(layers=(0,)).draw(4).plans[0].left)
+    12
+    """
+
+    alpha: float = 1.0
+    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.alpha)
+
+    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
+        """One box for every pair."""
+        return _boxes(self.alpha, left, right, generator)
+
+
+def _check(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"mixup.alpha must be positive, not {alpha}")

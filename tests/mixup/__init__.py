@@ -1,0 +1,1 @@
+"""Tests of `mmgan.mixup`, one subject a file."""
