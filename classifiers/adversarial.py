@@ -62,7 +62,6 @@ def attack(
     seen = Plans(rows=len(x))
     if config.order == "mix-attack":
         x, mixed = plans.mix(0, x, y)
-        assert mixed is not None
         y, plans = mixed, Plans(tuple(plan for plan in plans.plans if plan.layer), rows=len(x))
         seen = plans
     x = pgd(

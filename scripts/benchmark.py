@@ -90,13 +90,13 @@ def gan(
     variants: dict[str, Callable[[], object]] = {"plain": lambda: step(plain)}
     variants["convolutions"] = lambda: [call() for call in convolutions]
     variants["3x3 convolutions"] = lambda: [call() for call in convolutions3]
-    variants["three plain"] = lambda: [step(plain) for _ in LAYERS]
+    variants["three plain"] = partial(each, [plain] * len(LAYERS))
     for layer, one in mixed.items():
         variants[f"mixup {layer}"] = partial(step, one)
         variants[f"fused {layer}"] = partial(fused_pass, one)
         variants[f"three {layer}"] = partial(three_passes, one, layer)
     for name, ones in presets.items():
-        variants[name] = partial(lambda ones: [step(one) for one in ones], ones)
+        variants[name] = partial(each, ones)
     times = measure(variants, rounds, device)
     ratio = partial(ratio_of, times)
     print(f"{channels}x{resolution}x{resolution}, widths {g_width}/{d_width}, batch {batch_size}, {rounds} rounds,")
@@ -275,6 +275,12 @@ def step(steps: Steps) -> None:
     else:
         steps.discriminator(0)
         steps.generator(0)
+
+
+def each(several: list[Steps]) -> None:
+    """One step of each network of each."""
+    for steps in several:
+        step(steps)
 
 
 def inputs(steps: Steps) -> tuple[Tensor, Tensor, Plans]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -36,11 +36,11 @@ def options_of(config: type, prefix: str = "") -> Iterator[str]:
         name, hint = f"{prefix}{field.name}", hints[field.name]
         kinds = [kind for kind in get_args(hint) or [hint] if isinstance(kind, type) and kind is not type(None)]
         nullable = type(None) in get_args(hint)
-        default = field.default_factory if callable(field.default_factory) else None
+        default: object = field.default_factory  # the class itself, where a section has one
         if not kinds:
             yield name
         elif inspect.isabstract(kinds[0]):
-            if nullable or default is None:
+            if nullable or default is MISSING:
                 yield name
             for kind in _classes(kinds[0]):
                 if kind is not default:
@@ -56,6 +56,7 @@ def options_of(config: type, prefix: str = "") -> Iterator[str]:
 
 def _classes(base: type) -> Iterator[type]:
     """The package's own classes below `base`; tests define more."""
+    kind: type
     for kind in base.__subclasses__():
         if not inspect.isabstract(kind) and kind.__module__.startswith(("mmgan.", "classifiers.")):
             yield kind

@@ -16,9 +16,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+import classifiers
+from classifiers.config import ClassifierConfig
 from mmgan.engine import checkpoint, cli
 from mmgan.gan.config import GANConfig
 from mmgan.gan.train import train
+from tests import cls_cases
 from tests.conftest import ROOT
 
 RECORD = json.loads((ROOT / "tests" / "data" / "record.json").read_text())
@@ -98,7 +101,8 @@ def check(name: str, folder: Path) -> None:
     """Compare the losses and the weights of the run in `folder` with those recorded for `name`."""
     expected = RECORD["runs"][name]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [{key: value for key, value in row.items() if key in expected["losses"][0]} for row in lines]
+    names = set().union(*expected["losses"])
+    losses = [{key: value for key, value in row.items() if key in names} for row in lines]
     losses = [row for row in losses if row]
     last = checkpoint.latest(folder / "checkpoints")
     assert last
@@ -120,3 +124,12 @@ def test_a_gan_trains_as_in_version_0_1(name: str, tmp_path: Path, monkeypatch: 
     AcceleratorState._reset_state(reset_partial_state=True)
     train(arguments.config, arguments.output)
     check(f"gan/{name}", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", cls_cases.CASES)
+def test_a_classifier_trains_as_in_version_0_1(name: str, tmp_path: Path) -> None:
+    options = [*cls_cases.BASE, *cls_cases.CASES[name]]
+    arguments = cli.parse(ClassifierConfig, "", ["--output", str(tmp_path / "run"), *options])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    classifiers.train(arguments.config, arguments.output)
+    check(f"cls/{name}", tmp_path / "run")

@@ -42,7 +42,7 @@ def make(root: Path, mixup: str, seed: int, fid: float | None, **changes: Any) -
     (folder / "samples").mkdir(parents=True)
     alpha, _, layers = mixup.partition(" ")
     drawn = {} if mixup == "null" else {"alpha": float(alpha), "layers": json.loads(layers), "lam": "uniform"}
-    mixed = drawn and {"class_path": "mmgan.mixup.rules.discriminator.DiscriminatorMixup", "init_args": drawn} or None
+    mixed = (drawn and {"class_path": "mmgan.mixup.rules.discriminator.DiscriminatorMixup", "init_args": drawn}) or None
     config = {"seed": seed, "n_dis": 5, "steps": 40, "mixup": mixed, "data": {"name": "digits", "subset": None}}
     config |= {"score": {"final": "train-50k"}} | changes
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -27,7 +27,7 @@ from mmgan.errors import UserError
 from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, register
 from mmgan.scoring.protocol import comparable
 from mmgan.scoring.scorer import extract
-from tests.conftest import ENVIRONMENT, ROOT, SMALL, command, result, run, same
+from tests.conftest import ENVIRONMENT, SMALL, result, run, same
 
 DIGITS = DataConfig("digits")
 ALL = ("is", "fid", "kid", "prc")

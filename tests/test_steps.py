@@ -54,7 +54,7 @@ def test_a_discriminator_update_is_a_step_of_adam_down_its_terms(tmp_path: Path)
 def test_the_loop_s_numbers_and_rates(
     schedule: str, rates: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linear decay reaches 0 after the last step; every step of either network has a number, and a batch, of its own."""
+    """Linear decay reaches 0 after the last step; every step has a number, and so a batch, of its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
     numbers: list[int] = []
     generators: list[int] = []

@@ -22,7 +22,10 @@ from mmgan.mixup import Staged
 from tests.conftest import ROOT, run
 
 KEPT = ROOT / "docs/results/studies"
-FAST = ("bottleneck", "lambda", "spirals", "theorem")
+NEEDS_IMAGES = pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
+)
+FAST = [pytest.param("bottleneck", marks=NEEDS_IMAGES), "lambda", "spirals", "theorem"]
 
 
 def study(name: str) -> ModuleType:

@@ -122,7 +122,6 @@ def batch(arm: str, factors: Factors, generator: Generator) -> tuple[Tensor, Ten
     if arm == "input":
         return render(factors.glyph, factors.angle), factors.y, plans
     angle, y = plans.mix(0, factors.angle, factors.y)
-    assert y is not None
     return render(factors.glyph, angle), y, nothing
 
 
@@ -179,7 +178,6 @@ def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> di
             arm, draw(TASKS["A"], TRAIN, BATCH, stream(seeds[0], "factors", 0)), stream(seeds[0], "mixup", 0)
         )
         x, y = plans.mix(0, x, target)
-        assert y is not None
         rows = torch.randperm(BATCH, generator=stream(seeds[0], "shown", 0))[:SHOWN]
         pixels = (255 * x[rows, 0]).round().int().tolist()
         numbers["images"][arm] = {"pixels": pixels, "target": [round(t, 2) for t in y[rows, 1].tolist()]}

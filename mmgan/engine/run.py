@@ -173,15 +173,13 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after, name = old.get(key), new.get(key), prefix + key
-        if isinstance(before, dict) and isinstance(after, dict):
+        if isinstance(before, dict) and isinstance(after, dict) and before.get("class_path") == after.get("class_path"):
             found += differences(before, after, prefix if key == "init_args" else f"{name}.")
         elif before != after and name not in HARMLESS:
-            found.append(f"{name.removesuffix('.class_path')} {_plain(before)}, not {_plain(after)}")
+            found.append(f"{name} {_plain(before)}, not {_plain(after)}")
     return found
 
 
 def _plain(value: Any) -> Any:
-    """A class by its name alone."""
-    return (
-        value.rpartition(".")[2] if isinstance(value, str) and value.startswith(("mmgan.", "classifiers.")) else value
-    )
+    """A section by the name of its class."""
+    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else value

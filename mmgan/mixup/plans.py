@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor
@@ -98,6 +98,10 @@ class Plans:
         """Number of plain rows that come out."""
         return self.rows if self.keep or not self else 0
 
+    @overload
+    def mix(self, layer: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def mix(self, layer: int, h: Tensor, y: Tensor | None = ...) -> tuple[Tensor, Tensor | None]: ...
     def mix(self, layer: int, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """States and targets as they leave `layer`, for those that enter it: [R, ...] each, R rows mixed so far.
 
