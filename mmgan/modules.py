@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from types import ModuleType
@@ -26,8 +26,8 @@ _trusted: set[str] = set()
 
 
 def trust(names: Iterable[str]) -> None:
-    """Let these names be imported: the user named them on the command line, or trusts the file they are in."""
-    wanted = {name for name in names if name.partition(".")[0] not in (*OWN, "jsonargparse")}
+    """Let these names be imported by this process: the user named them on the command line, or trusts their file."""
+    wanted = {name for name in names if name.partition(".")[0] not in (*OWN, "jsonargparse") and "<" not in name}
     _trusted.update(wanted)
     jsonargparse.set_parsing_settings(import_path_allowlist=sorted(name for name in wanted if "." in name))
 
@@ -57,12 +57,15 @@ def path_of(one: type) -> str:
     return f"{one.__module__}.{one.__qualname__}"
 
 
-def names_on(arguments: Sequence[str]) -> Iterator[str]:
-    """The names of code on a command line."""
+def names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
+    """The names of code on a command line: values of `options`, by the last word of each, that are no files."""
     for before, argument in pairwise(["", *arguments]):
         option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        word = option.removeprefix("--").rpartition(".")[2]
+        if not option.startswith("--") or word not in options or value.endswith((".yaml", ".yml", ".json")):
+            continue
         try:
-            yield from names_in({option.rpartition(".")[2]: yaml.safe_load(value)})
+            yield from names_in({word: yaml.safe_load(value)})
         except yaml.YAMLError:  # no value of ours
             continue
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from mmgan.engine import cli
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.train import train
+from mmgan.mixup import losses, rules
 from mmgan.scoring import Extractor, ExtractorConfig
 from tests.conftest import SMALL, options_of
 
@@ -237,3 +238,36 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
 def test_values_out_of_range_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         outcome(tmp_path / "run", *options)
+
+
+def test_sections_of_several_files_and_options_merge(tmp_path: Path) -> None:
+    """Of another class, what both have stays; null and back again is the default class."""
+    files = {
+        "mixup": "mixup: {alpha: 0.3, layers: [1]}\n",
+        "cutmix": "mixup: {class_path: DiscriminatorCutMix, init_args: {alpha: 0.7}}\n",
+        "none": "mixup: null\n",
+        "loss": "loss: Hinge\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    def parsed(*names: str, options: Sequence[str] = ()) -> GANConfig:
+        configs = [part for name in names for part in ("--config", str(tmp_path / name))]
+        config = cli.parse(GANConfig, "", [*configs, "--output", "out", *options]).config
+        (tmp_path / "again.yaml").write_text(cli.to_yaml(config))
+        assert cli.config_of(GANConfig, tmp_path / "again.yaml") == config, "the commented YAML reads back as it was"
+        return config
+
+    def facts(config: GANConfig) -> tuple[str, float, list[int]]:
+        rule = config.mixup
+        assert isinstance(rule, rules.DiscriminatorMixup | rules.DiscriminatorCutMix)
+        return type(rule).__name__, rule.alpha, list(rule.layers)
+
+    assert facts(parsed("mixup")) == ("DiscriminatorMixup", 0.3, [1])
+    assert facts(parsed("mixup", "cutmix")) == ("DiscriminatorCutMix", 0.7, [1])
+    assert facts(parsed("cutmix", "mixup")) == ("DiscriminatorCutMix", 0.3, [1])
+    assert facts(parsed("cutmix", options=["--mixup.alpha", "0.1"])) == ("DiscriminatorCutMix", 0.1, [0, 1, 2])
+    assert parsed("mixup", "none").mixup is None
+    assert facts(parsed("none", options=["--mixup.alpha", "0.2"])) == ("DiscriminatorMixup", 0.2, [0, 1, 2])
+    assert parsed("loss").loss == losses.Hinge()
+    assert parsed("loss", options=["--loss", "JS", "--loss.saturating", "true"]).loss == losses.JS(saturating=True)

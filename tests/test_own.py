@@ -156,6 +156,22 @@ def test_a_file_makes_no_code_run(section: dict[str, object], folder: Path) -> N
     assert not (folder / "imported").exists()
 
 
+def test_the_name_of_a_file_or_folder_is_no_name_of_code(folder: Path) -> None:
+    """Files and run folders whose names look like modules, beside modules of these names."""
+    (folder / "evil").mkdir()
+    (folder / "evil" / "__init__.py").write_text(f"open({str(folder / 'imported')!r}, 'a')\n")
+    section = yaml.safe_dump({"class_path": "evil.yaml"})
+    (folder / "evil.yaml").write_text(yaml.safe_dump({"mixup": {"class_path": "evil.yaml"}}))
+    (folder / "section.yaml").write_text(section.replace("evil.yaml", "evil.run"))
+    assert call(folder, "train_gan", *BASE, "--config", "evil.yaml", "--output", "run").returncode == 2
+    assert call(folder, "train_gan", *BASE, "--mixup", "section.yaml", "--output", "evil.run").returncode == 2
+    assert call(folder, "train_gan", *BASE, "--output", "evil.run").returncode == 0
+    config = yaml.safe_load((folder / "evil.run" / "config.yaml").read_text())
+    (folder / "evil.run" / "config.yaml").write_text(yaml.safe_dump(config | {"loss": {"class_path": "evil.run"}}))
+    assert call(folder, "sample_gan", "evil.run").returncode == 2
+    assert not (folder / "imported").exists()
+
+
 def test_a_sweep_s_file_makes_no_code_run(folder: Path) -> None:
     sweep = {"run": str(ROOT / "configs/gan/digits.yaml"), "grids": [{"mixup": ["mine.rules.Halves"], "seed": [0]}]}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
@@ -170,6 +186,15 @@ def test_a_class_that_is_none_of_the_kind_is_refused(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: loss: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_layer_that_a_rule_cannot_mix_at_is_refused_before_training(folder: Path) -> None:
+    options = [*BASE, *NAMED["network"], "--mixup", "DiscriminatorCutMix", "--output", "run"]
+    done = call(folder, "train_gan", *options)
+    assert done.returncode == 2
+    assert "error: mixup.layers [0, 1]: CutMix needs states [N, C, H, W]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (folder / "run" / "metrics.jsonl").exists()
 
 
 def test_a_file_in_a_folder_of_the_package_needs_no_registry(folder: Path) -> None:

@@ -63,6 +63,18 @@ def _sections(config: type) -> dict[str, list[type]]:
     return found
 
 
+def _naming(thing: Any) -> set[str]:
+    """The last words of the options of a configuration, or of a function, whose values name code."""
+    found = {"name", "class_path"}
+    for name, hint in get_type_hints(thing).items():
+        for one in get_args(hint) if isinstance(hint, UnionType) else [hint]:
+            if inspect.isabstract(one):
+                found |= {name}.union(*(_naming(kind) for kind in _kinds(one)))
+            elif isinstance(one, type) and is_dataclass(one):
+                found |= _naming(one)
+    return found
+
+
 def _kinds(base: type) -> Iterator[type]:
     """The classes below `base` that can be made, as far as they are imported."""
     one: type
@@ -88,7 +100,7 @@ def parse(
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(" (--help lists every option)", parser.sections):
         modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
-        modules.trust(modules.names_on(args if named is None else named))
+        modules.trust(modules.names_on(args if named is None else named, _naming(config)))
         values = parser.parse_args(args)
         made = parser.instantiate(values)
         return Arguments(_made(config, made), Path(values.output))
@@ -123,14 +135,26 @@ def _made(config: type[C], made: jsonargparse.Namespace) -> C:
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML, every key with its meaning as a comment."""
-    modules.trust(modules.classes_in(config))
-    given, parser = (jsonargparse.ArgumentParser(exit_on_error=False) for _ in range(2))
-    given.add_class_arguments(type(config), default=config)
-    parser.add_class_arguments(type(config))
-    values = given.get_defaults()
-    options = {"skip_unset": False, "skip_validation": True}
-    plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
+    """A configuration as YAML that reads back as it is, every key with its meaning as a comment.
+
+    Raises UserError for one made of objects that a parser would not take, or of a class that no run could find again.
+    """
+    with _mistakes_in_one_line(sections=_sections(type(config))):
+        classes = list(modules.classes_in(config))
+        for name in classes:
+            if "<locals>" in name:
+                raise UserError(f"{name} is defined inside a function, where no run can find it again; move it out")
+        modules.trust(classes)
+        given, parser = (jsonargparse.ArgumentParser(exit_on_error=False) for _ in range(2))
+        parser.add_class_arguments(type(config))
+        options = {"skip_unset": False, "skip_validation": True}
+        try:
+            given.add_class_arguments(type(config), default=config)
+            values = given.get_defaults()
+            plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
+        except (AttributeError, yaml.YAMLError) as error:
+            raise UserError(f"{type(config).__name__} holds a value that cannot be written down ({error})") from error
+        parser.parse_object(yaml.safe_load(plain))
     commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
     commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
     # The writer of comments leaves a string like "no" without quotes; then better without comments.
@@ -156,7 +180,8 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         for name, one in parsers.items():
             commands.add_subcommand(name, one, help=one.description)
     with _mistakes_in_one_line(" (--help lists every option)"):
-        modules.trust(modules.names_on(sys.argv[1:] if args is None else args))
+        options = set().union(*(_naming(function) for function in functions))
+        modules.trust(modules.names_on(sys.argv[1:] if args is None else args, options))
         values = parser.instantiate(parser.parse_args(args)).as_dict()
     name = values.pop("command", functions[0].__name__)
     chosen = next(function for function in functions if function.__name__ == name)
@@ -180,7 +205,7 @@ def _mistakes_in_one_line(
 def _one_line(message: str) -> str:
     """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
-        advice = "a file may not choose code: name it on the command line, or trust the file"
+        advice = "a file may not choose code: name it on the command line, or trust the file (--trust true, trust=True)"
         return f"{denied[1]} is not part of mmgan, and {advice}"
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
     lines = [line.strip() for line in message.splitlines() if not line.strip().startswith(noise)]

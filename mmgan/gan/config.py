@@ -55,7 +55,12 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class GANConfig:
-    """Training."""
+    """Training.
+
+    >>> from mmgan import GANConfig, losses, rules
+    >>> GANConfig(mixup=rules.DiscriminatorMixup(alpha=0.2), loss=losses.Hinge(), steps=100).loss
+    Hinge(saturating=False)
+    """
 
     data: GANData = field(default_factory=GANData)
     """Data."""

@@ -20,7 +20,13 @@ from mmgan.scoring import records
 
 @dataclass(frozen=True)
 class GANRun:
-    """What a run left: its configuration, the networks of one of its checkpoints, and its scores."""
+    """What a run left: its configuration, the networks of one of its checkpoints, and its scores.
+
+    >>> import mmgan
+    >>> run = mmgan.load(folder)
+    >>> run.discriminator(run.sample(2).float() / 127.5 - 1).shape
+    torch.Size([2])
+    """
 
     folder: Path
     config: GANConfig
@@ -37,8 +43,8 @@ class GANRun:
 
     def sample(self, n: int, seed: int = 0, start: int = 0, batch_size: int = 256) -> Tensor:
         """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends on the seed and i alone."""
-        if n < 1 or start < 0:
-            raise ValueError(f"n must be positive and start 0 or more, not {n} and {start}")
+        if n < 1 or start < 0 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be positive and start 0 or more: {n}, {batch_size}, {start}")
         z = latents(seed, start, start + n, self.config.generator.z_dim)
         return torch.cat(list(generate(self.generator, z, batch_size)))
 
@@ -59,7 +65,7 @@ def load(
 
     `checkpoint` is the last, the best by the scores taken while training, or the step of one that was kept; `weights`
     "auto" takes the generator's average where the run keeps one. With `trust` the run may name classes that are not
-    mmgan's own, which are then imported. Raises UserError where there is nothing to load.
+    mmgan's own, which this process may then import. Raises UserError where there is nothing to load.
 
     >>> import mmgan
     >>> run = mmgan.load(folder)
@@ -69,6 +75,10 @@ def load(
     4
     """
     folder = Path(folder)
+    if weights not in ("auto", "raw", "ema") or (isinstance(checkpoint, str) and checkpoint not in ("best", "last")):
+        raise UserError(
+            f"checkpoint is best, last or a step, and weights auto, raw or ema: not {checkpoint}, {weights}"
+        )
     saved = of_run(folder, checkpoint)
     if "generator" not in saved.weights:
         raise UserError(f"{folder} is no run of scripts/train_gan.py")

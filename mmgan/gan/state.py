@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mmgan.engine.checkpoint import Checkpoint
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.mixup import DiscriminatorRule
 
 
 def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module, nn.Module]:
@@ -26,13 +29,27 @@ def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module,
     except ValueError as error:
         raise UserError(f"data.resolution: {error}") from error
     if config.mixup:
-        depth, name = getattr(discriminator, "depth", None), type(config.discriminator).__name__
-        if depth is None:
-            raise UserError(f"discriminator {name}: to be mixed, its network must be Staged or Mixable")
-        if max(config.mixup.layers) >= depth:
-            layers = list(config.mixup.layers)
-            raise UserError(f"mixup.layers {layers}: the discriminator has layers 0 (its input) to {depth - 1}")
+        _check_layers(config, config.mixup, discriminator, torch.zeros(4, channels, resolution, resolution))
     return generator, discriminator
+
+
+@torch.no_grad()
+def _check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.Module, images: Tensor) -> None:
+    """Raise UserError for layers that the discriminator does not have, or at which `rule` cannot mix `images`."""
+    depth, layers = getattr(discriminator, "depth", None), f"mixup.layers {list(rule.layers)}"
+    if depth is None:
+        name = type(config.discriminator).__name__
+        raise UserError(f"discriminator {name}: to be mixed, its network must be Staged or Mixable")
+    if max(rule.layers) >= depth:
+        raise UserError(f"{layers}: the discriminator has layers 0 (its input) to {depth - 1}")
+    discriminator.eval()
+    for layer in rule.layers:
+        plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
+        try:
+            discriminator(images, plans)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{layers}: {error}") from error
+    discriminator.train()
 
 
 class State:
@@ -71,7 +88,7 @@ class State:
         for buffer, values in zip(buffers, own, strict=True):
             buffer.copy_(values)
 
-    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+    def weights(self) -> dict[str, dict[str, Tensor]]:
         """The weights of a checkpoint."""
         return {name: network.state_dict() for name, network in self._kept().items()}
 

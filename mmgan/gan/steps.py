@@ -40,7 +40,7 @@ class Steps:
     def generator(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
         """The generator's step on its side of Eq. 10; its terms, and the fakes it was made on.
 
-        The discriminator's weights stay as they are; its spectral norm goes on with its power iteration.
+        The discriminator's weights stay as they are; its spectral norm continues its power iteration.
         """
         config, gan, size = self.config, self.gan, self.config.generator_batch
         self._seed("generator", number + 1)  # plus 1 here and in the next line, as version 0.1 counted

@@ -38,8 +38,8 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     True
     """
     config, folder = cli.config_of(GANConfig, config, trust), Path(folder)
-    extractor = config.score.extractor.build() if config.score else None
     yaml = cli.to_yaml(config)
+    extractor = config.score.extractor.build() if config.score else None
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():

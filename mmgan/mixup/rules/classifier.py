@@ -16,7 +16,18 @@ from ._draws import beta, check, one_of
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRule(ABC):
-    """Every row is mixed with another of its batch, at one layer a batch. A rule says how, by `plan`."""
+    """Every row is mixed with another of its batch, at one layer a batch. A rule says how, by `plan`.
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> from mmgan.mixup import ClassifierRule, Plan
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Halves(ClassifierRule):
+    ...     def plan(self, left, right, generator):
+    ...         return Plan(0, left, right, torch.tensor(0.5))
+    >>> Halves(layers=(1,)).draw(4).plans[0].layer
+    1
+    """
 
     layers: Sequence[int] = (0, 1, 2)
     """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k."""

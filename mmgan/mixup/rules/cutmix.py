@@ -50,13 +50,26 @@ def _map_of(h: Tensor) -> tuple[int, int]:
     return h.shape[2], h.shape[3]
 
 
-def _boxes(alpha: float, left: Tensor, right: Tensor, generator: Generator | None) -> Boxes:
-    lam = beta(alpha, left.shape, generator)
-    return Boxes(0, left, right, lam, centre=torch.rand(len(left), 2, generator=generator))
+@dataclass(frozen=True, kw_only=True)
+class _CutMix:
+    """What CutMix is in either network."""
+
+    alpha: float = 1.0
+    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # the rule's
+        if not self.alpha > 0:
+            raise ValueError(f"mixup.alpha must be positive, not {self.alpha}")
+
+    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
+        """One box for every pair."""
+        lam = beta(self.alpha, left.shape, generator)
+        return Boxes(0, left, right, lam, centre=torch.rand(len(left), 2, generator=generator))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierCutMix(ClassifierRule):
+class ClassifierCutMix(_CutMix, ClassifierRule):
     """CutMix in a classifier, at its input or on the maps of hidden layers.
 
     >>> from mmgan.mixup import ClassifierCutMix
@@ -65,39 +78,12 @@ class ClassifierCutMix(ClassifierRule):
     torch.Size([8, 32, 32])
     """
 
-    alpha: float = 1.0
-    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.alpha)
-
-    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
-        """One box for every pair."""
-        return _boxes(self.alpha, left, right, generator)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorCutMix(DiscriminatorRule):
+class DiscriminatorCutMix(_CutMix, DiscriminatorRule):
     """CutMix in a discriminator, in place of the interpolation of Eq. 8; targets are shares of real area.
 
     >>> from mmgan.mixup import DiscriminatorCutMix
     >>> len(DiscriminatorCutMix(layers=(0,)).draw(4).plans[0].left)
     12
     """
-
-    alpha: float = 1.0
-    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.alpha)
-
-    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
-        """One box for every pair."""
-        return _boxes(self.alpha, left, right, generator)
-
-
-def _check(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"mixup.alpha must be positive, not {alpha}")

@@ -26,6 +26,16 @@ class DiscriminatorRule(ABC):
 
     The defaults are the paper's where it states a choice, and its authors' later code's where it does not (branch
     new_gan, 6c39b93).
+
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> from mmgan.mixup import DiscriminatorRule, Plan
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Halves(DiscriminatorRule):
+    ...     def plan(self, left, right, generator):
+    ...         return Plan(0, left, right, torch.tensor(0.5))
+    >>> Halves(layers=(1,)).draw(4).plans[0].layer
+    1
     """
 
     layers: Sequence[int] = (0, 1, 2)
