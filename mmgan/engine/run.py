@@ -181,5 +181,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def _plain(value: Any) -> Any:
-    """A section by the name of its class."""
-    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else value
+    """A section in words: its class's name, and its options."""
+    if not (isinstance(value, dict) and "class_path" in value):
+        return value
+    options = ", ".join(f"{key} {_plain(option)}" for key, option in (value.get("init_args") or {}).items())
+    return f"{str(value['class_path']).rpartition('.')[2]}{options and f' with {options}'}"
