@@ -54,25 +54,31 @@ class _Parser(jsonargparse.ArgumentParser):
 def _sections(config: type) -> dict[str, list[type]]:
     """The classes of every section of `config` whose type is a kind of class, or that may be null."""
     found: dict[str, list[type]] = {}
-    for name, hint in get_type_hints(config).items():
-        for one in get_args(hint) if isinstance(hint, UnionType) else [hint]:
-            if inspect.isabstract(one):
-                found[name] = list(_kinds(one))
-            elif isinstance(one, type) and is_dataclass(one) and isinstance(hint, UnionType):
-                found[name] = [one]
+    for name, one, alone in _typed(config):
+        if inspect.isabstract(one):
+            found[name] = list(_kinds(one))
+        elif is_dataclass(one) and not alone:
+            found[name] = [one]
     return found
 
 
 def _naming(thing: Any) -> set[str]:
     """The last words of the options of a configuration, or of a function, whose values name code."""
     found = {"name", "class_path"}
+    for name, one, _ in _typed(thing):
+        if inspect.isabstract(one):
+            found |= {name}.union(*(_naming(kind) for kind in _kinds(one)))
+        elif is_dataclass(one):
+            found |= _naming(one)
+    return found
+
+
+def _typed(thing: Any) -> Iterator[tuple[str, type, bool]]:
+    """Fields of a class, or parameters of a function: name, each class that a value may be of, whether that is all."""
     for name, hint in get_type_hints(thing).items():
         for one in get_args(hint) if isinstance(hint, UnionType) else [hint]:
-            if inspect.isabstract(one):
-                found |= {name}.union(*(_naming(kind) for kind in _kinds(one)))
-            elif isinstance(one, type) and is_dataclass(one):
-                found |= _naming(one)
-    return found
+            if isinstance(one, type):
+                yield name, one, not isinstance(hint, UnionType)
 
 
 def _kinds(base: type) -> Iterator[type]:

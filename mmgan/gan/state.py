@@ -28,14 +28,15 @@ def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module,
         discriminator = config.discriminator.build(resolution, channels)
     except ValueError as error:
         raise UserError(f"data.resolution: {error}") from error
-    if config.mixup:
-        _check_layers(config, config.mixup, discriminator, torch.zeros(4, channels, resolution, resolution))
     return generator, discriminator
 
 
 @torch.no_grad()
-def _check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.Module, images: Tensor) -> None:
-    """Raise UserError for layers that the discriminator does not have, or at which `rule` cannot mix `images`."""
+def check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.Module, images: Tensor) -> None:
+    """Raise UserError for layers that the discriminator does not have, or at which `rule` cannot mix.
+
+    `images` are four like those it takes, [4, C, R, R]: the rule is tried on them once at each of its layers.
+    """
     depth, layers = getattr(discriminator, "depth", None), f"mixup.layers {list(rule.layers)}"
     if depth is None:
         name = type(config.discriminator).__name__

@@ -19,7 +19,7 @@ from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import held_out, training_images
 from mmgan.gan.score import check_size, final_scores
-from mmgan.gan.state import State, build
+from mmgan.gan.state import State, build, check_layers
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
 from mmgan.scoring import Protocol, Scorer
@@ -47,6 +47,8 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     _check_batches(config, len(images), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     networks = build(config, images.shape[-1], images.shape[1])
+    if config.mixup:
+        check_layers(config, config.mixup, networks[1], torch.zeros(4, *images.shape[1:]))
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
