@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -65,7 +66,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
 
     saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved.step if saved else 0)
+    run.agree_on(saved)
     size, batch = len(rows.train), config.batch_size
     steps = math.ceil(config.epochs * size / batch)
     if saved and saved.step == steps:
@@ -128,7 +129,7 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
 @torch.no_grad()
 def _check_layers(config: ClassifierConfig, network: Staged, images: Tensor) -> None:
     """Raise UserError for a layer that the network does not have, or at which a rule cannot mix; `images` are uint8."""
-    network.eval()
+    network = copy.deepcopy(network)  # whose running statistics may change
     for section, rule in config.rules.items():
         layers = f"{section}.layers {list(rule.layers)}"
         if max(rule.layers) >= network.depth:
@@ -137,9 +138,8 @@ def _check_layers(config: ClassifierConfig, network: Staged, images: Tensor) -> 
             plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
             try:
                 network(images[:2].float() / 255, plans)
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
                 raise UserError(f"{layers}: {error}") from error
-    network.train()
 
 
 def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:

@@ -80,12 +80,13 @@ class Unlabelled:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Passes that leave running statistics of batch norm as they are: of rows that are no images of the data set."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    """Passes that leave running statistics, and all other buffers, as they are: of rows that are no images of the data.
+
+    The passes may be differentiated afterwards.
+    """
+    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
-        for norm in norms:
-            norm.track_running_stats = False
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for buffer, values in kept:
+            buffer.data.copy_(values)  # .data: autograd holds the buffers of these passes, though it uses none of them

@@ -137,7 +137,7 @@ class Updates:
         """The rest of a checkpoint."""
         scaler = self.accelerator.scaler
         state = {"sgd": self.sgd.state_dict()} | ({"scaler": scaler.state_dict()} if scaler else {})
-        return state | self.facts() | {"blocks": self.blocks}
+        return state | self.facts() | {"blocks": self.blocks, "processes": self.world}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the network and its data."""

@@ -106,6 +106,9 @@ def check(name: str, folder: Path) -> None:
     losses = [row for row in losses if row]
     last = checkpoint.latest(folder / "checkpoints")
     assert last
+    if "ema" in last.weights:  # version 0.1 kept the average with the batch norm statistics of the generator
+        statistics = {key: one for key, one in last.weights["generator"].items() if "running_" in key or "num_" in key}
+        last.weights["ema"].update(statistics)
     found: dict[str, Any] = {"losses": losses, "weights": {key: digest(one) for key, one in last.weights.items()}}
     if (RECORD["torch"], RECORD["cpu"]) == (torch.__version__.partition("+")[0], this_processor()):
         assert found == {key: expected[key] for key in found}

@@ -32,7 +32,7 @@ from classifiers.networks.wideresnet import WideResNet
 from classifiers.preprocess import Whiten, fit, gcn, zca
 from classifiers.split import split
 from classifiers.training import train
-from classifiers.unlabelled import Unlabelled
+from classifiers.unlabelled import Unlabelled, frozen
 from classifiers.updates import Updates
 from mmgan.data import DataConfig, Images, load
 from mmgan.engine import cli
@@ -451,6 +451,34 @@ def test_running_statistics_pass_over_what_vat_perturbs(tmp_path: Path) -> None:
     key = "stages.0.1.1.0.norm.running_mean"
     assert a[key].equal(b[key])
     assert not a["stages.0.1.0.weight"].equal(b["stages.0.1.0.weight"])
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "BatchNorm1d": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12)),
+    "BatchNorm2d": lambda: nn.BatchNorm2d(3),
+    "BatchNorm2d, cumulative": lambda: nn.BatchNorm2d(3, momentum=None),
+    "BatchNorm3d": lambda: nn.Sequential(nn.Unflatten(1, (1, 3)), nn.BatchNorm3d(1)),
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(3, track_running_stats=True),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_vat_moves_no_buffer_of_any_norm(norm: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(NORMS[norm](), nn.Flatten(), nn.Linear(12, 3))
+    x, d = torch.randn(8, 3, 2, 2), torch.randn(8, 3, 2, 2)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)  # so that spectral norm's power iteration has something to do
+    logits = network(x)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    with frozen(network):
+        loss = vat(network, x, logits, d, 1.0, 1e-3, 2)
+        assert any(not buffer.equal(before[name]) for name, buffer in network.named_buffers())
+    assert before
+    assert all(buffer.equal(before[name]) for name, buffer in network.named_buffers())
+    loss.backward()
+    assert network[-1].weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("method", ["mean-teacher", "vat-em", "mixup"])

@@ -143,7 +143,8 @@ def test_a_run_that_mixes_is_not_taken_up_by_more_processes_than_share_out_its_p
         assert "start it with 1, or a divisor of 1" in done.stderr
     none = ["--mixup", "null", *TWO_EPOCHS]
     train(tmp_path / "none", *none)
-    train(begun(tmp_path / "none", tmp_path / "begun"), *none, processes=2)
+    said = train(begun(tmp_path / "none", tmp_path / "begun"), *none, processes=2)
+    assert "was trained by 1 process(es) up to step 13 and is by 2 from here on" in said
 
 
 def alike(one: Path, two: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -124,8 +125,13 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
     options = ["--steps", "400", "--log_every", "5", "--g_batch_size", "8"]
     with start(tmp_path / "stopped", *options, processes=2) as process:
         stop(process, signal.SIGTERM)
-    assert 0 < result(tmp_path / "stopped")[0]["step"] < 400
-    train(tmp_path / "stopped", *options, processes=2)
+    done = result(tmp_path / "stopped")[0]["step"]
+    assert 0 < done < 400
+    one = shutil.copytree(tmp_path / "stopped", tmp_path / "one")
+    assert "process(es)" not in train(tmp_path / "stopped", *options, processes=2).stdout
+    said = train(one, *options).stdout
+    assert f"{one} was trained by 2 process(es) up to step {done} and is by 1 from here on" in said
+    assert not same(result(one), result(tmp_path / "stopped")), "batch norm's statistics are each process's own"
     train(tmp_path / "whole", *options, processes=2)
     assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
     losses = [row["step"] for row in result(tmp_path / "whole")[1] if "loss/real" in row]

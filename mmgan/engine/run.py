@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from filelock import FileLock, Timeout
 
+from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
@@ -86,11 +87,24 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
 
-    def agree_on(self, step: int) -> None:
-        """Raise UserError when processes found different checkpoints, for they do not see the same folder then."""
-        found = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device)).tolist()
+    def agree_on(self, saved: Checkpoint | None) -> None:
+        """Raise UserError when processes found different checkpoints, for they do not see the same folder then.
+
+        Say so when it was saved by another number of processes: batches and draws are the same for any number, but
+        batch norm normalises each process's rows by themselves.
+        """
+        accelerator, step = self.accelerator, saved.step if saved else 0
+        found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
         if len(set(found)) > 1:
             raise UserError(f"processes found different last steps {found}; --output must be a folder they share")
+        now = accelerator.num_processes
+        before = saved.state.get("processes", now) if saved else now
+        if before != now:
+            accelerator.print(
+                f"{self.folder} was trained by {before} process(es) up to step {step} and is by {now} from here on: it "
+                "sees the same batches, but where a network has batch norm, whose statistics are each process's own, "
+                f"it ends with other weights than with {before}"
+            )
 
     def release(self) -> None:
         """Let other processes have the folder; the end of this process does so too."""

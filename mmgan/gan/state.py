@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import stream
@@ -35,7 +36,7 @@ def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module,
 def check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.Module, images: Tensor) -> None:
     """Raise UserError for layers that the discriminator does not have, or at which `rule` cannot mix.
 
-    `images` are four like those it takes, [4, C, R, R]: the rule is tried on them once at each of its layers.
+    `images` are four like those it takes, [4, C, R, R]: a copy of it mixes them once at each of the rule's layers.
     """
     depth, layers = getattr(discriminator, "depth", None), f"mixup.layers {list(rule.layers)}"
     if depth is None:
@@ -43,14 +44,17 @@ def check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.M
         raise UserError(f"discriminator {name}: to be mixed, its network must be Staged or Mixable")
     if max(rule.layers) >= depth:
         raise UserError(f"{layers}: the discriminator has layers 0 (its input) to {depth - 1}")
-    discriminator.eval()
+    discriminator = copy.deepcopy(discriminator)  # whose running statistics and power iterations may change
     for layer in rule.layers:
         plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
         try:
             discriminator(images, plans)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{layers}: {error}") from error
-    discriminator.train()
+
+
+STANDING = (16, 64)
+"""Batches, and latents in each, of which the batch norm statistics of the generator's average are computed."""
 
 
 class State:
@@ -64,6 +68,7 @@ class State:
         for network in self.networks.values():
             network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        self.latents = torch.randn(*STANDING, config.generator.z_dim, generator=stream(config.seed, "standing", 0))
         optimisers = [Adam(net.parameters(), config.lr, config.betas, fused=True) for net in self.networks.values()]
         self.generator, self.discriminator, self.adam_g, self.adam_d = accelerator.prepare(
             generator, discriminator, *optimisers
@@ -77,6 +82,15 @@ class State:
     def sampler(self) -> nn.Module:
         """The generator to sample from: the average of its weights where one is kept."""
         return self.average.module if self.average else self.networks["generator"]
+
+    def refresh(self) -> None:
+        """Compute the average's batch norm statistics again, for its own weights: "standing statistics".
+
+        Each step leaves it those of the generator. They are of fixed latents: the same whenever and in whatever number
+        of processes they are computed (Brock et al. 2019, appendix B).
+        """
+        if self.average:
+            update_bn(self.latents, self.average.module, self.accelerator.device)
 
     @contextmanager
     def one_sampler(self) -> Iterator[nn.Module]:
@@ -97,7 +111,8 @@ class State:
         """The rest of a checkpoint."""
         scaler = self.accelerator.scaler
         parts = {"adam_g": self.adam_g, "adam_d": self.adam_d} | ({"scaler": scaler} if scaler else {})
-        return {name: part.state_dict() for name, part in parts.items()}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        return state | {"processes": self.accelerator.num_processes}
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other networks."""

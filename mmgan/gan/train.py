@@ -52,7 +52,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved.step if saved else 0)
+    run.agree_on(saved)
     if saved and saved.step == config.steps:
         accelerator.print(f"{folder} is finished: {config.steps} steps")
         if extractor:

@@ -45,11 +45,16 @@ class Watch:
     def __call__(self, step: int, stopped: bool) -> None:
         """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
         config, last = self.config, step == self.config.steps
-        if self.scorer and config.score and (step % config.score.every == 0 or last):
+        score = config.score is not None and (step % config.score.every == 0 or last)
+        sample = step % config.sample_every == 0 or last
+        save = step % config.checkpoint_every == 0 or stopped or last
+        if score or sample or save:
+            self.gan.refresh()
+        if score and self.scorer:
             self._score(step, self.scorer)
-        if self.main and (step % config.sample_every == 0 or last):
+        if sample and self.main:
             self._sample(step)
-        if step % config.checkpoint_every == 0 or stopped or last:
+        if save:
             self._save(step)
 
     def _score(self, step: int, scorer: Scorer) -> None:

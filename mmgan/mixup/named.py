@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .plans import Plans
@@ -17,6 +20,8 @@ class Mixable(nn.Module):
     `names` are those of `network.named_modules()`, in the order in which these modules run. The hooks live for one
     forward pass only: copying, saving or compiling the network sees none of them. Where plain rows are kept, a batch
     norm above the mix sees them and the mixed ones together; then a mixed row no longer depends on its two rows alone.
+    A module that `torch.utils.checkpoint` calls runs again in the backward pass, without its hook: there nothing can be
+    mixed. The module around it, whose forward calls `checkpoint`, can be named.
 
     Raises ValueError, naming the modules there are, for a name that is not among them.
 
@@ -46,8 +51,8 @@ class Mixable(nn.Module):
         """The network's output for `x` [N, ...], mixed by `plans` on the way; with targets `y` [N, ...], theirs too.
 
         Raises ValueError for a layer without a name or other rows than `x` has, RuntimeError when a named module did
-        not run exactly once, ran before one named before it, or returned something other than one tensor (the mix would
-        then silently be none, or another than asked for).
+        not run exactly once, ran before one named before it, is within a checkpointed part, or returned something other
+        than one tensor (the mix would then silently be none, or another than asked for).
         """
         if not plans:
             return self.network(x) if y is None else (self.network(x), y)
@@ -63,6 +68,11 @@ class Mixable(nn.Module):
             if ran and layer < max(ran):
                 raise RuntimeError(f"module {self.names[max(ran) - 1]!r} runs before {name!r}; name it before")
             if layer in mixed_at:
+                if _is_checkpointed():
+                    raise RuntimeError(
+                        f"module {name!r} is within a part that activation checkpointing runs again in the backward "
+                        "pass, unmixed; name a module around that part, or turn the checkpointing off"
+                    )
                 if not isinstance(output, Tensor):
                     raise RuntimeError(f"module {name!r} returns {type(output).__name__}, not one tensor")
                 for other in mixed_at.intersection(range(1, layer)).difference(ran):
@@ -83,3 +93,13 @@ class Mixable(nn.Module):
         for layer in mixed_at - {0} - set(ran):
             raise RuntimeError(f"module {self.names[layer - 1]!r} did not run, so nothing was mixed")
         return output if y is None else (output, y)
+
+
+def _is_checkpointed() -> bool:
+    """Whether a hook of `Mixable.forward` runs within `torch.utils.checkpoint`, which says so nowhere but here."""
+    frame = None if torch.compiler.is_compiling() else sys._getframe(1)
+    while frame and frame.f_code is not Mixable.forward.__code__:
+        if frame.f_globals.get("__name__") == torch.utils.checkpoint.__name__:
+            return True
+        frame = frame.f_back
+    return False

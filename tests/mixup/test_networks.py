@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
 from hypothesis import given
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
 
 from mmgan.mixup import ClassifierRule, DiscriminatorRule, Mixable, Plans, Staged
@@ -214,6 +216,51 @@ def test_a_module_that_nothing_is_mixed_at_may_run_as_it_likes() -> None:
         out = Mixable(net, ["a", "b"])(x, at(2))
         torch.testing.assert_close(out[:2], net(x))
         torch.testing.assert_close(out[2:], 0.3 * net(x)[:1] + 0.7 * net(x)[1:])
+
+
+class Checkpointed(nn.Module):
+    """A body that is computed again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.body, self.reentrant = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", checkpoint(self.body, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_gradient_is_the_same_with_activation_checkpointing(layer: int, reentrant: bool) -> None:
+    network = nn.Sequential(Checkpointed(reentrant), nn.Linear(4, 2))
+    plain = copy.deepcopy(nn.Sequential(network[0].body, network[1]))
+    x = torch.randn(2, 3, requires_grad=True)
+    Mixable(network, ["0"])(x, at(layer)).square().sum().backward()
+    Mixable(plain, ["0"])(x, at(layer)).square().sum().backward()
+    for parameter, same in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, same.grad)
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["0.body.0", "0.body"])
+def test_a_mix_that_checkpointing_would_undo_is_refused(name: str, reentrant: bool) -> None:
+    """The body is computed again in the backward pass, when the hooks are gone: its gradient was that of no mix."""
+    network = Mixable(nn.Sequential(Checkpointed(reentrant), nn.Linear(4, 2)), [name])
+    x = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match=f"'{name}' is within a part that activation checkpointing runs again"):
+        network(x, at(1))
+    assert hooks(network) == 0
+    network(x, at(0)).sum().backward()
+
+
+def test_a_mixable_network_may_itself_be_checkpointed() -> None:
+    """Then its hooks are there again when it runs again."""
+    network = Mixable(Net("a", "b"), ["a", "b"])
+    x = torch.randn(2, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(network(x, at(1, 2)).square().sum(), x)
+    checkpoint(network, x, at(1, 2), use_reentrant=True).square().sum().backward()
+    torch.testing.assert_close(x.grad, expected)
 
 
 @pytest.mark.parametrize("layers", [(0,), (1,), (0, 1)])

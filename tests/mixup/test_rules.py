@@ -141,6 +141,23 @@ def test_lam_is_beta_distributed(rule: Any, alpha: float | None) -> None:
         assert stats.kstest([float(lam) for lam in batches], cdf).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("alpha", [0.099, 0.01, 0.001, 1e-4])
+@pytest.mark.parametrize("rule", [*ALPHA_OF_BETA, DiscriminatorMixup])
+def test_lam_is_near_0_or_1_for_a_small_alpha(rule: Any, alpha: float) -> None:
+    """Where both Gamma draws of a Beta draw are below the smallest float, it was 1/2: for 24 % of lam at alpha .001."""
+    options = {ClassifierMixup: {"lam_per": "pair"}, DiscriminatorMixup: {"lam": "folded-beta"}}.get(rule, {})
+    n = 20000
+    lam = rule(alpha=alpha, **options).draw(n, seeded(0)).plans[0].lam.double().numpy()[:n]
+    fewer = np.minimum(lam, 1 - lam)
+    for bound in (1e-5, 1e-3, 0.1, 0.4, 0.49):
+        mass = 2 * stats.beta(alpha, alpha).cdf(bound)
+        assert abs((fewer < bound).sum() - n * mass) < 1 + 5 * np.sqrt(n * mass * (1 - mass))
+    expected = alpha / (2 * (2 * alpha + 1))  # the mean of lam (1 - lam)
+    assert abs((lam * (1 - lam)).mean() - expected) < 5 * (lam * (1 - lam)).std() / np.sqrt(n) + 1e-4 * expected
+    if rule is not DiscriminatorMixup:
+        assert abs((lam > 0.5).mean() - 0.5) < 2.5 / np.sqrt(n)
+
+
 @pytest.mark.parametrize("rule", [ClassifierCutMix, DiscriminatorCutMix])
 def test_boxes_are_anywhere(rule: Any) -> None:
     plan = rule().draw(4000, seeded(0)).plans[0]

@@ -7,15 +7,23 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Beta
+from torch.distributions import Beta, Gamma
 
 
 def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Tensor:
-    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU."""
+    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU.
+
+    A draw is A / (A + B) of two Gamma(alpha) draws. For a small alpha both can be below the smallest float, and torch's
+    sampler then gives 1/2. There it is done in logarithms: Gamma(alpha) is Gamma(alpha + 1) times U(0, 1)^(1 / alpha).
+    """
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's sampler knows only the global generator
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Beta(alpha, alpha).sample(torch.Size(shape))
+        if alpha >= 0.1:  # both are that small in 3 of 10^8 draws
+            return Beta(alpha, alpha).sample(torch.Size(shape))
+        larger = Gamma(torch.tensor(alpha + 1, dtype=torch.float64), 1.0).sample(torch.Size([2, *shape]))
+        a, b = larger.log() - torch.empty_like(larger).exponential_() / alpha
+        return torch.sigmoid(a - b).float()
 
 
 def one_of(layers: Sequence[int], generator: Generator | None) -> int:
