@@ -91,7 +91,8 @@ class GANConfig:
     lr_schedule: Literal["linear", "constant"] = "linear"
     """Linear decay to 0 over all steps, or none."""
     ema: float | None = None
-    """Decay of an average of the generator's weights, from which samples are then made; null: none, as in the paper."""
+    """Decay of an average of the generator's weights, from which samples are then made, with batch norm statistics of
+    its own; null: none, as in the paper."""
     seed: int = 0
     """Every random number follows from it."""
     mixed_precision: Literal["bf16", "fp16"] | None = None
