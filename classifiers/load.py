@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from classifiers.config import ClassifierConfig
 from classifiers.networks import build
 from classifiers.preprocess import blank
-from mmgan.engine import checkpoint, cli
+from mmgan.engine import checkpoint, cli, files
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
@@ -43,8 +42,10 @@ def load_classifier(
     if "network" not in saved.weights:
         raise UserError(f"{run} is no run of scripts/train_cls.py")
     config = cli.config_of(ClassifierConfig, run / "config.yaml", trust)
-    preprocess = blank(config.data.preprocess, saved.state["shape"])
-    network = build(config.network, saved.state["classes"], *preprocess)
+    shape = saved.fact("shape", list)
+    if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= checkpoint.LARGEST for size in shape):
+        raise UserError(f"{saved.path / 'state.pt'} is damaged: its shape is {str(shape)[:40]}")
+    network = build(config.network, saved.fact("classes", int), *blank(config.data.preprocess, shape))
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
 
@@ -59,9 +60,12 @@ def choose(run: Path, which: Literal["auto", "best", "last"] | int) -> Literal["
 def trained_rows(run: Path) -> Tensor:
     """The rows of its data set that a run was trained on, int64; raises UserError where it does not say."""
     try:
-        return torch.tensor(json.loads((run / "split.json").read_text())["train"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = torch.tensor(files.read_json(run / "split.json")["train"])
+    except (UserError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{run / 'split.json'} is missing or damaged; run its training command again") from error
+    if rows.ndim != 1 or not len(rows) or rows.is_floating_point() or rows.min() < 0:
+        raise UserError(f"{run / 'split.json'} is damaged; run its training command again")
+    return rows
 
 
 def finished(run: Path, config: ClassifierConfig) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mmgan.engine import files
+
 
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
     """Draw the training loss and, where measured, validation NLL (Fig. 8) and error over epochs of `epoch` steps.
 
     Nothing where `metrics` has no row yet.
     """
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = files.read_rows(metrics)
     if not rows:
         return
     figure = Figure(figsize=(7, 3.5), layout="constrained")

@@ -66,7 +66,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
 
     saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved)
+    run.agree_on(saved, config.keep_checkpoints)
     size, batch = len(rows.train), config.batch_size
     steps = math.ceil(config.epochs * size / batch)
     if saved and saved.step == steps:
@@ -74,13 +74,14 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         return
     blocks = _blocks(config, saved, accelerator.num_processes)
     updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None, blocks)
+    if not saved:
+        checkpoint.rehearse(updates.networks)
     if saved:
         updates.restore(saved)
         accelerator.print(f"{folder}: resuming after step {saved.step}")
     start = saved.step if saved else 0
-    log = Log(run, accelerator, start, steps, config.log_every, saved.state["log"] if saved else {})
-    before = checkpoint.latest(run.best)
-    best = before.state["validation/error"] if before else math.inf
+    log = Log(run, accelerator, start, steps, config.log_every, saved.fact("log", dict) if saved else {})
+    best = saved.fact("best", float) if saved else math.inf
 
     with Stop(accelerator) as stop:
         for step in range(start + 1, steps + 1):
@@ -98,12 +99,12 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
                 log.record(step, scores, {"epoch": step * batch / size})
                 if scores["validation/error"] < best:
                     best = scores["validation/error"]
-                    checkpoint.save(run.best, step, updates.weights(), updates.facts() | scores, keep=1)
+                    checkpoint.save(run.best, step, updates.networks, updates.facts() | scores, keep=1)
             if last or stopped or (ended and epoch % config.checkpoint_every == 0):
-                state = updates.state() | {"log": log.state(step)}
+                state = updates.state() | {"log": log.state(step), "best": best}
                 if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
                     plot_training(run.metrics, folder / "plots" / "training.png", size / batch)
-                    checkpoint.save(run.checkpoints, step, updates.weights(), state, config.keep_checkpoints)
+                    checkpoint.save(run.checkpoints, step, updates.networks, state, config.keep_checkpoints)
             if stopped:
                 break
     log.close()
@@ -149,7 +150,7 @@ def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) 
     """
     if saved is None or not config.rules:
         return processes
-    blocks: int = saved.state["blocks"]
+    blocks = saved.fact("blocks", int)
     if blocks % processes:
         raise UserError(
             f"the run was started with {blocks} process(es) and mixes pairs within as many parts of a batch, which "

@@ -129,10 +129,6 @@ class Updates:
             return {"network": self.unlabelled.teacher, "student": self.network}
         return {"network": self.network}
 
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The weights of a checkpoint."""
-        return {name: network.state_dict() for name, network in self.networks.items()}
-
     def state(self) -> dict[str, Any]:
         """The rest of a checkpoint."""
         scaler = self.accelerator.scaler
@@ -145,13 +141,13 @@ class Updates:
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other data or another network."""
-        if (saved.state["data"], saved.state.get("pool")) != (self.data, self.pool):
+        if (saved.fact("data", str), saved.state.get("pool")) != (self.data, self.pool):
             raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
         for name, network in self.networks.items():
             saved.restore(name, network)
-        self.sgd.load_state_dict(saved.state["sgd"])
+        saved.restore_optimiser("sgd", self.sgd, {"momentum_buffer"})
         if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(saved.state["scaler"])
+            self.accelerator.scaler.load_state_dict(saved.fact("scaler", dict))
 
 
 def learning_rate(config: ClassifierConfig, done: float) -> float:

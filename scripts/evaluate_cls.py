@@ -111,7 +111,7 @@ def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Image
     """The images a run was trained on, not augmented; raises UserError where they cannot be told or are others now."""
     rows = trained_rows(run)
     images, labels = load(config.data)
-    if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.state["data"]:
+    if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.fact("data", str):
         raise UserError(f"{run} was trained on other images than its data.name and data.root give now")
     return Images(images[rows], labels[rows])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -83,6 +84,15 @@ def train(output: Path, *options: str, processes: int = 1) -> subprocess.Complet
     done = run("train_gan", *digits(output), *options, processes=processes)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def with_state(path: Path, **changes: Any) -> None:
+    """Change what the state.pt of a checkpoint says (None: say nothing of it), checksum included."""
+    state = torch.load(path / "state.pt", weights_only=True) | changes
+    torch.save({key: value for key, value in state.items() if value is not None}, path / "state.pt")
+    sums = json.loads((path / "checksums.json").read_text())
+    sums["sha256"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    (path / "checksums.json").write_text(json.dumps(sums))
 
 
 def digits(output: Path) -> list[str]:

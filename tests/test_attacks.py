@@ -36,7 +36,7 @@ from mmgan.engine import checkpoint
 from mmgan.engine.randomness import stream
 from mmgan.mixup import ClassifierCutMix, ClassifierMixup, ClassifierRule, Plans, Staged
 from tests.cls_runs import begun
-from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop
+from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, with_state
 from tests.test_evaluate import command_here
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
@@ -564,8 +564,8 @@ def test_a_mistake_gets_one_line(
 ) -> None:
     if "OTHER" in options:
         shutil.copytree(arms / "none" / "seed-0", tmp_path / "OTHER")
-        saved = checkpoint.of_run(tmp_path / "OTHER", "best")
-        checkpoint.save(tmp_path / "OTHER" / "best", saved.step, saved.weights, saved.state | {"shape": [1, 9, 9]}, 1)
+        (best,) = checkpoint.steps(tmp_path / "OTHER" / "best")
+        with_state(best, shape=[1, 9, 9])
     if "pip" in words:
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     here = {"RUN": arms / "none" / "seed-0", "OTHER": tmp_path / "OTHER"}

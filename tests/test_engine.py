@@ -54,8 +54,7 @@ def test_shares_of_the_draws_make_the_global_batch(world: int, each: int) -> Non
 def saved(folder: Path, *steps: int, keep: int = 3) -> list[Path]:
     net = nn.Linear(2, 3)
     return [
-        checkpoint.save(folder, step, {"net": net.state_dict()}, {"value": torch.tensor(step), "step": step}, keep)
-        for step in steps
+        checkpoint.save(folder, step, {"net": net}, {"value": torch.tensor(step), "step": step}, keep) for step in steps
     ]
 
 
@@ -64,7 +63,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     adam = torch.optim.Adam(net.parameters())
     net(torch.randn(1, 2, 5, 5)).sum().backward()
     adam.step()
-    checkpoint.save(tmp_path, 1_234_567, {"net": net.state_dict()}, {"adam": adam.state_dict()}, keep=1)
+    checkpoint.save(tmp_path, 1_234_567, {"net": net}, {"adam": adam.state_dict()}, keep=1)
     back = checkpoint.latest(tmp_path)
     assert back
     assert back.step == 1_234_567

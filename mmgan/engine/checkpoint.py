@@ -17,15 +17,22 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from mmgan.engine import files
 from mmgan.errors import UserError
 
 FORMAT = 1
+OTHER = "beside the weights"
+"""Key in state.pt of what a network's state holds and safetensors cannot: complex tensors, and extra state."""
+LARGEST = 2**16
+"""No whole number that a checkpoint tells (classes, pixels, processes) is larger."""
+T = TypeVar("T")
 
 
 class Checkpoint(NamedTuple):
@@ -34,39 +41,62 @@ class Checkpoint(NamedTuple):
     path: Path
     step: int
     """Steps done."""
-    weights: dict[str, dict[str, Tensor]]
+    weights: dict[str, dict[str, Any]]
     state: dict[str, Any]
 
     def restore(self, name: str, module: nn.Module) -> None:
         """Load the weights called `name` into `module`; raises UserError when they are another network's."""
         try:
             module.load_state_dict(self.weights[name])
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             first = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"{self.path} holds another {name} than this configuration makes ({first})") from error
 
+    def restore_optimiser(self, name: str, optimiser: Optimizer, kept: set[str]) -> None:
+        """Load the state called `name` into `optimiser`, whose own options stay; `kept`: what it keeps of a parameter.
 
-def save(
-    folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
-) -> Path:
+        Raises UserError for a state of other names, shapes or types, which a fused step would crash on.
+        """
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        saved = self.fact(name, dict).get("state")
+
+        def fits(i: Any, part: Any) -> bool:
+            if not (isinstance(i, int) and 0 <= i < len(parameters) and isinstance(part, dict) and set(part) == kept):
+                return False
+            likes = {key: torch.tensor(0.0) if key == "step" else parameters[i] for key in kept}
+            return all(isinstance(part[key], Tensor) and _form(part[key]) == _form(likes[key]) for key in kept)
+
+        if not isinstance(saved, dict) or not all(fits(i, part) for i, part in saved.items()):
+            raise UserError(f"{self.path / 'state.pt'} holds another {name} than this configuration makes")
+        options = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": saved, "param_groups": options})
+
+    def fact(self, name: str, kind: type[T]) -> T:
+        """What the checkpoint says of `name`; raises UserError where that is missing, of another type, or absurd."""
+        value = self.state.get(name)
+        if isinstance(value, kind) and not (isinstance(value, int) and not 0 < value <= LARGEST):
+            return value
+        raise UserError(f"{self.path / 'state.pt'} is damaged: its {name} is {str(value)[:40]}")
+
+
+def _form(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.dtype, tensor.layout
+
+
+def save(folder: Path, step: int, networks: Mapping[str, nn.Module], state: Mapping[str, Any], keep: int) -> Path:
     """Write the checkpoint of `step` into `folder`, then remove all others but the `keep` - 1 before it.
 
-    Raises UserError for weights that are not finite, and when writing fails (a full disk, say); what was written is
-    then removed, and earlier checkpoints stay.
+    Raises UserError for parameters that are not finite, for a network whose state cannot be kept, and when writing
+    fails (a full disk, say); what was written is then removed, and earlier checkpoints stay.
     """
-    copies = {name: {key: t.cpu().contiguous() for key, t in tensors.items()} for name, tensors in weights.items()}
-    for name, tensors in copies.items():
-        for key, tensor in tensors.items():
-            if not tensor.isfinite().all():
+    for name, network in networks.items():
+        for key, parameter in network.named_parameters():
+            if not parameter.isfinite().all():
                 raise UserError(
                     f"{name}'s {key} is not finite after step {step}, which was not saved; last good checkpoint: "
                     f"{last_of(folder)}; lower lr or change the loss"
                 )
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    contents = {"state.pt": buffer.getvalue()}
-    for name, tensors in copies.items():
-        contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
+    contents = _contents(networks, state)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     contents["checksums.json"] = json.dumps({"format": FORMAT, "step": step, "sha256": sums}, indent=1).encode()
 
@@ -80,21 +110,71 @@ def save(
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         part.rename(target)
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        files.sync(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint of step {step} to {folder} ({error.strerror}); earlier ones are untouched: "
             "make room and run the same command again"
         ) from error
-    ours = [path for path in steps(folder) if _step(path) <= step]  # later ones were torn, and passed over
-    for path in set(steps(folder)) - set(ours[-keep:]):
-        shutil.rmtree(path, ignore_errors=True)
+    tidy(folder, step, keep)
     return target
+
+
+def tidy(folder: Path, step: int, keep: int) -> None:
+    """Leave the checkpoint of `step`, which is whole, and the `keep` - 1 before it.
+
+    Removes older ones, later ones, which were torn, and what a process that was killed here left half done.
+    """
+    ours = [path for path in steps(folder) if _step(path) <= step]
+    for path in set(steps(folder)) - set(ours[-keep:]):
+        _remove(path)
+    for path in folder.glob(".step-*.part"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; killed on the way, it leaves nothing that looks like one."""
+    part = path.with_name(f".{path.name}.old.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if path.exists():
+        path.rename(part)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def rehearse(networks: Mapping[str, nn.Module]) -> None:
+    """Raise UserError, naming the network, for a state that no checkpoint could keep; called before the first step."""
+    contents = _contents(networks, {})
+    try:
+        weights, _ = _parsed(contents)
+    except ValueError as error:
+        raise UserError(f"the networks' state cannot be kept in a checkpoint: {error}") from error
+    for name, network in networks.items():
+        Checkpoint(Path("a checkpoint"), 0, weights, {}).restore(name, network)
+
+
+def _contents(networks: Mapping[str, nn.Module], state: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a checkpoint, by name; tensors that several names share are written for each of them."""
+    contents: dict[str, bytes] = {}
+    other: dict[str, dict[str, Any]] = {}
+    for name, network in networks.items():
+        values = network.state_dict()
+        plain = {key: value for key, value in values.items() if isinstance(value, Tensor) and not value.is_complex()}
+        if len(plain) < len(values):
+            other[name] = {key: value for key, value in values.items() if key not in plain}
+        copies = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in plain.items()}
+        try:
+            contents[f"{name}.safetensors"] = safetensors.torch.save(copies)
+        except (ValueError, RuntimeError, KeyError) as error:  # sparse or quantised tensors, say
+            raise UserError(f"the {name}'s state cannot be kept in a checkpoint: {error}") from error
+    buffer = io.BytesIO()
+    try:
+        torch.save({**state, **({OTHER: other} if other else {})}, buffer)
+    except Exception as error:  # whatever the object's own pickling raises
+        raise UserError(f"the networks' extra state cannot be kept in a checkpoint: {error}") from error
+    return {"state.pt": buffer.getvalue()} | contents
 
 
 def at(folder: Path, step: int) -> Path:
@@ -104,7 +184,8 @@ def at(folder: Path, step: int) -> Path:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; whether they are whole is not looked at."""
-    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)), key=_step)
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,18}", path.name, re.ASCII)]
+    return sorted((path for path in found if path == at(folder, _step(path))), key=_step)
 
 
 def _step(path: Path) -> int:
@@ -128,6 +209,8 @@ def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
         except ValueError as error:
             raise UserError(f"cannot read the checkpoint of step {which} in {folder}: {error}") from error
     saved = latest(run / ("best" if which == "best" else "checkpoints"))
+    if saved is None and which == "best" and steps(run / "best"):
+        raise UserError(f"the best checkpoint in {run / 'best'} is damaged; take last")
     if saved is None and which == "best":
         raise UserError(f"{run} kept no best checkpoint, for nothing was measured while it ran; take last")
     if saved is None:
@@ -143,24 +226,49 @@ def last_of(folder: Path) -> str:
 def read(path: Path) -> Checkpoint:
     """The checkpoint in the folder `path`; raises ValueError, saying what is wrong, when it is not whole."""
     try:
-        sums = json.loads((path / "checksums.json").read_text())
-        if sums["format"] != FORMAT:
-            raise ValueError(f"its format is {sums['format']}, this version reads {FORMAT}")
-        contents = {name: (path / name).read_bytes() for name in sums["sha256"]}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != sums["sha256"][name]:
-                raise ValueError(f"{name} does not match its checksum")
-        weights = {
+        sums = files.read_json(path / "checksums.json")
+        if not isinstance(sums, dict) or not isinstance(sums.get("sha256"), dict):
+            raise ValueError("checksums.json is damaged")
+        if sums.get("format") != FORMAT:
+            raise ValueError(f"its format is {sums.get('format')}, this version reads {FORMAT}")
+        step, names = sums.get("step"), sums["sha256"]
+        if type(step) is not int or path.name != f"step-{step:06d}":
+            raise ValueError(f"checksums.json says it is of step {step}")
+        if "state.pt" not in names or not all(re.fullmatch(r"state\.pt|\w+\.safetensors", name) for name in names):
+            raise ValueError("checksums.json names other files than a checkpoint has")
+        contents = {name: files.read(path / name) for name in names}
+    except UserError as error:
+        raise ValueError(f"it is not whole ({error})") from error
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != names[name]:
+            raise ValueError(f"{name} does not match its checksum")
+    return Checkpoint(path, step, *_parsed(contents))
+
+
+def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Weights and state of a checkpoint's files; raises ValueError where they are not what it writes."""
+    try:
+        weights: dict[str, dict[str, Any]] = {
             name.removesuffix(".safetensors"): safetensors.torch.load(content)
             for name, content in contents.items()
             if name.endswith(".safetensors")
         }
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its weights are damaged ({error})") from error
+    try:
         state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
-        return Checkpoint(path, int(sums["step"]), weights, state)
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"it is not whole ({error})") from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
         raise ValueError(f"state.pt holds more than tensors and plain values ({error})") from error
+    except Exception as error:  # what a damaged file makes torch.load raise is not said anywhere
+        raise ValueError(f"state.pt is damaged ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("state.pt is damaged")
+    other = state.pop(OTHER, {})
+    if not isinstance(other, dict) or not all(isinstance(values, dict) for values in other.values()):
+        raise ValueError("state.pt is damaged")
+    for name, values in other.items():
+        weights.setdefault(name, {}).update(values)
+    return weights, state
 
 
 def latest(folder: Path) -> Checkpoint | None:

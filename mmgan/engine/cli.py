@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
+import signal
 import sys
 import warnings
 from argparse import ArgumentError, HelpFormatter
@@ -228,7 +230,11 @@ def _one_line(message: str) -> str:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a script's `main`; a UserError, or a full disk, becomes one line on stderr and exit code 2."""
+    """Call a script's `main`, with one line on stderr for whatever the user can put right, and exit code 2.
+
+    Ctrl-C ends it with 130, and a reader of its output that leaves (`| head`) with 141, as they do other commands.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts let it end them at once while they import
     sys.path.append(str(Path.cwd()))  # modules of the user's own, by name
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
@@ -238,8 +244,15 @@ def run(main: Callable[[], Any]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes what it can", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
+        sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        print(f"error: {error.strerror}; make room and run the same command again", file=sys.stderr)
+        where = f" ({error.filename})" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room" if full else "put that right"
+        print(f"error: {error.strerror or error}{where}; {advice} and run the same command again", file=sys.stderr)
         sys.exit(2)

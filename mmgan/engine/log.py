@@ -31,7 +31,11 @@ class Log:
         """For a run of `steps`, of which `start` are done; `state` is what `state()` returned then, or empty."""
         self.run, self.accelerator, self.steps, self.every = run, accelerator, steps, every
         self.names: list[str] = state.get("names", [])
-        self.rows: list[Tensor] = list(state["rows"].to(accelerator.device)) if "rows" in state else []
+        rows = state.get("rows", torch.empty(0))
+        whole = isinstance(self.names, list) and isinstance(rows, Tensor)
+        if not whole or (len(rows) and rows.shape[1:] != (len(self.names),)):
+            raise UserError(f"the checkpoint of step {start} in {run.checkpoints} is damaged: its log is no table")
+        self.rows: list[Tensor] = list(rows.to(accelerator.device))
         self.clock, self.timed = time.perf_counter(), 0
         if accelerator.is_main_process:
             run.truncate_metrics(start)

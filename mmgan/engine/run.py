@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from filelock import FileLock, Timeout
 
+from mmgan.engine import checkpoint, files
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 
@@ -77,6 +78,8 @@ class Run:
             if accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
+                for path in folder.glob(".*.part"):  # of a process that was killed while it wrote
+                    path.unlink()
                 self.write("config.yaml", config)
                 self.write("environment.json", json.dumps(self._environment(accelerator), indent=1))
                 for name in ("checkpoints", "plots"):
@@ -87,18 +90,21 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
 
-    def agree_on(self, saved: Checkpoint | None) -> None:
+    def agree_on(self, saved: Checkpoint | None, keep: int) -> None:
         """Raise UserError when processes found different checkpoints, for they do not see the same folder then.
 
-        Say so when it was saved by another number of processes: batches and draws are the same for any number, but
-        batch norm normalises each process's rows by themselves.
+        Those after the one found, and all but the `keep` up to it, are removed. Say so when it was saved by another
+        number of processes: batches and draws are the same for any number, but batch norm normalises each process's
+        rows by themselves.
         """
         accelerator, step = self.accelerator, saved.step if saved else 0
         found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
         if len(set(found)) > 1:
             raise UserError(f"processes found different last steps {found}; --output must be a folder they share")
+        if saved and accelerator.is_main_process:
+            checkpoint.tidy(self.checkpoints, step, keep)
         now = accelerator.num_processes
-        before = saved.state.get("processes", now) if saved else now
+        before = saved.fact("processes", int) if saved else now
         if before != now:
             accelerator.print(
                 f"{self.folder} was trained by {before} process(es) up to step {step} and is by {now} from here on: it "
@@ -112,24 +118,22 @@ class Run:
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
-        if self.metrics.exists():
-            rows = self.metrics.read_text().splitlines(keepends=True)
-            self.write(self.metrics.name, "".join(row for row in rows if 0 < _step_of(row) <= step))
+        lines = files.lines(self.metrics)
+        kept = [line for line in lines if (row := files.row_of(line)) is not None and row["step"] <= step]
+        self.write(self.metrics.name, "".join(kept))
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the folder, whole or not at all."""
-        part = self.folder / f".{name}.part"
-        part.write_text(text)
-        part.replace(self.folder / name)
+        files.write(self.folder / name, text)
 
     def _environment(self, accelerator: Accelerator) -> list[dict[str, Any]]:
         """What ran this, a record for every start."""
         file = self.folder / "environment.json"
         try:
-            before = json.loads(file.read_text())
-        except (OSError, ValueError):  # none yet, or damaged
+            before = files.read_json(file)
+        except UserError:  # none yet, or damaged
             before = []
-        return [*before, environment(accelerator)]
+        return [*(before if isinstance(before, list) else []), environment(accelerator)]
 
 
 def refuse_other_run(folder: Path, config: str) -> None:
@@ -137,23 +141,13 @@ def refuse_other_run(folder: Path, config: str) -> None:
     file = folder / "config.yaml"
     try:
         if file.exists():
-            changes = differences(yaml.safe_load(file.read_text()), yaml.safe_load(config))
+            changes = differences(files.read_yaml(file), yaml.safe_load(config))
             if changes:
                 raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output")
-        elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        elif folder.is_dir() and not all(files.is_ours(path) for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and not a run; choose another --output")
     except OSError as error:
         raise UserError(f"cannot read {folder} ({error.strerror}); choose another --output") from error
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged; mend it, or choose another --output") from error
-
-
-def _step_of(row: str) -> int:
-    """The step of a row of metrics.jsonl; 0 for a torn one."""
-    try:
-        return int(json.loads(row)["step"]) if row.endswith("\n") else 0
-    except (ValueError, KeyError, TypeError):
-        return 0
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -185,7 +179,7 @@ def _commit() -> str | None:
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """`key old, not new` for every option that differs, but for those that cannot change a result."""
     found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=str):
         before, after, name = old.get(key), new.get(key), prefix + key
         if isinstance(before, dict) and isinstance(after, dict) and before.get("class_path") == after.get("class_path"):
             found += differences(before, after, prefix if key == "init_args" else f"{name}.")

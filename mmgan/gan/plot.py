@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
+
+from mmgan.engine import files
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
@@ -47,5 +49,5 @@ def plot_scores(metrics: Path, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _rows(metrics: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in metrics.read_text().splitlines()]
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    return files.read_rows(metrics)

@@ -85,7 +85,7 @@ def load(
     if weights == "ema" and "ema" not in saved.weights:
         raise UserError(f"{folder} keeps no average of its weights (ema); take raw")
     config = config_of(GANConfig, folder / "config.yaml", trust)
-    channels, resolution = saved.state["channels"], saved.state["resolution"]
+    channels, resolution = saved.fact("channels", int), saved.fact("resolution", int)
     generator, discriminator = build(config, resolution, channels)
     kind: Literal["raw", "ema"] = "ema" if weights != "raw" and "ema" in saved.weights else "raw"
     saved.restore("ema" if kind == "ema" else "generator", generator)

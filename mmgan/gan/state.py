@@ -103,9 +103,10 @@ class State:
         for buffer, values in zip(buffers, own, strict=True):
             buffer.copy_(values)
 
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The weights of a checkpoint."""
-        return {name: network.state_dict() for name, network in self._kept().items()}
+    @property
+    def kept(self) -> dict[str, nn.Module]:
+        """The networks that a checkpoint keeps."""
+        return self.networks | ({"ema": self.average.module} if self.average else {})
 
     def state(self) -> dict[str, Any]:
         """The rest of a checkpoint."""
@@ -116,14 +117,11 @@ class State:
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other networks."""
-        for name, network in self._kept().items():
+        for name, network in self.kept.items():
             saved.restore(name, network)
         if self.average:
             self.average.n_averaged.fill_(saved.step)
-        self.adam_g.load_state_dict(saved.state["adam_g"])
-        self.adam_d.load_state_dict(saved.state["adam_d"])
+        for name, adam in (("adam_g", self.adam_g), ("adam_d", self.adam_d)):
+            saved.restore_optimiser(name, adam, {"step", "exp_avg", "exp_avg_sq"})
         if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(saved.state["scaler"])
-
-    def _kept(self) -> dict[str, nn.Module]:
-        return self.networks | ({"ema": self.average.module} if self.average else {})
+            self.accelerator.scaler.load_state_dict(saved.fact("scaler", dict))

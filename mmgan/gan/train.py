@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,17 +53,19 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved)
+    run.agree_on(saved, config.keep_checkpoints)
     if saved and saved.step == config.steps:
         accelerator.print(f"{folder} is finished: {config.steps} steps")
         if extractor:
             final_scores(config, folder, extractor, accelerator)
         return
     gan = State(config, *networks, accelerator)
+    if not saved:
+        checkpoint.rehearse(gan.kept)
     steps = Steps(config, gan, images)
     facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
     if saved:
-        if saved.state["data"] != facts["data"]:
+        if saved.fact("data", str) != facts["data"]:
             raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
         gan.restore(saved)
         accelerator.print(f"{folder}: going on after step {saved.step}")
@@ -72,8 +75,9 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         protocol = Protocol(config.score.num_samples, config.score.reference)
         scorer = Scorer(extractor, config.data, protocol, accelerator)
         check_size(scorer.shape, tuple(images.shape[1:]))
-    log = Log(run, accelerator, start, config.steps, config.log_every, saved.state["log"] if saved else {})
-    watch = Watch(config, run, steps, log, scorer, fresh, facts)
+    log = Log(run, accelerator, start, config.steps, config.log_every, saved.fact("log", dict) if saved else {})
+    best = saved.fact("best", float) if saved else math.inf
+    watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
 
     with Stop(accelerator) as stop:
         for step in range(start + 1, config.steps + 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -34,13 +33,16 @@ class Watch:
         scorer: Scorer | None,
         fresh: Tensor | None,
         facts: dict[str, Any],
+        best: float,
     ) -> None:
-        """`fresh`: real images not trained on, uint8 [N, C, R, R]; `facts`: what a checkpoint says of its images."""
+        """`fresh`: real images not trained on, uint8 [N, C, R, R]; `facts`: what a checkpoint says of its images.
+
+        `best`: the lowest FID so far; infinity before the first.
+        """
         self.config, self.run, self.steps, self.log, self.scorer, self.facts = config, run, steps, log, scorer, facts
         self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
         self.fresh = None if fresh is None else to_network(fresh.to(device))
-        before = checkpoint.latest(run.best)
-        self.best = before.state["fid"] if before else math.inf
+        self.best = best
 
     def __call__(self, step: int, stopped: bool) -> None:
         """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
@@ -65,7 +67,7 @@ class Watch:
         if scores["fid"] < self.best:
             self.best = scores["fid"]
             if self.main:
-                checkpoint.save(self.run.best, step, self.gan.weights(), self.facts | scores, keep=1)
+                checkpoint.save(self.run.best, step, self.gan.kept, self.facts | scores, keep=1)
 
     def _sample(self, step: int) -> None:
         """A grid of the same latents every time, and diagnostics of the discriminator."""
@@ -78,8 +80,8 @@ class Watch:
 
     def _save(self, step: int) -> None:
         """A checkpoint, last: what comes before it is done again if it fails."""
-        state = self.gan.state() | self.facts | {"log": self.log.state(step)}
+        state = self.gan.state() | self.facts | {"log": self.log.state(step), "best": self.best}
         if self.main:
             plot_losses(self.run.metrics, self.run.folder / "plots" / "losses.png")
             plot_scores(self.run.metrics, self.run.folder / "plots" / "scores.png")
-            checkpoint.save(self.run.checkpoints, step, self.gan.weights(), state, self.config.keep_checkpoints)
+            checkpoint.save(self.run.checkpoints, step, self.gan.kept, state, self.config.keep_checkpoints)
