@@ -51,8 +51,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images, labels = load(config.data)
-    if int(labels.min()) < 0:
-        raise UserError(f"{config.data.name} {config.data.split} has images without a label; take another data.split")
+    _check_labels(config, labels)
     rows, classes = split(labels, config.data), int(labels.max()) + 1
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
@@ -112,6 +111,19 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         sys.exit(128 + stop.signal)
     found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
+
+
+def _check_labels(config: ClassifierConfig, labels: Tensor) -> None:
+    """Raise UserError, saying what to do, for images without a label."""
+    missing, name, split = int((labels < 0).sum()), config.data.name, config.data.split
+    if missing:
+        place = "put those of each class in a folder of its own under data.root"
+        raise UserError(
+            f"{missing} of {len(labels)} images of {name} ({split}) have no label, which a classifier learns from: "
+            f"{place if name == 'folder' else 'choose a data.split with labels'}; to score a GAN of such images, give "
+            "scripts/train_gan.py --score.extractor Inception with --score.extractor.weights FILE, or a classifier of "
+            "other images of their size"
+        )
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
