@@ -128,13 +128,12 @@ def _check_labels(config: ClassifierConfig, labels: Tensor) -> None:
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
     """Raise UserError for a batch that the data or the processes do not allow."""
-    for section, of, there in (("", config, size), ("ssl.", config.ssl, pool)):
-        if of is None:
-            continue
-        if of.batch_size > there:
-            raise UserError(f"{section}batch_size {of.batch_size} is larger than the {there} training images")
-        if of.batch_size % processes:
-            raise UserError(f"{section}batch_size {of.batch_size} must be a multiple of the {processes} processes")
+    batches = [("", config.batch_size, size), ("ssl.", config.unlabelled_batch, pool)]
+    for section, batch, there in batches if config.ssl else batches[:1]:
+        if batch > there:
+            raise UserError(f"{section}batch_size {batch} is larger than the {there} training images")
+        if batch % processes:
+            raise UserError(f"{section}batch_size {batch} must be a multiple of the {processes} processes")
 
 
 @torch.no_grad()
