@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import scipy.linalg
+import scipy.special
 import torch
 import torch_fidelity
 from accelerate import Accelerator
@@ -23,7 +24,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from mmgan import modules
 from mmgan.data import DataConfig, load
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
+from mmgan.gan.score import summary
 from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, register
 from mmgan.scoring.protocol import comparable
 from mmgan.scoring.scorer import extract
@@ -90,13 +93,38 @@ class Rows(Dataset[Tensor]):
         return self.images[i]
 
 
+def kid(x: np.ndarray, y: np.ndarray) -> float:
+    """The estimate without bias of features [N, d] and [M, d], in float64."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    own = [(kernel(z, z).sum() - np.trace(kernel(z, z))) / (len(z) * (len(z) - 1)) for z in (x, y)]
+    return float(sum(own) - 2 * kernel(x, y).mean())
+
+
+def covered(points: np.ndarray, by: np.ndarray) -> float:
+    """The share of `points` that lie no farther from one of `by` than its third neighbour."""
+    radius = np.sort(cdist(by, by), 1)[:, 3]
+    return float((cdist(points, by) <= radius).any(1).mean())
+
+
+def inception_score(logits: np.ndarray) -> np.ndarray:
+    """Of ten parts."""
+    log_p = scipy.special.log_softmax(logits, axis=1)
+    parts = np.array_split(log_p[np.random.RandomState(2020).permutation(len(logits))], 10)
+    log_q = [scipy.special.logsumexp(q, axis=0) - np.log(len(q)) for q in parts]
+    return np.exp([(np.exp(q) * (q - total)).sum(1).mean() for q, total in zip(parts, log_q, strict=True)])
+
+
 def close(a: dict[str, float], b: dict[str, float], rel: float) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert value == pytest.approx(b[name], rel=rel, abs=1e-9), name
 
 
-def test_scores_are_torch_fidelity_s_own() -> None:
+def test_scores_are_torch_fidelity_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
     made = noisy(60, 700)
     got = scorer().score(lambda a, b: made[a:b])
     register(small(name="small-registered"))
@@ -104,7 +132,7 @@ def test_scores_are_torch_fidelity_s_own() -> None:
         input1=Rows(made),
         input2=Rows(load(DIGITS).images),
         feature_extractor="small-registered",
-        kid_subset_size=700,
+        kid_subset_size=200,
         save_cpu_ram=True,
         cuda=False,
         verbose=False,
@@ -116,38 +144,89 @@ def test_scores_are_torch_fidelity_s_own() -> None:
     close(got, {name: theirs[key] for name, key in names.items()}, 1e-4)
 
 
-def test_scores_are_what_numpy_and_scipy_compute() -> None:
+def test_scores_are_what_numpy_and_scipy_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
     made, real = noisy(60, 700), load(DIGITS).images
     x, logits = (t.double().numpy() for t in small()(made))
     y = small()(real)[0].double().numpy()
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    parts = np.array_split(p[np.random.RandomState(2020).permutation(700)], 10)
-    inception_scores = [np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in parts]
 
     def fid(a: np.ndarray, b: np.ndarray) -> float:
         c, d = np.cov(a.T), np.cov(b.T)
         root = scipy.linalg.sqrtm(c @ d).real
         return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c + d - 2 * root))
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
     rng, kids = np.random.RandomState(2020), []
     for _ in range(100):
-        a, b = x[rng.choice(700, 700, replace=False)], y[rng.choice(1500, 700, replace=False)]
-        own = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (700 * 699) for z in (a, b))
-        kids.append(own - 2 * kernel(a, b).mean())
-
-    def covered(points: np.ndarray, by: np.ndarray) -> float:
-        radius = np.sort(cdist(by, by), 1)[:, 3]
-        return float((cdist(points, by) <= radius).any(1).mean())
-
-    want = {"is": np.mean(inception_scores), "is_std": np.std(inception_scores), "fid": fid(x, y)}
+        kids.append(kid(x[rng.choice(700, 200, replace=False)], y[rng.choice(1500, 200, replace=False)]))
+    parts = inception_score(logits)
+    want = {"is": np.mean(parts), "is_std": np.std(parts), "fid": fid(x, y)}
     want |= {"kid": np.mean(kids), "kid_std": np.std(kids), "precision": covered(x, y), "recall": covered(y, x)}
-    close(scorer().score(lambda a, b: made[a:b]), want, 2e-3)
+    close(scorer().score(lambda a, b: made[a:b]), want, 1e-5)
     close(
         scorer(metrics=("is", "fid")).score(lambda a, b: made[a:b]), {k: want[k] for k in ("is", "is_std", "fid")}, 1e-5
     )
+
+
+def test_kid_has_a_spread_only_where_its_subsets_are_drawn_of_both_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that is no larger than a subset is the subset each time: such a spread would be about 0, or of one set."""
+    made, real = noisy(60, 200), load(DIGITS).images
+    x, y = (small()(images)[0].double().numpy() for images in (made, real))
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
+    options = {"metrics": ("kid",), "num_samples": 200}
+    both = scorer(**options, num_reference=200)
+    rows = np.sort(torch.randperm(1500, generator=stream(0, "reference", 0))[:200].numpy())
+    close(both.score(lambda a, b: made[a:b]), {"kid": kid(x, y[rows])}, 1e-6)
+    one = scorer(**options).score(lambda a, b: made[a:b])
+    assert one.keys() == {"kid"}
+    assert one["kid"] == pytest.approx(kid(x, y), rel=0.1)
+    stamp = both.stamp(0, "raw")
+    record = {"checkpoint": "last", "step": 1, "protocol": "few", "dimension": 12, "stamp": stamp, "scores": one}
+    assert "KID's spread needs more than the 200 images of a subset" in summary([record])
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 199)
+    assert scorer(**options).score(lambda a, b: made[a:b]).keys() == {"kid", "kid_std"}
+
+
+class Far(Small):
+    """Features of a mean of 30 and a deviation of about 1e-3."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = super().forward(images)
+        return 30 + 4e-3 * features, logits
+
+
+def test_features_far_from_zero_and_close_to_each_other_are_told_apart() -> None:
+    """Single precision, in which products of such features are rounded to 1e-4 and distances to 0, found recall 1."""
+    real, labels = load(DIGITS)
+    made, far = noisy(60)[labels == 1][:100], Extractor("far", Far(), "none")
+    x, y = (far(images)[0].double().numpy() for images in (made, real))
+    assert x.mean() == pytest.approx(30, abs=0.01)
+    assert y.std(0).mean() == pytest.approx(1e-3, rel=0.5)
+    rows = np.sort(torch.randperm(1500, generator=stream(0, "reference", 0))[:300].numpy())
+    got = scorer(far, num_samples=100, num_reference=300, metrics=("kid", "prc")).score(lambda a, b: made[a:b])
+    assert got["kid"] == pytest.approx(kid(x, y[rows]), abs=0.05)
+    assert abs(got["kid"]) < 1
+    assert got["precision"] == pytest.approx(covered(x, y[rows]), abs=1e-6)
+    assert got["recall"] == pytest.approx(covered(y[rows], x), abs=1e-6)
+    assert got["recall"] < 0.6
+
+
+class Sure(Small):
+    """Logits that differ by thousands, and a class that no image is of: its probability is 0 in float64."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = super().forward(images)
+        return features, torch.cat([5000 * (logits - logits.mean(0)), torch.full([len(images), 1], -1e5)], 1)
+
+
+def test_the_inception_score_of_a_sure_extractor_is_a_number() -> None:
+    made, sure = noisy(60, 700), Extractor("sure", Sure(), "none")
+    logits = sure(made)[1].double().numpy()
+    assert (np.ptp(logits, axis=1) > 745).mean() > 0.9
+    got = scorer(sure, metrics=("is",), batch_size=700).score(lambda a, b: made[a:b])
+    want = inception_score(logits)
+    assert got["is"] == pytest.approx(want.mean(), rel=1e-9)
+    assert got["is_std"] == pytest.approx(want.std(), rel=1e-9)
+    assert 1 < got["is"] < 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 1000])
@@ -155,7 +234,7 @@ def test_the_batch_size_does_not_matter(batch_size: int) -> None:
     made = noisy(60, 700)
     a, b = (scorer(batch_size=size).score(lambda a, b: made[a:b]) for size in (batch_size, 256))
     close({name: a[name] for name in ("is", "fid")}, {name: b[name] for name in ("is", "fid")}, 1e-6)
-    close(a, b, 1e-3)  # torch-fidelity computes KID in single precision
+    close(a, b, 1e-4)
 
 
 def test_is_may_take_another_number_of_samples() -> None:
@@ -265,8 +344,8 @@ def test_protocols_have_the_numbers_of_their_names() -> None:
     assert numbers == {
         "train-50k": (50_000, "train", None, 50_000),
         "test-10k": (10_000, "test", None, 10_000),
-        "miyato": (5_000, "test", 10_000, 5_000),
-        "paper": (5_000, "test", 10_000, 50_000),
+        "miyato": (5_000, "test", 10_000, 50_000),
+        "paper": (50_000, "test", None, 50_000),
     }
 
 

@@ -158,8 +158,14 @@ class Scorer:
             if "kid" in self.protocol.metrics:
                 scores |= self._kid(x, y)
             if "prc" in self.protocol.metrics:
+                centre = y.mean(0)  # distances stay, and are not rounded by it
                 prc = prc_features_to_metric(
-                    x, y, prc_neighborhood=PRC_NEIGHBOURS, save_cpu_ram=True, prc_batch_size=5000, verbose=False
+                    x - centre,
+                    y - centre,
+                    prc_neighborhood=PRC_NEIGHBOURS,
+                    save_cpu_ram=True,
+                    prc_batch_size=5000,
+                    verbose=False,
                 )
                 scores |= {"precision": prc["precision"], "recall": prc["recall"]}
         return scores
