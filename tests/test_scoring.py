@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+import classifiers
+from classifiers.load import Classifier
+from classifiers.studies._saved import finished
 from mmgan import modules
-from mmgan.data import DataConfig, load
+from mmgan.data import DataChange, DataConfig, load
+from mmgan.engine import cli
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
-from mmgan.gan.score import summary
-from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, register
-from mmgan.scoring.protocol import comparable
+from mmgan.gan.config import GANConfig
+from mmgan.gan.score import final_scores, summary
+from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records, register
+from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
 from tests.conftest import ENVIRONMENT, SMALL, result, run, same
 
@@ -357,6 +364,62 @@ def test_protocols_that_cannot_be_are_refused(options: dict[str, Any], words: st
         Protocol(**({"num_samples": 10} | options))
 
 
+@pytest.mark.parametrize(("metric", "found"), [("fid", 1), ("kid", 1), ("prc", 3)])
+def test_too_few_real_images_are_refused(metric: Metric, found: int) -> None:
+    """One image has no covariance, and three have no third neighbour."""
+    with pytest.raises(UserError, match=f"{metric} needs at least {found + 1} real images, not {found} .train images"):
+        scorer(metrics=(metric,), num_reference=found)
+    made = noisy(60, 20)
+    scores = scorer(metrics=(metric,), num_samples=20, num_reference=found + 1).score(lambda a, b: made[a:b])
+    assert np.isfinite(list(scores.values())).all()
+
+
+RECORD = {"checkpoint": "last", "step": 3, "protocol": "test-10k", "stamp": {"seed": 0}}
+
+
+def test_a_score_that_is_not_finite_is_left_out_of_json(tmp_path: Path) -> None:
+    """As a version before kept it; what JSON has no word for is not written."""
+    file, old = tmp_path / "scores.json", RECORD | {"scores": {"is": float("nan"), "fid": 2.0}}
+    file.write_text(json.dumps([old]))
+    assert records.read(tmp_path)[0]["scores"] == {"fid": 2.0}
+    records.keep(tmp_path, RECORD | {"checkpoint": "best", "scores": {"fid": 1.0}})
+    assert "NaN" not in file.read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.keep(tmp_path, RECORD | {"scores": {"fid": float("inf")}})
+    assert [record["scores"]["fid"] for record in records.read(tmp_path)] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[{",
+        b"\xff\xfe",
+        b"{}x",
+        b'{"a": 1}',
+        b"7",
+        b"null",
+        b"[1]",
+        b'["a"]',
+        b"[{}]",
+        b"[" * 100_000,
+        json.dumps([RECORD | {"scores": [1]}]).encode(),
+        json.dumps([RECORD | {"scores": {"fid": "low"}}]).encode(),
+        json.dumps([RECORD | {"scores": {"fid": 10**400}}]).encode(),
+        json.dumps([RECORD | {"scores": {}, "stamp": None}]).encode(),
+        None,
+    ],
+    ids=lambda content: "folder" if content is None else content[:40].decode(errors="replace"),
+)
+def test_damaged_scores_get_one_line(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"scores.json is damaged .*; remove it and score the run again"):
+        records.read(tmp_path)
+
+
 def test_features_that_are_not_finite_are_no_score() -> None:
     by = scorer(num_samples=20)
     by.extractor.module.first.fill_(torch.nan)
@@ -398,14 +461,30 @@ def test_inception_is_torch_fidelity_s(weights: Path) -> None:
 
 def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"fetch https://.*pth and put it at .*checkpoints.*, or give its path"):
-        Inception(str(tmp_path / "none.pth")).build()
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        Inception(str(tmp_path / "other.pth")).build()
-    (tmp_path / "torn.pth").write_bytes(b"PK")
-    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        Inception(str(tmp_path / "torn.pth")).build()
+    advice = r": fetch https://.*pth and put it at .*checkpoints.*, or give its path by extractor.weights$"
+    for place in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(UserError, match=rf"no Inception weights \(no file {place}\){advice}"):
+            Inception(str(place)).build()
+    with pytest.raises(
+        UserError, match=r"^extractor.run: nowhere is no run: .*; the extractor Inception needs no labels$"
+    ):
+        Classifier("nowhere").build()
+
+
+def test_damaged_weights_get_one_line(tmp_path: Path) -> None:
+    """Whatever a reader of pickles may make of them."""
+    whole, file = io.BytesIO(), tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, whole)
+    others = []
+    for value in ([1], torch.zeros(2), {1: 2}, {"a": "b"}, {"Conv2d_1a_3x3.conv.weight": torch.zeros(2)}):
+        torch.save(value, other := io.BytesIO())
+        others.append(other.getvalue())
+    damaged = [b"hello\n", b"", b"<html>404</html>", b"1\n2\n", b"PK", b"\n", bytes(1000), b"\x80\x02}q\x00."]
+    damaged += [whole.getvalue()[:200], b"a" * 257 + b"ustar" + bytes(500), pickle.dumps([1]), pickle.dumps(print)]
+    for content in [*damaged, whole.getvalue(), *others]:
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"weights.pth does not hold torch-fidelity's Inception weights: fetch .*"):
+            Inception(str(file)).build()
 
 
 # Through the commands
@@ -455,8 +534,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
     for name in ("best", str(best)):
         assert run("score_gan", str(scored), "--checkpoint", name, *by).returncode == 0
-    records = json.loads((scored / "scores.json").read_text())[2:]
-    for record in records:
+    for record in records.read(scored)[2:]:
         assert record["step"] == best
         assert record["scores"]["fid"] == pytest.approx(fids[best], rel=1e-5)
         assert record["stamp"]["generator"] == "ema"
@@ -468,6 +546,14 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert again.stdout.count("last checkpoint, step 9") == 1
     assert f"best checkpoint, step {best}" in again.stdout
     (scored / "scores.json").write_text(kept)
+
+    # Scores of an earlier reading of the protocol, or of images of other levels, are not the final ones.
+    config, extractor = cli.config_of(GANConfig, scored / "config.yaml"), Classifier(str(classifier)).build()
+    for old in ({"num_samples": 5000}, {"quantisation": "nearest of 256 levels"}):
+        (scored / "scores.json").write_text(json.dumps([one | {"stamp": one["stamp"] | old} for one in (last, other)]))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        final_scores(config, scored, extractor, Accelerator(cpu=True))
+        assert [one["stamp"] for one in records.read(scored)[2:]] == [last["stamp"]] * 2
 
     # Torn from its final scores, the same command makes them; in place, it leaves them alone.
     (scored / "scores.json").unlink()
@@ -484,6 +570,19 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
     assert done.returncode == 0, done.stderr
     assert "floor" not in done.stdout
+    with pytest.raises(UserError, match=r"^reference test: folder has no split 'test', only train$"):
+        scorer(data=DataConfig("folder", root=str(tmp_path / "images")), reference="test")
+
+    # Moved, the images are found where an option of the script says, whose name the message has.
+    (tmp_path / "images").rename(tmp_path / "moved")
+    done = run("score_gan", str(tmp_path / "run"), *by)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith("set data.root")
+    there = ["--data.root", str(tmp_path / "moved"), "--metrics", "'FID', kid"]
+    done = run("score_gan", str(tmp_path / "run"), *by, *there)
+    assert done.returncode == 0, done.stderr
+    (record,) = records.read(tmp_path / "run")
+    assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}, "the images are the same, and so is the protocol"
 
 
 def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
@@ -600,3 +699,25 @@ def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Pat
     done = run("score_gan", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
     assert done.returncode == 2
     assert "takes images of 1x8x8" in done.stderr
+
+
+def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_else_there_is(tmp_path: Path) -> None:
+    written(noisy(0)[:12], tmp_path / "flat")
+    config = {"data": {"name": "folder", "root": str(tmp_path / "flat")}, "tracker": None}
+    advice = "a folder of its own under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match=rf"^12 of 12 images of folder \(train\) have no label, .*{advice}"):
+        classifiers.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("script", ["evaluate_cls", "attack_cls"])
+def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script: str, classifier: Path) -> None:
+    done = run(script, str(classifier), "--data.name", "folder", "--data.root", "nowhere")
+    assert (done.returncode, done.stderr) == (2, "error: no folder nowhere; set data.root\n")
+
+
+def test_studies_of_saved_classifiers_read_images_where_they_are_now(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "seed-0").symlink_to(classifier)
+    _, config, _ = finished(tmp_path, "none", 0, DataChange(root="elsewhere", resolution=8))
+    assert (config.data.name, config.data.root, config.data.resolution) == ("digits", "elsewhere", 8)
