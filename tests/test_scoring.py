@@ -712,7 +712,7 @@ def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_els
 
 @pytest.mark.parametrize("script", ["evaluate_cls", "attack_cls"])
 def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script: str, classifier: Path) -> None:
-    done = run(script, str(classifier), "--data.name", "folder", "--data.root", "nowhere")
+    done = run(script, str(classifier), "--split", "train", "--data.name", "folder", "--data.root", "nowhere")
     assert (done.returncode, done.stderr) == (2, "error: no folder nowhere; set data.root\n")
 
 
