@@ -133,6 +133,11 @@ class ClassifierConfig:
             self.ssl.check(self)
 
     @property
+    def unlabelled_batch(self) -> int:
+        """Unlabelled images of a step, over all processes."""
+        return (self.ssl and self.ssl.batch_size) or self.batch_size
+
+    @property
     def rules(self) -> dict[str, ClassifierRule]:
         """The rules by which a run mixes, by their sections."""
         rules = {"mixup": self.mixup, "ssl.mixup": self.ssl.rule if self.ssl else None}

@@ -96,8 +96,14 @@ class Classifier(ExtractorConfig):
     """Folder of its run."""
 
     def build(self) -> Extractor:
-        """The extractor, of the checkpoint of the lowest validation error; raises UserError like `load_classifier`."""
-        network, _, saved = load_classifier(self.run, "best")
+        """The extractor, of the checkpoint `auto`; raises UserError like `load_classifier`, with what can be done."""
+        try:
+            network, _, saved = load_classifier(self.run)
+        except UserError as error:
+            raise UserError(
+                f"extractor.run: {error}; scripts/train_cls.py trains a classifier on images with labels, these or "
+                "others of their size; the extractor Inception needs no labels"
+            ) from error
         channels, rows, columns = saved.state["shape"]
         shape = (channels, rows, columns)
         return Extractor("classifier", FeatureNetwork(network), "pixels to [0, 1], no resizing", shape)

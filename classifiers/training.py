@@ -52,8 +52,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images, labels = load(config.data)
-    if int(labels.min()) < 0:
-        raise UserError(f"{config.data.name} {config.data.split} has images without a label; take another data.split")
+    _check_labels(config, labels)
     rows, classes = split(labels, config.data), int(labels.max()) + 1
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
@@ -116,15 +115,27 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
 
 
+def _check_labels(config: ClassifierConfig, labels: Tensor) -> None:
+    """Raise UserError, saying what to do, for images without a label."""
+    missing, name, split = int((labels < 0).sum()), config.data.name, config.data.split
+    if missing:
+        place = "put those of each class in a folder of its own under data.root"
+        raise UserError(
+            f"{missing} of {len(labels)} images of {name} ({split}) have no label, which a classifier learns from: "
+            f"{place if name == 'folder' else 'choose a data.split with labels'}; to score a GAN of such images, give "
+            "scripts/train_gan.py --score.extractor Inception with --score.extractor.weights FILE, or a classifier of "
+            "other images of their size"
+        )
+
+
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
     """Raise UserError for a batch that the data or the processes do not allow."""
-    for section, of, there in (("", config, size), ("ssl.", config.ssl, pool)):
-        if of is None:
-            continue
-        if of.batch_size > there:
-            raise UserError(f"{section}batch_size {of.batch_size} is larger than the {there} training images")
-        if of.batch_size % processes:
-            raise UserError(f"{section}batch_size {of.batch_size} must be a multiple of the {processes} processes")
+    batches = [("", config.batch_size, size), ("ssl.", config.unlabelled_batch, pool)]
+    for section, batch, there in batches if config.ssl else batches[:1]:
+        if batch > there:
+            raise UserError(f"{section}batch_size {batch} is larger than the {there} training images")
+        if batch % processes:
+            raise UserError(f"{section}batch_size {batch} must be a multiple of the {processes} processes")
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class Unlabelled:
     ) -> None:
         """`network` is on its device and not yet prepared; `images` uint8 [N, C, R, R]; `blocks` is for `draw`."""
         self.ssl, self.network, self.accelerator, self.blocks = ssl, network, accelerator, blocks
-        self.size = len(images)
+        self.size, self.batch_size = len(images), config.unlabelled_batch
         self.views = Views(images, config.data, network, accelerator.device)
         self.draws, self.again = (
             Draws(
@@ -49,15 +49,15 @@ class Unlabelled:
     def terms(self, f: Forward, number: int, done: float) -> dict[str, Tensor]:
         """The weighted terms that batch `number` adds to the loss of the network `f`, when `done` of 1 is done."""
         ssl, draws = self.ssl, self.draws
-        rows = draws.rows(number, ssl.batch_size, self.size)
+        rows = draws.rows(number, self.batch_size, self.size)
         x = self.views(rows, draws, number)
         terms = ssl.terms(
             Batch(
                 f=f,
                 x=x,
                 again=lambda: self.views(rows, self.again, number),
-                noise=lambda purpose: draws.normal(purpose, number, ssl.batch_size, *x.shape[1:]),
-                plans=draw(ssl.rule, ssl.batch_size, draws, number, self.blocks),
+                noise=lambda purpose: draws.normal(purpose, number, self.batch_size, *x.shape[1:]),
+                plans=draw(ssl.rule, self.batch_size, draws, number, self.blocks),
                 teacher=f if self.teacher is None else partial(self._teach, self.teacher),
                 frozen=partial(frozen, self.network),
             )

@@ -26,7 +26,7 @@ from classifiers.networks import normalise_of
 from classifiers.plot import plot_attacked, plot_attacks
 from classifiers.robustness import SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
 from classifiers.supervised import ClassifierLoss, CrossEntropy
-from mmgan.data import fingerprint, load
+from mmgan.data import DataChange, fingerprint, load
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import stream
@@ -64,6 +64,7 @@ def attack(
     batch_size: int = 100,
     output: Path | None = None,
     trust: bool = False,
+    data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
     """Attack a trained classifier: FGSM, PGD, the unbounded check, transfer, and whether gradients can be trusted.
 
@@ -86,6 +87,7 @@ def attack(
         batch_size: images at once in each process; it changes nothing but rounding
         output: folder to write to; default: the run's
         trust: let the runs name classes that are not mmgan's own, which are then imported
+        data: the run's images, where they have moved since: --data.root FOLDER
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
@@ -106,7 +108,7 @@ def attack(
         raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
     source = _source(transfer, saved, device, trust) if transfer else None
     with accelerator.local_main_process_first():
-        images, labels = load(replace(config.data, split=split))
+        images, labels = load(replace(data.of(config.data), split=split))
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
     images, labels = images[rows], labels[rows]
     folder, name = output or run, "-".join(["attack", *([norm] * (norm != "linf")), *([space] * (space != "pixel"))])

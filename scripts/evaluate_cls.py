@@ -22,7 +22,7 @@ from classifiers.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
 from classifiers.load import choose, finished, load_classifier, trained_rows
 from classifiers.plot import plot_interpolation, plot_reliability
-from mmgan.data import Images, fingerprint, load
+from mmgan.data import DataChange, Images, fingerprint, load
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
@@ -41,6 +41,7 @@ def evaluate(
     batch_size: int = 512,
     output: Path | None = None,
     trust: bool = False,
+    data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
@@ -53,12 +54,14 @@ def evaluate(
         batch_size: images at once
         output: folder to write to; default: the run's
         trust: let the run name classes that are not mmgan's own, which are then imported
+        data: the run's images, where they have moved since: --data.root FOLDER
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     which = choose(run, checkpoint)
     network, config, saved = load_classifier(run, which, device, trust)
+    config = replace(config, data=data.of(config.data))
     train = _trained_on(run, config, saved)
     images, labels = load(replace(config.data, split=split))
     folder = output or run

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from classifiers import studies
 from classifiers.studies import Verdict
 from mmgan import modules
+from mmgan.data import DataChange
 from mmgan.engine import cli
 from mmgan.engine.run import differences, environment
 from mmgan.errors import UserError
@@ -34,6 +35,7 @@ def study(
     output: Path = Path("runs/studies"),
     fast: bool = False,
     runs: Path | None = None,
+    data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
     """Run one of the paper's small analyses: its numbers, its picture, and what they say of the paper's claims.
 
@@ -43,11 +45,12 @@ def study(
         output: folder to write NAME.json and NAME.png to
         fast: a few seconds' form of it, to see that it runs; its numbers mean nothing
         runs: folder of saved classifiers, for a study that reads them
+        data: their images, where they have moved since: --data.root FOLDER
     """
     module = _find(name)
     reads = "runs" in inspect.signature(module.run).parameters
-    if runs and not reads:
-        raise UserError(f"study {name} reads no saved classifiers; leave out --runs")
+    if (runs or data != DataChange()) and not reads:
+        raise UserError(f"study {name} reads no saved classifiers; leave out --runs and --data")
     count = module.SEEDS if seeds is None else seeds
     if count < 1:
         raise UserError(f"seeds must be positive, not {count}")
@@ -68,7 +71,7 @@ def study(
                 bar.set_postfix_str(text, refresh=False)
                 bar.update()
 
-            numbers = module.run(range(count), fast, progress, **({"runs": runs} if reads else {}))
+            numbers = module.run(range(count), fast, progress, **({"runs": runs, "data": data} if reads else {}))
         record = {"study": name, "settings": settings, "seconds": round(time.perf_counter() - started, 1)}
         record |= {"environment": environment(Accelerator(cpu=True)), "verdicts": [], "numbers": numbers}
     found = [Verdict(*row) for row in module.verdicts(record["numbers"])]

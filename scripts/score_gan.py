@@ -9,6 +9,7 @@ Prints a table and keeps the scores, stamped with the protocol, in RUN/scores.js
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from accelerate import Accelerator
 
 import classifiers.load  # noqa: F401  # a classifier can be the extractor
+from mmgan.data import DataChange
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import of_run
 from mmgan.errors import UserError
@@ -37,6 +39,7 @@ def score(
     batch_size: int = 256,
     against: Path | None = None,
     trust: bool = False,
+    data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
     """Score a trained GAN by IS, FID, KID, precision and recall, and stamp the protocol on the scores.
 
@@ -45,8 +48,8 @@ def score(
         checkpoint: last, best (by the scores taken while training), or the step of one that was kept
         extractor: Inception (FID's own; --extractor.weights FILE), or Classifier: a run of scripts/train_cls.py on the
             same data (--extractor.run FOLDER)
-        protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; miyato:
-            5,000 against 10,000 test images, as their FID; paper: as miyato, IS of 50,000 samples
+        protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; paper:
+            50,000 against the test set, as its authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
         num_samples: another number of samples than the protocol's
         reference: another split of real images than the protocol's
         metrics: any of is, fid, kid and prc (precision and recall), with commas between
@@ -55,10 +58,11 @@ def score(
         batch_size: images at once in each process
         against: another run, scored before by the same protocol, to print beside this one
         trust: let the run name classes that are not mmgan's own, which are then imported
+        data: the run's images, where they have moved since: --data.root FOLDER
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
-    changes: dict[str, Any] = {"metrics": tuple(metrics.split(","))}
+    changes: dict[str, Any] = {"metrics": tuple(re.findall(r"\w+", metrics.lower()))}
     if num_samples is not None:
         changes |= {"num_samples": num_samples, "is_samples": None}
     if reference is not None:
@@ -66,7 +70,9 @@ def score(
     by = replace(PROTOCOLS[protocol], **changes)
     name = protocol if len(changes) == 1 else f"{protocol}, changed"
     of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
-    made = score_run(run, [checkpoint], extractor.build(), by, name, Accelerator(), generator, seed, batch_size, trust)
+    made = score_run(
+        run, [checkpoint], extractor.build(), by, name, Accelerator(), generator, seed, batch_size, trust, data
+    )
     if not Accelerator().is_main_process:
         return
     print(summary(made))

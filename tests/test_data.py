@@ -229,7 +229,7 @@ def test_data_sets_are_the_files() -> None:
     ],
 )
 def test_unknown_split_names_those_there_are(name: str, splits: str, tmp_path: Path) -> None:
-    message = re.escape(f"{name} has no split 'valid'; data.split can be {splits}")
+    message = re.escape(f"{name} has no split 'valid', only {splits}")
     with pytest.raises(UserError, match=message + "$"):
         load(DataConfig(name, str(tmp_path), "valid"))
 
@@ -280,16 +280,22 @@ def test_dequantised_levels_fill_the_range_without_overlap() -> None:
 
 
 def test_to_uint8_undoes_to_network() -> None:
-    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    """Every level, as it is and with the smallest, the largest and other noise that U(0, 1) is drawn as in float32."""
+    levels = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1)
     back = to_uint8(to_network(levels))
     assert back.dtype == torch.uint8
     assert back.equal(levels)
+    ends = torch.arange(1024) / 2**24
+    drawn = torch.rand(2048, generator=torch.Generator().manual_seed(0))
+    noise = torch.cat([ends, 1 - 2**-24 - ends, drawn]).expand(256, 1, 1, -1)
+    assert noise.max() == 1 - 2**-24
+    assert to_uint8(to_network(levels.expand_as(noise), noise=noise)).equal(levels.expand_as(noise))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_to_uint8_rounds_and_clamps(dtype: torch.dtype) -> None:
+def test_to_uint8_floors_and_clamps(dtype: torch.dtype) -> None:
     x = torch.linspace(-1.5, 1.5, 997).to(dtype)
-    expected = np.clip(np.rint((x.double().numpy() + 1) * 127.5), 0, 255)
+    expected = np.clip(np.floor((x.double().numpy() + 1) * 128), 0, 255)
     np.testing.assert_array_equal(to_uint8(x).numpy(), expected)
 
 

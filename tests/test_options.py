@@ -106,7 +106,7 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
 }
 """Options that mean something beside others alone, and a change of them."""
 SCORED = ["--score.extractor", f"{__name__}.PixelsConfig", "--score.num_samples", "20", "--score.every", "2"]
-SCORED += ["--score.final", "miyato"]
+SCORED += ["--score.final", "test-10k"]
 SCORE_FLIPS: dict[str, list[str]] = {
     "score": ["--score", "null"],
     "score.every": ["--score.every", "1"],

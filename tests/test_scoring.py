@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import scipy.linalg
+import scipy.special
 import torch
 import torch_fidelity
 from accelerate import Accelerator
@@ -21,11 +24,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+import classifiers
+from classifiers.load import Classifier
+from classifiers.studies._saved import finished
 from mmgan import modules
-from mmgan.data import DataConfig, load
+from mmgan.data import DataChange, DataConfig, load
+from mmgan.engine import cli
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
-from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, register
-from mmgan.scoring.protocol import comparable
+from mmgan.gan.config import GANConfig
+from mmgan.gan.score import final_scores, summary
+from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records, register
+from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
 from tests.conftest import ENVIRONMENT, SMALL, result, run, same
 
@@ -90,13 +100,38 @@ class Rows(Dataset[Tensor]):
         return self.images[i]
 
 
+def kid(x: np.ndarray, y: np.ndarray) -> float:
+    """The estimate without bias of features [N, d] and [M, d], in float64."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    own = [(kernel(z, z).sum() - np.trace(kernel(z, z))) / (len(z) * (len(z) - 1)) for z in (x, y)]
+    return float(sum(own) - 2 * kernel(x, y).mean())
+
+
+def covered(points: np.ndarray, by: np.ndarray) -> float:
+    """The share of `points` that lie no farther from one of `by` than its third neighbour."""
+    radius = np.sort(cdist(by, by), 1)[:, 3]
+    return float((cdist(points, by) <= radius).any(1).mean())
+
+
+def inception_score(logits: np.ndarray) -> np.ndarray:
+    """Of ten parts."""
+    log_p = scipy.special.log_softmax(logits, axis=1)
+    parts = np.array_split(log_p[np.random.RandomState(2020).permutation(len(logits))], 10)
+    log_q = [scipy.special.logsumexp(q, axis=0) - np.log(len(q)) for q in parts]
+    return np.exp([(np.exp(q) * (q - total)).sum(1).mean() for q, total in zip(parts, log_q, strict=True)])
+
+
 def close(a: dict[str, float], b: dict[str, float], rel: float) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert value == pytest.approx(b[name], rel=rel, abs=1e-9), name
 
 
-def test_scores_are_torch_fidelity_s_own() -> None:
+def test_scores_are_torch_fidelity_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
     made = noisy(60, 700)
     got = scorer().score(lambda a, b: made[a:b])
     register(small(name="small-registered"))
@@ -104,7 +139,7 @@ def test_scores_are_torch_fidelity_s_own() -> None:
         input1=Rows(made),
         input2=Rows(load(DIGITS).images),
         feature_extractor="small-registered",
-        kid_subset_size=700,
+        kid_subset_size=200,
         save_cpu_ram=True,
         cuda=False,
         verbose=False,
@@ -116,38 +151,89 @@ def test_scores_are_torch_fidelity_s_own() -> None:
     close(got, {name: theirs[key] for name, key in names.items()}, 1e-4)
 
 
-def test_scores_are_what_numpy_and_scipy_compute() -> None:
+def test_scores_are_what_numpy_and_scipy_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
     made, real = noisy(60, 700), load(DIGITS).images
     x, logits = (t.double().numpy() for t in small()(made))
     y = small()(real)[0].double().numpy()
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    parts = np.array_split(p[np.random.RandomState(2020).permutation(700)], 10)
-    inception_scores = [np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in parts]
 
     def fid(a: np.ndarray, b: np.ndarray) -> float:
         c, d = np.cov(a.T), np.cov(b.T)
         root = scipy.linalg.sqrtm(c @ d).real
         return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c + d - 2 * root))
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
     rng, kids = np.random.RandomState(2020), []
     for _ in range(100):
-        a, b = x[rng.choice(700, 700, replace=False)], y[rng.choice(1500, 700, replace=False)]
-        own = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (700 * 699) for z in (a, b))
-        kids.append(own - 2 * kernel(a, b).mean())
-
-    def covered(points: np.ndarray, by: np.ndarray) -> float:
-        radius = np.sort(cdist(by, by), 1)[:, 3]
-        return float((cdist(points, by) <= radius).any(1).mean())
-
-    want = {"is": np.mean(inception_scores), "is_std": np.std(inception_scores), "fid": fid(x, y)}
+        kids.append(kid(x[rng.choice(700, 200, replace=False)], y[rng.choice(1500, 200, replace=False)]))
+    parts = inception_score(logits)
+    want = {"is": np.mean(parts), "is_std": np.std(parts), "fid": fid(x, y)}
     want |= {"kid": np.mean(kids), "kid_std": np.std(kids), "precision": covered(x, y), "recall": covered(y, x)}
-    close(scorer().score(lambda a, b: made[a:b]), want, 2e-3)
+    close(scorer().score(lambda a, b: made[a:b]), want, 1e-5)
     close(
         scorer(metrics=("is", "fid")).score(lambda a, b: made[a:b]), {k: want[k] for k in ("is", "is_std", "fid")}, 1e-5
     )
+
+
+def test_kid_has_a_spread_only_where_its_subsets_are_drawn_of_both_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that is no larger than a subset is the subset each time: such a spread would be about 0, or of one set."""
+    made, real = noisy(60, 200), load(DIGITS).images
+    x, y = (small()(images)[0].double().numpy() for images in (made, real))
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
+    options = {"metrics": ("kid",), "num_samples": 200}
+    both = scorer(**options, num_reference=200)
+    rows = np.sort(torch.randperm(1500, generator=stream(0, "reference", 0))[:200].numpy())
+    close(both.score(lambda a, b: made[a:b]), {"kid": kid(x, y[rows])}, 1e-6)
+    one = scorer(**options).score(lambda a, b: made[a:b])
+    assert one.keys() == {"kid"}
+    assert one["kid"] == pytest.approx(kid(x, y), rel=0.1)
+    stamp = both.stamp(0, "raw")
+    record = {"checkpoint": "last", "step": 1, "protocol": "few", "dimension": 12, "stamp": stamp, "scores": one}
+    assert "KID's spread needs more than the 200 images of a subset" in summary([record])
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 199)
+    assert scorer(**options).score(lambda a, b: made[a:b]).keys() == {"kid", "kid_std"}
+
+
+class Far(Small):
+    """Features of a mean of 30 and a deviation of about 1e-3."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = super().forward(images)
+        return 30 + 4e-3 * features, logits
+
+
+def test_features_far_from_zero_and_close_to_each_other_are_told_apart() -> None:
+    """Single precision, in which products of such features are rounded to 1e-4 and distances to 0, found recall 1."""
+    real, labels = load(DIGITS)
+    made, far = noisy(60)[labels == 1][:100], Extractor("far", Far(), "none")
+    x, y = (far(images)[0].double().numpy() for images in (made, real))
+    assert x.mean() == pytest.approx(30, abs=0.01)
+    assert y.std(0).mean() == pytest.approx(1e-3, rel=0.5)
+    rows = np.sort(torch.randperm(1500, generator=stream(0, "reference", 0))[:300].numpy())
+    got = scorer(far, num_samples=100, num_reference=300, metrics=("kid", "prc")).score(lambda a, b: made[a:b])
+    assert got["kid"] == pytest.approx(kid(x, y[rows]), abs=0.05)
+    assert abs(got["kid"]) < 1
+    assert got["precision"] == pytest.approx(covered(x, y[rows]), abs=1e-6)
+    assert got["recall"] == pytest.approx(covered(y[rows], x), abs=1e-6)
+    assert got["recall"] < 0.6
+
+
+class Sure(Small):
+    """Logits that differ by thousands, and a class that no image is of: its probability is 0 in float64."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = super().forward(images)
+        return features, torch.cat([5000 * (logits - logits.mean(0)), torch.full([len(images), 1], -1e5)], 1)
+
+
+def test_the_inception_score_of_a_sure_extractor_is_a_number() -> None:
+    made, sure = noisy(60, 700), Extractor("sure", Sure(), "none")
+    logits = sure(made)[1].double().numpy()
+    assert (np.ptp(logits, axis=1) > 745).mean() > 0.9
+    got = scorer(sure, metrics=("is",), batch_size=700).score(lambda a, b: made[a:b])
+    want = inception_score(logits)
+    assert got["is"] == pytest.approx(want.mean(), rel=1e-9)
+    assert got["is_std"] == pytest.approx(want.std(), rel=1e-9)
+    assert 1 < got["is"] < 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 1000])
@@ -155,7 +241,7 @@ def test_the_batch_size_does_not_matter(batch_size: int) -> None:
     made = noisy(60, 700)
     a, b = (scorer(batch_size=size).score(lambda a, b: made[a:b]) for size in (batch_size, 256))
     close({name: a[name] for name in ("is", "fid")}, {name: b[name] for name in ("is", "fid")}, 1e-6)
-    close(a, b, 1e-3)  # torch-fidelity computes KID in single precision
+    close(a, b, 1e-4)
 
 
 def test_is_may_take_another_number_of_samples() -> None:
@@ -265,8 +351,8 @@ def test_protocols_have_the_numbers_of_their_names() -> None:
     assert numbers == {
         "train-50k": (50_000, "train", None, 50_000),
         "test-10k": (10_000, "test", None, 10_000),
-        "miyato": (5_000, "test", 10_000, 5_000),
-        "paper": (5_000, "test", 10_000, 50_000),
+        "miyato": (5_000, "test", 10_000, 50_000),
+        "paper": (50_000, "test", None, 50_000),
     }
 
 
@@ -276,6 +362,62 @@ def test_protocols_have_the_numbers_of_their_names() -> None:
 def test_protocols_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Protocol(**({"num_samples": 10} | options))
+
+
+@pytest.mark.parametrize(("metric", "found"), [("fid", 1), ("kid", 1), ("prc", 3)])
+def test_too_few_real_images_are_refused(metric: Metric, found: int) -> None:
+    """One image has no covariance, and three have no third neighbour."""
+    with pytest.raises(UserError, match=f"{metric} needs at least {found + 1} real images, not {found} .train images"):
+        scorer(metrics=(metric,), num_reference=found)
+    made = noisy(60, 20)
+    scores = scorer(metrics=(metric,), num_samples=20, num_reference=found + 1).score(lambda a, b: made[a:b])
+    assert np.isfinite(list(scores.values())).all()
+
+
+RECORD = {"checkpoint": "last", "step": 3, "protocol": "test-10k", "stamp": {"seed": 0}}
+
+
+def test_a_score_that_is_not_finite_is_left_out_of_json(tmp_path: Path) -> None:
+    """As a version before kept it; what JSON has no word for is not written."""
+    file, old = tmp_path / "scores.json", RECORD | {"scores": {"is": float("nan"), "fid": 2.0}}
+    file.write_text(json.dumps([old]))
+    assert records.read(tmp_path)[0]["scores"] == {"fid": 2.0}
+    records.keep(tmp_path, RECORD | {"checkpoint": "best", "scores": {"fid": 1.0}})
+    assert "NaN" not in file.read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.keep(tmp_path, RECORD | {"scores": {"fid": float("inf")}})
+    assert [record["scores"]["fid"] for record in records.read(tmp_path)] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[{",
+        b"\xff\xfe",
+        b"{}x",
+        b'{"a": 1}',
+        b"7",
+        b"null",
+        b"[1]",
+        b'["a"]',
+        b"[{}]",
+        b"[" * 100_000,
+        json.dumps([RECORD | {"scores": [1]}]).encode(),
+        json.dumps([RECORD | {"scores": {"fid": "low"}}]).encode(),
+        json.dumps([RECORD | {"scores": {"fid": 10**400}}]).encode(),
+        json.dumps([RECORD | {"scores": {}, "stamp": None}]).encode(),
+        None,
+    ],
+    ids=lambda content: "folder" if content is None else content[:40].decode(errors="replace"),
+)
+def test_damaged_scores_get_one_line(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"scores.json is damaged .*; remove it and score the run again"):
+        records.read(tmp_path)
 
 
 def test_features_that_are_not_finite_are_no_score() -> None:
@@ -319,14 +461,30 @@ def test_inception_is_torch_fidelity_s(weights: Path) -> None:
 
 def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"fetch https://.*pth and put it at .*checkpoints.*, or give its path"):
-        Inception(str(tmp_path / "none.pth")).build()
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        Inception(str(tmp_path / "other.pth")).build()
-    (tmp_path / "torn.pth").write_bytes(b"PK")
-    with pytest.raises(UserError, match="does not hold torch-fidelity's Inception weights"):
-        Inception(str(tmp_path / "torn.pth")).build()
+    advice = r": fetch https://.*pth and put it at .*checkpoints.*, or give its path by extractor.weights$"
+    for place in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(UserError, match=rf"no Inception weights \(no file {place}\){advice}"):
+            Inception(str(place)).build()
+    with pytest.raises(
+        UserError, match=r"^extractor.run: nowhere is no run: .*; the extractor Inception needs no labels$"
+    ):
+        Classifier("nowhere").build()
+
+
+def test_damaged_weights_get_one_line(tmp_path: Path) -> None:
+    """Whatever a reader of pickles may make of them."""
+    whole, file = io.BytesIO(), tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, whole)
+    others = []
+    for value in ([1], torch.zeros(2), {1: 2}, {"a": "b"}, {"Conv2d_1a_3x3.conv.weight": torch.zeros(2)}):
+        torch.save(value, other := io.BytesIO())
+        others.append(other.getvalue())
+    damaged = [b"hello\n", b"", b"<html>404</html>", b"1\n2\n", b"PK", b"\n", bytes(1000), b"\x80\x02}q\x00."]
+    damaged += [whole.getvalue()[:200], b"a" * 257 + b"ustar" + bytes(500), pickle.dumps([1]), pickle.dumps(print)]
+    for content in [*damaged, whole.getvalue(), *others]:
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"weights.pth does not hold torch-fidelity's Inception weights: fetch .*"):
+            Inception(str(file)).build()
 
 
 # Through the commands
@@ -376,8 +534,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
     for name in ("best", str(best)):
         assert run("score_gan", str(scored), "--checkpoint", name, *by).returncode == 0
-    records = json.loads((scored / "scores.json").read_text())[2:]
-    for record in records:
+    for record in records.read(scored)[2:]:
         assert record["step"] == best
         assert record["scores"]["fid"] == pytest.approx(fids[best], rel=1e-5)
         assert record["stamp"]["generator"] == "ema"
@@ -389,6 +546,14 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert again.stdout.count("last checkpoint, step 9") == 1
     assert f"best checkpoint, step {best}" in again.stdout
     (scored / "scores.json").write_text(kept)
+
+    # Scores of an earlier reading of the protocol, or of images of other levels, are not the final ones.
+    config, extractor = cli.config_of(GANConfig, scored / "config.yaml"), Classifier(str(classifier)).build()
+    for old in ({"num_samples": 5000}, {"quantisation": "nearest of 256 levels"}):
+        (scored / "scores.json").write_text(json.dumps([one | {"stamp": one["stamp"] | old} for one in (last, other)]))
+        AcceleratorState._reset_state(reset_partial_state=True)
+        final_scores(config, scored, extractor, Accelerator(cpu=True))
+        assert [one["stamp"] for one in records.read(scored)[2:]] == [last["stamp"]] * 2
 
     # Torn from its final scores, the same command makes them; in place, it leaves them alone.
     (scored / "scores.json").unlink()
@@ -405,6 +570,19 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
     assert done.returncode == 0, done.stderr
     assert "floor" not in done.stdout
+    with pytest.raises(UserError, match=r"^reference test: folder has no split 'test', only train$"):
+        scorer(data=DataConfig("folder", root=str(tmp_path / "images")), reference="test")
+
+    # Moved, the images are found where an option of the script says, whose name the message has.
+    (tmp_path / "images").rename(tmp_path / "moved")
+    done = run("score_gan", str(tmp_path / "run"), *by)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith("set data.root")
+    there = ["--data.root", str(tmp_path / "moved"), "--metrics", "'FID', kid"]
+    done = run("score_gan", str(tmp_path / "run"), *by, *there)
+    assert done.returncode == 0, done.stderr
+    (record,) = records.read(tmp_path / "run")
+    assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}, "the images are the same, and so is the protocol"
 
 
 def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
@@ -521,3 +699,25 @@ def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Pat
     done = run("score_gan", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
     assert done.returncode == 2
     assert "takes images of 1x8x8" in done.stderr
+
+
+def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_else_there_is(tmp_path: Path) -> None:
+    written(noisy(0)[:12], tmp_path / "flat")
+    config = {"data": {"name": "folder", "root": str(tmp_path / "flat")}, "tracker": None}
+    advice = "a folder of its own under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match=rf"^12 of 12 images of folder \(train\) have no label, .*{advice}"):
+        classifiers.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("script", ["evaluate_cls", "attack_cls"])
+def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script: str, classifier: Path) -> None:
+    done = run(script, str(classifier), "--split", "train", "--data.name", "folder", "--data.root", "nowhere")
+    assert (done.returncode, done.stderr) == (2, "error: no folder nowhere; set data.root\n")
+
+
+def test_studies_of_saved_classifiers_read_images_where_they_are_now(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "seed-0").symlink_to(classifier)
+    _, config, _ = finished(tmp_path, "none", 0, DataChange(root="elsewhere", resolution=8))
+    assert (config.data.name, config.data.root, config.data.resolution) == ("digits", "elsewhere", 8)

@@ -60,13 +60,14 @@ class SemiSupervised(ABC):
     """Share of the updates over which the weight rises to that; 0: it starts there."""
     ramp_from: Literal["zero", "official"] = "zero"
     """It rises from 0 (appendix E), or from exp(-5) of itself as in the authors' code."""
-    batch_size: int = 50
-    """Unlabelled images of a step, over all processes."""
+    batch_size: int | None = None
+    """Unlabelled images of a step, over all processes; null: as many as labelled ones, as in the authors' code."""
 
     def __post_init__(self) -> None:
         for name in ("weight", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"ssl.{name} must be positive, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"ssl.{name} must be positive, not {value}")
         if not 0 <= self.ramp_until <= 1:
             raise ValueError(f"ssl.ramp_until must be in [0, 1], not {self.ramp_until}")
         if self.ramp_from == "official" and not self.ramp_until:

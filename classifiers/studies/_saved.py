@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,17 +10,18 @@ from torch import Tensor
 
 from classifiers import load
 from classifiers.config import ClassifierConfig
+from mmgan.data import DataChange
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def finished(runs: Path | None, arm: str, seed: int) -> tuple[Staged, ClassifierConfig, Tensor]:
+def finished(runs: Path | None, arm: str, seed: int, data: DataChange) -> tuple[Staged, ClassifierConfig, Tensor]:
     """Network, configuration and rows of the images trained on (int64) of the run `runs`/`arm`/seed-`seed`.
 
-    The checkpoint is the best by validation error where there is one. Raises UserError for a run that is not there, or
-    not finished.
+    `data` says where its images are now. The checkpoint is the best by validation error where there is one. Raises
+    UserError for a run that is not there, or not finished.
     """
     if runs is None:
         raise UserError("this study needs --runs FOLDER with the runs of scripts/compare_cls.sh, FOLDER/ARM/seed-N")
@@ -27,4 +29,4 @@ def finished(runs: Path | None, arm: str, seed: int) -> tuple[Staged, Classifier
     network, config, _ = load.load_classifier(run, "auto", DEVICE)
     if not load.finished(run, config):
         raise UserError(f"{run} is not finished; the command that trains it resumes it")
-    return network, config, load.trained_rows(run)
+    return network, replace(config, data=data.of(config.data)), load.trained_rows(run)

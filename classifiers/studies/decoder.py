@@ -31,7 +31,7 @@ from classifiers.networks import Normalise
 from classifiers.plot import LINES
 from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
-from mmgan.data import load
+from mmgan.data import DataChange, load
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.mixup import Staged
 from mmgan.mixup.plans import interpolate as mix
@@ -109,12 +109,18 @@ def third(logits: Tensor, left: Tensor, right: Tensor) -> tuple[float, float]:
     return ((predicted != left) & (predicted != right)).double().mean().item(), outside.mean().item()
 
 
-def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None], runs: Path | None = None) -> dict[str, Any]:
+def run(
+    seeds: Sequence[int],
+    fast: bool,
+    progress: Callable[[str], None],
+    runs: Path | None = None,
+    data: DataChange = DataChange(),  # noqa: B008
+) -> dict[str, Any]:
     """Errors, distances and the judge's view over lam by seed; the first seed's first pairs as pixels."""
     numbers: dict[str, Any] = {"seeds": list(seeds), "lams": LAMS, "by_seed": {}}
     for seed in seeds:
-        network, config, rows = finished(runs, "manifold", seed)
-        judge, _, _ = finished(runs, "none", seed)
+        network, config, rows = finished(runs, "manifold", seed, data)
+        judge, _, _ = finished(runs, "none", seed, data)
         images, _ = load(config.data)
         test, labels = (part[: 200 if fast else 2000] for part in load(replace(config.data, split="test")))
         steps = _steps(fast)

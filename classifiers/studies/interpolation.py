@@ -19,7 +19,7 @@ from classifiers.evaluate import LAMS, interpolated_nll
 from classifiers.plot import plot_interpolation
 from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
-from mmgan.data import load
+from mmgan.data import DataChange, load
 from mmgan.statistics import difference, interval, spread
 
 SEEDS = 3
@@ -33,12 +33,18 @@ def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
     return len(ARMS) * len(LAYERS) * seeds
 
 
-def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None], runs: Path | None = None) -> dict[str, Any]:
+def run(
+    seeds: Sequence[int],
+    fast: bool,
+    progress: Callable[[str], None],
+    runs: Path | None = None,
+    data: DataChange = DataChange(),  # noqa: B008
+) -> dict[str, Any]:
     """NLL by arm, seed, layer and lam; raises UserError where `runs` lacks a finished run."""
     curves: dict[str, dict[str, dict[str, list[float]]]] = {arm: {} for arm in ARMS}
     for seed in seeds:
         for arm in ARMS:
-            network, config, _ = finished(runs, arm, seed)
+            network, config, _ = finished(runs, arm, seed, data)
             images, labels = (part[: 100 if fast else PAIRS] for part in load(replace(config.data, split="test")))
             classes = network(images[:1].to(DEVICE).float() / 255).shape[1]
             curves[arm][str(seed)] = {}

@@ -1,7 +1,7 @@
 """Image sets as uint8 tensors, and their way to a network on its device."""
 
-from mmgan.data.config import DataConfig
+from mmgan.data.config import DataChange, DataConfig
 from mmgan.data.images import Images, data_sets, fingerprint, load
 from mmgan.data.pipeline import Feed, to_network, to_uint8
 
-__all__ = ["DataConfig", "Feed", "Images", "data_sets", "fingerprint", "load", "to_network", "to_uint8"]
+__all__ = ["DataChange", "DataConfig", "Feed", "Images", "data_sets", "fingerprint", "load", "to_network", "to_uint8"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from mmgan.errors import UserError
+
+D = TypeVar("D", bound="DataConfig")
 
 
 @dataclass(frozen=True)
@@ -30,5 +33,23 @@ class DataConfig:
     def split_of(self, *splits: str) -> str:
         """`split`, one of `splits`; raises UserError for another."""
         if self.split not in splits:
-            raise UserError(f"{self.name} has no split {self.split!r}; data.split can be {', '.join(splits)}")
+            raise UserError(f"{self.name} has no split {self.split!r}, only {', '.join(splits)}")
         return self.split
+
+
+@dataclass(frozen=True)
+class DataChange:
+    """Where the images of a run are, if not where they were when it was trained. Null leaves an option as it was."""
+
+    name: str | None = None
+    """Data set."""
+    root: str | None = None
+    """Folder the data set is in; for `folder`, the images themselves."""
+    resolution: int | None = None
+    """Resize to so many pixels."""
+    download: bool | None = None
+    """Fetch a missing data set into root."""
+
+    def of(self, data: D) -> D:
+        """`data` with what is changed."""
+        return replace(data, **{name: value for name, value in vars(self).items() if value is not None})

@@ -21,6 +21,10 @@ class Feed:
         return self.images[rows].pin_memory().to(self.device, non_blocking=True)
 
 
+NOISE_BELOW = 1 - 2**-16
+"""The largest noise of one grey level that float32 holds beside 255; more would round to the next level."""
+
+
 def to_network(images: Tensor, flips: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
     """uint8 [B, C, H, W] to float32 in [-1, 1]: v / 127.5 - 1, or with `noise` u in [0, 1) (v + u) / 128 - 1.
 
@@ -29,9 +33,12 @@ def to_network(images: Tensor, flips: Tensor | None = None, noise: Tensor | None
     x = images.float()
     if flips is not None:
         x = torch.where(flips[:, None, None, None], x.flip(3), x)
-    return x / 127.5 - 1 if noise is None else (x + noise) / 128 - 1
+    return x / 127.5 - 1 if noise is None else (x + noise.clamp(max=NOISE_BELOW)) / 128 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1], floating point, to the nearest of 256 levels: uint8 of the same shape."""
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Images in [-1, 1], floating point, to 256 levels of equal width: uint8 of the same shape.
+
+    The inverse of `to_network`, with noise and without: floor(128 (x + 1)), and 255 for 1.
+    """
+    return ((x.float() + 1) * 128).floor().clamp(0, 255).to(torch.uint8)

@@ -8,6 +8,7 @@ from typing import Literal
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mmgan.data import DataChange
 from mmgan.engine import checkpoint
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -39,14 +40,15 @@ def score_run(
     seed: int = 0,
     batch_size: int = 256,
     trust: bool = False,
+    data: DataChange = DataChange(),  # noqa: B008
 ) -> list[Record]:
     """Score checkpoints of the GAN in `run` by `protocol`, called `name`, and keep the records in RUN/scores.json.
 
-    With `trust` the run may name classes that are not mmgan's own. Raises UserError where there is nothing to load, or
-    its images are of another size than the real ones.
+    With `trust` the run may name classes that are not mmgan's own; `data` says where its images are now. Raises
+    UserError where there is nothing to load, or its images are of another size than the real ones.
     """
     loaded = [load(run, which, weights, accelerator.device, trust) for which in checkpoints]
-    scorer = Scorer(extractor, loaded[0].config.data, protocol, accelerator, batch_size)
+    scorer = Scorer(extractor, data.of(loaded[0].config.data), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
     floor = scorer.floor()
     made: list[Record] = []
@@ -70,17 +72,18 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
     if not name:
         return
     steps = {"last": config.steps, "best": checkpoint.of_run(folder, "best").step}
-    ours = {"extractor_hash": extractor.hash, "seed": 0, "generator": "ema" if config.ema else "raw"}
+    protocol, seed, weights = PROTOCOLS[name], 0, "ema" if config.ema else "raw"
+    ours = protocol.facts | {"extractor_hash": extractor.hash, "seed": seed, "generator": weights}
     made = {
         record["checkpoint"]: record
         for record in records.read(folder)
         if record["protocol"] == name
         and record["step"] == steps.get(record["checkpoint"])
         and ours.items() <= record["stamp"].items()
-        and set(PROTOCOLS[name].metrics) <= record["scores"].keys()
+        and set(protocol.metrics) <= record["scores"].keys()
     }
     if made.keys() != steps.keys():
-        scored = score_run(folder, ["last", "best"], extractor, PROTOCOLS[name], name, accelerator, trust=True)
+        scored = score_run(folder, ["last", "best"], extractor, protocol, name, accelerator, trust=True)
         made = {record["checkpoint"]: record for record in scored}
     accelerator.print(summary([made[which] for which in steps]))
 
@@ -88,7 +91,10 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
 def check_size(real: tuple[int, ...], made: tuple[int, ...]) -> None:
     """Raise UserError where real and generated images, [C, R, R], are not of one size."""
     if real != made:
-        raise UserError(f"the run's images are {list(made)}, the data set's {list(real)}: is data.name still the same?")
+        raise UserError(
+            f"the run's images are {list(made)}, those to compare with {list(real)}: give the data it was trained on "
+            "by data.name, data.root and data.resolution"
+        )
 
 
 def summary(made: list[Record]) -> str:
@@ -101,6 +107,8 @@ def summary(made: list[Record]) -> str:
     notes, fewest, dimension = "", min(stamp["num_samples"], stamp["num_reference"]), made[0]["dimension"]
     if dimension is not None and fewest <= dimension:
         notes += f"\n{fewest} images do not span {dimension} features: this FID is biased upwards"
+    if any("kid" in record["scores"] and "kid_std" not in record["scores"] for record in made):
+        notes += f"\nKID's spread needs more than the {stamp['kid'][1]} images of a subset on both sides"
     if "fid" in made[0].get("floor", {}) and made[0]["num_floor"] < stamp["num_samples"]:
         notes += "\nthe floor's FID is raised by being of fewer images than the samples"
     return (

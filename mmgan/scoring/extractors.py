@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,17 +80,22 @@ class Inception(ExtractorConfig):
         """The extractor; raises UserError, saying what to fetch and where to put it, where there are no weights."""
         name = URL_INCEPTION_V3.rsplit("/", 1)[1]
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
-        advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by --extractor.weights"
+        advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by extractor.weights"
         file = self.weights or (str(place) if place.exists() else None)
         layers = ["2048", "logits_unbiased"]
         try:
-            if file:  # torch-fidelity would unpickle whatever is there
-                torch.load(file, map_location="cpu", weights_only=True)
+            if file and not Path(file).is_file():
+                raise FileNotFoundError(f"no file {file}")
+            with warnings.catch_warnings(action="ignore"):  # of pickles that are none of torch's
+                if file:  # torch-fidelity would unpickle whatever is there
+                    torch.load(file, map_location="cpu", weights_only=True)
             network = FeatureExtractorInceptionV3("inception-v3-compat", layers, file, verbose=False)
         except (OSError, URLError) as error:
             raise UserError(f"no Inception weights ({error}): {advice}") from error
-        except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{file} does not hold torch-fidelity's Inception weights: {advice}") from error
+        except Exception as error:  # the reader of a damaged file may raise anything
+            raise UserError(
+                f"{file or URL_INCEPTION_V3} does not hold torch-fidelity's Inception weights: {advice}"
+            ) from error
         preprocessing = "bilinear to 299x299 as in TensorFlow 1, grey to RGB"
         return Extractor("inception-v3-compat", _Inception(network), preprocessing)
 

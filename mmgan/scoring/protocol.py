@@ -29,10 +29,10 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.num_samples < 10 or (self.is_samples or 10) < 10:
             raise UserError("a score needs at least 10 samples, one for each of the Inception Score's ten parts")
-        if not self.metrics or not set(self.metrics) <= set(get_args(Metric)):
-            raise UserError(
-                f"metrics must be some of {', '.join(get_args(Metric))}, not {','.join(self.metrics) or '-'}"
-            )
+        known = get_args(Metric)
+        if not self.metrics or not set(self.metrics) <= set(known):
+            unknown = ", ".join(metric for metric in self.metrics if metric not in known)
+            raise UserError(f"metrics must be some of {', '.join(known)}, not {unknown or 'none'}")
 
     @property
     def drawn(self) -> int:
@@ -45,21 +45,27 @@ class Protocol:
         """Generated images the Inception Score is of."""
         return self.is_samples or self.num_samples
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its part of a score's stamp."""
+        numbers = {"reference": self.reference, "num_samples": self.num_samples, "is_samples": self.for_is}
+        return numbers | {"quantisation": "floor to 256 levels"}
+
 
 PROTOCOLS = {
     "train-50k": Protocol(50_000),
     "test-10k": Protocol(10_000, "test"),
-    "miyato": Protocol(5_000, "test", 10_000),
-    "paper": Protocol(5_000, "test", 10_000, is_samples=50_000),
+    "miyato": Protocol(5_000, "test", 10_000, is_samples=50_000),
+    "paper": Protocol(50_000, "test"),
 }
 """Protocols by name.
 
-`paper`: the paper states no protocol. Its baseline, FID 21.9 at IS 7.97, is Miyato et al.'s network and lies beside
-their own 21.7, measured on 5,000 generated and 10,000 real test images, while that network scores about 14 to 17 with
-50,000 samples against the training set. So FID is read as theirs, and IS as on 50,000 samples in ten parts, the field's
-custom (Salimans et al.) and Miyato et al.'s.
+`paper`: the paper states no protocol; this is what its authors' launcher does (`gan/task_launcher.py` of the branch
+new_gan): 50,000 images, floored to 8 bits, FID against the test set, IS in ten parts.
 
-`miyato`: their FID; its IS is of the same 5,000 samples and so not theirs.
+`miyato`: Miyato et al.'s, FID of 5,000 images against 10,000 of the test set, IS of ten times 5,000. The paper's
+figures may be by it: its baseline, FID 21.9 at IS 7.97, is their network and lies beside their own 21.7, while that
+network scores about 14 to 17 with 50,000 samples against the training set.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,34 @@ from mmgan.scoring.protocol import differing
 Record = dict[str, Any]
 """`checkpoint` (best, last or a step), `step`, `protocol` (a name), `dimension` of the features, `stamp`, `scores`, and
 `floor` of `num_floor` real images."""
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "checkpoint": (str, int),
+    "step": int,
+    "protocol": str,
+    "stamp": dict,
+    "scores": dict,
+}
+"""What every record has, and its types."""
 
 
 def read(run: Path) -> list[Record]:
-    """The records of a run, oldest first; raises UserError where the file is damaged."""
+    """The records of a run, oldest first, without scores that are not finite; raises UserError for a damaged file."""
     file = run / "scores.json"
+    if not file.exists():
+        return []
     try:
-        return json.loads(file.read_text()) if file.exists() else []
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); mend or remove it") from error
+        if not file.is_file():
+            raise ValueError("it is not a plain file")
+        records: list[Record] = json.loads(file.read_text())
+        for record in records:
+            for key, kind in KEYS.items():
+                if not isinstance(record[key], kind):
+                    raise TypeError(f"{key} is {record[key]!r}")
+            for part in {"scores", "floor"} & record.keys():
+                record[part] = {name: score for name, score in record[part].items() if math.isfinite(score)}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}); remove it and score the run again") from error
+    return records
 
 
 def keep(run: Path, record: Record) -> None:
@@ -33,7 +53,7 @@ def keep(run: Path, record: Record) -> None:
         if old["step"] == record["step"]:
             record = {**record, "scores": old["scores"] | record["scores"]}
     part = run / ".scores.json.part"
-    part.write_text(json.dumps([*others, record], indent=1) + "\n")
+    part.write_text(json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
     part.replace(run / "scores.json")
 
 

@@ -29,6 +29,8 @@ Draw = Callable[[int, int], Tensor]
 """Images number `start` to `stop` - 1: uint8 [stop - start, C, R, R]."""
 IS_SPLITS, KID_SUBSETS, KID_SUBSET_SIZE, PRC_NEIGHBOURS, RNG_SEED = 10, 100, 1000, 3, 2020
 """torch-fidelity's defaults."""
+LEAST: dict[Metric, int] = {"is": IS_SPLITS, "fid": 2, "kid": 2, "prc": PRC_NEIGHBOURS + 1}
+"""Images without which a score means nothing."""
 NEEDS: dict[Metric, str] = {"fid": "moments", "kid": "features", "is": "logits"}
 """What to ask `extract` for, to have a part of `Features`."""
 
@@ -65,10 +67,14 @@ class Scorer:
         extractor.module.to(accelerator.device)
         real, self.real_hash = self._real(protocol.reference, protocol.num_reference)
         self.num_reference, self.shape = len(real), tuple(real.shape[1:])
+        for metric in protocol.metrics:
+            if metric != "is" and len(real) < LEAST[metric]:
+                found = f"{len(real)} ({protocol.reference} images of {data.name})"
+                raise UserError(f"{metric} needs at least {LEAST[metric]} real images, not {found}")
         if extractor.shape not in (None, self.shape):
             raise UserError(
                 f"the extractor {extractor.name} takes images of {_size(extractor.shape)}, not {_size(self.shape)}: "
-                "train one on the same data at the same data.resolution"
+                "train one on images of that size"
             )
         self.real = self._cached(real, self.real_hash, protocol.metrics)
 
@@ -80,13 +86,10 @@ class Scorer:
             "extractor_hash": self.extractor.hash,
             "preprocessing": self.extractor.preprocessing,
             "data": self.data.name,
-            "reference": protocol.reference,
+            **protocol.facts,
             "num_reference": self.num_reference,
             "reference_hash": self.real_hash,
             "resolution": self.shape[-1],
-            "num_samples": protocol.num_samples,
-            "is_samples": protocol.for_is,
-            "quantisation": "nearest of 256 levels",
             "seed": seed,
             "generator": generator,
             "is_splits": IS_SPLITS,
@@ -103,8 +106,8 @@ class Scorer:
     def score(self, draw: Draw) -> dict[str, float]:
         """`is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`, those asked for, of the images `draw` makes.
 
-        The same for any batch size and number of processes, but for rounding. Raises UserError when they or their
-        features cannot be scored.
+        `kid_std` is left out where one of the two sets is no larger than a subset. The same for any batch size and
+        number of processes, but for rounding. Raises UserError when they or their features cannot be scored.
         """
         protocol, work = self.protocol, "scoring samples"
         made = self._extract(draw, protocol.drawn, protocol.metrics, work, protocol.num_samples)
@@ -125,7 +128,7 @@ class Scorer:
             real, content = self._real("test", self.protocol.num_samples)
         except UserError:
             return None
-        metrics = [m for m in self.protocol.metrics if m != "is" or len(real) >= IS_SPLITS]
+        metrics = [metric for metric in self.protocol.metrics if len(real) >= LEAST[metric]]
         return self._compare(self._cached(real, content, metrics, logits=True)), len(real)
 
     def _extract(self, draw: Draw, n: int, metrics: Collection[Metric], what: str, moments_of: int) -> Features:
@@ -139,30 +142,46 @@ class Scorer:
         return broadcast_object_list(found)[0]
 
     def _numbers(self, made: Features) -> dict[str, float]:
+        """torch-fidelity's scores; of features in float64, for differences of large numbers are what they measure."""
         scores: dict[str, float] = {}
         if made.logits is not None:
-            isc = isc_features_to_metric(made.logits, IS_SPLITS, shuffle=True, rng_seed=RNG_SEED)
+            logits = made.logits.double()
+            # A class that no image is of would have the logarithm of 0: it keeps a probability of exp(-700).
+            logits = (logits - logits.amax(1, keepdim=True)).clamp(min=-700)
+            isc = isc_features_to_metric(logits, IS_SPLITS, shuffle=True, rng_seed=RNG_SEED)
             scores |= {"is": isc["inception_score_mean"], "is_std": isc["inception_score_std"]}
         if made.moments and self.real.moments:
             fid = fid_statistics_to_metric(_arrays(made.moments), _arrays(self.real.moments), verbose=False)
             scores["fid"] = fid["frechet_inception_distance"]
         if made.features is not None and self.real.features is not None:
-            options = {"rng_seed": RNG_SEED, "verbose": False}
+            x, y = made.features.double(), self.real.features.double()
             if "kid" in self.protocol.metrics:
-                size = self._kid_size(len(made.features), len(self.real.features))
-                kid = kid_features_to_metric(
-                    made.features, self.real.features, kid_subsets=KID_SUBSETS, kid_subset_size=size, **options
-                )
-                scores |= {
-                    "kid": kid["kernel_inception_distance_mean"],
-                    "kid_std": kid["kernel_inception_distance_std"],
-                }
+                scores |= self._kid(x, y)
             if "prc" in self.protocol.metrics:
+                centre = y.mean(0)  # distances stay, and are not rounded by it
                 prc = prc_features_to_metric(
-                    made.features, self.real.features, prc_neighborhood=PRC_NEIGHBOURS, save_cpu_ram=True, **options
+                    x - centre,
+                    y - centre,
+                    prc_neighborhood=PRC_NEIGHBOURS,
+                    save_cpu_ram=True,
+                    prc_batch_size=5000,
+                    verbose=False,
                 )
                 scores |= {"precision": prc["precision"], "recall": prc["recall"]}
         return scores
+
+    def _kid(self, made: Tensor, real: Tensor) -> dict[str, float]:
+        """The mean over subsets, and its spread where subsets are drawn of both sets: of a whole set all are the same.
+
+        A set that is no larger than a subset is taken whole: the mean is then without bias as ever, and of all its
+        images, but the spread would say nothing of how few they are.
+        """
+        size = self._kid_size(len(made), len(real))
+        subsets = 1 if size == len(made) == len(real) else KID_SUBSETS
+        options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": RNG_SEED, "verbose": False}
+        kid = kid_features_to_metric(made, real, **options)
+        spread = {"kid_std": kid["kernel_inception_distance_std"]} if size < min(len(made), len(real)) else {}
+        return {"kid": kid["kernel_inception_distance_mean"], **spread}
 
     @staticmethod
     def _kid_size(made: int, real: int) -> int:
@@ -175,7 +194,7 @@ class Scorer:
             try:
                 images = load(replace(self.data, split=split)).images
             except UserError as error:  # raised when all processes are past the barrier
-                problem = error
+                problem = UserError(f"reference {split}: {error}")
         if problem:
             raise problem
         if count is not None and count < len(images):
