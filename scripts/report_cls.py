@@ -193,7 +193,7 @@ def _deformations(arms: Arms) -> list[str]:
     ]
     for row, values in rows.items():
         theirs = f"{row.none:.2f} / {row.input1:.2f} / {row.input2:.2f} / {row.manifold:.2f}"
-        lines.append(_row(row.name, *(spread(v, 1) for v in values.values()), theirs))
+        lines.append(_row(row.title, *(spread(v, 1) for v in values.values()), theirs))
     for other in ("none", "input"):
         both = [(v["manifold"], v[other]) for v in rows.values() if v.get("manifold") and v.get(other)]
         if both:

@@ -76,7 +76,8 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     with Stop(accelerator) as stop:
         for step in range(start + 1, config.steps + 1):
             done = (step - 1) / config.steps
-            gan.set_lr(config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr)
+            lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
+            gan.set_lr(lr)
             numbers = range((step - 1) * config.n_dis, step * config.n_dis)
             if config.reuse_fakes:
                 terms_g, fake = steps.generator(step - 1)
@@ -85,7 +86,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
                 terms_d = [steps.discriminator(number) for number in numbers]
                 terms_g, _ = steps.generator(step - 1)
             terms = {name: torch.stack([t[name] for t in terms_d]).mean() for name in terms_d[0]} | terms_g
-            log.add(step, {f"loss/{name}": value for name, value in terms.items()})
+            log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
             stopped = step < config.steps and stop.requested(step)
             watch(step, stopped)
             if stopped:
