@@ -122,7 +122,7 @@ def plot_attacked(
     largest = max(float(delta.abs().max()), 1e-6)
     for row, pictures in zip(panels, (images, attacked, 0.5 + delta / (2 * largest)), strict=True):
         for axes, picture in zip(row, pictures, strict=True):
-            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
+            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
     for i, (label, before, after) in enumerate(zip(labels.tolist(), seen.tolist(), fooled.tolist(), strict=True)):
         panels[0, i].set_title(f"label {label}\npredicted {before}", fontsize="small")

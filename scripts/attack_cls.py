@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from classifiers.load import choose, finished, load_classifier
@@ -142,6 +142,9 @@ def attack(
         bench = Bench(network, images, labels, classes, loss, norm, scale, seed, batch_size, accelerator, bar.update)
         bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
 
+        def bounded(attack: Callable[[float], Tensor], bound: float) -> dict[str, Any]:
+            return {"eps": bound} | accuracy(attack(bound))
+
         def pgd(one: Attack) -> dict[str, Any]:
             right, *marked = bench.pgd(one, marks=marks)
             over = {str(t): row.double().mean().item() for t, row in zip(marks, marked, strict=True)}
@@ -151,26 +154,26 @@ def attack(
             return {"eps": one.eps} | accuracy(bench.pgd(one._replace(restarts=1), source)[0])
 
         found["clean"] = keep("clean", lambda: accuracy(bench.clean()))
-        found["fgsm"] = [keep(f"fgsm {b}", lambda b=b: {"eps": b} | accuracy(bench.fgsm(b))) for b in grid]
+        found["fgsm"] = [keep(f"fgsm {bound}", partial(bounded, bench.fgsm, bound)) for bound in grid]
         found["pgd"] = [keep(f"pgd {one.eps}", partial(pgd, one)) for one in attacks]
         found["unbounded"] = keep("unbounded", lambda: accuracy(bench.unbounded()))
         if source:
             found["transfer"] = [keep(f"transfer {one.eps}", partial(transferred, one)) for one in attacks]
         if autoattack:
-            found["autoattack"] = [keep(f"auto {b}", lambda b=b: {"eps": b} | accuracy(bench.auto(b))) for b in grid]
+            found["autoattack"] = [keep(f"autoattack {bound}", partial(bounded, bench.auto, bound)) for bound in grid]
     signs = checks(found)
     found["checks"] = [check._asdict() for check in signs]
     if not accelerator.is_main_process:
         return
 
+    _write(folder / f"{name}.json", found)
+    begun.file.unlink(missing_ok=True)
     few = torch.arange(min(EXAMPLES, len(images)))
     middle = attacks[len(attacks) // 2]
     plot_attacks(found, folder / "plots" / f"{name}.png")
     arm = "/".join(run.resolve().parts[-2:])
     title = f"{arm}: PGD, eps {middle.eps:.3g}, {norm}, {space} space"
     plot_attacked(*bench.example(middle, few), labels[few], title, folder / "plots" / f"{name}_examples.png")
-    _write(folder / f"{name}.json", found)
-    begun.file.unlink(missing_ok=True)
     print(f"{run}: {_table(found)}")
     for check in signs:
         if check.passed is False:
