@@ -12,7 +12,7 @@ import yaml
 
 from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.engine.run import differences
 from mmgan.errors import UserError
 from mmgan.statistics import Difference, difference, verdict
@@ -165,12 +165,17 @@ def read(
     for file in sorted(folder.glob(f"*/*/{name}")):
         run = file.parent
         try:
+            if not (file.is_file() and (run / "config.yaml").is_file()):
+                raise ValueError("no file")
             found = json.loads(file.read_text())
             config = yaml.safe_load(cli.to_yaml(cli.config_of(ClassifierConfig, run / "config.yaml", trust)))
             missing = [key for key in (*protocol, "finished") if key not in found]
             seed = config["seed"]
-        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-            raise UserError(f"{run} has a damaged {name} or config.yaml; evaluate it again") from error
+            compared = {} if missing else (measured or measures)(found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+            raise UserError(
+                f"{run} has a damaged {name} or config.yaml; run {script} on it again, or remove it"
+            ) from error
         if missing:
             raise UserError(f"{file} does not say {missing[0]}, another version wrote it; evaluate {run} again")
         if not found["finished"]:
@@ -185,7 +190,7 @@ def read(
         unlike = changes(next(iter(runs.values()))["config"], config) if runs else []
         if unlike:
             raise UserError(f"{run} is no repetition of its arm's other runs: {'; '.join(unlike)}")
-        runs[seed] = found | (measured or measures)(found) | {"run": str(run), "config": config}
+        runs[seed] = found | compared | {"run": str(run), "config": config}
     if not arms:
         raise UserError(f"{folder} holds no evaluated run ARM/RUN/{name}; run {script} first")
     return arms
@@ -199,18 +204,24 @@ def changes(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def minutes(metrics: Path) -> float | None:
     """How long a run trained, by the speeds in its metrics.jsonl; None where there are none."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    speeds = [(row["step"], row["steps_per_second"]) for row in rows if row.get("steps_per_second")]
+    rows = [(row["step"], row.get("steps_per_second")) for row in files.read_rows(metrics)]
+    speeds = [(step, speed) for step, speed in rows if isinstance(speed, int | float) and speed > 0]
     starts = [0, *(step for step, _ in speeds)]
     return sum((step - start) / speed for start, (step, speed) in zip(starts, speeds, strict=False)) / 60 or None
 
 
 def measures(found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an evaluation to compare; smaller is better in all of them."""
-    numbers = {name: found[name] for name in ("error", "nll", "ece", "knn_1", "knn_5", "knn_20") if name in found}
+    """The numbers of an evaluation to compare; smaller is better in all of them.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for what is no evaluation.
+    """
+    if np.array(list(found["interpolated_nll"].values()), dtype=float).ndim != 2:
+        raise ValueError("interpolated_nll holds no curves")
+    names = ("error", "nll", "ece", "knn_1", "knn_5", "knn_20")
+    numbers = {name: float(found[name]) for name in names if name in found}
     numbers |= {f"interpolated_{layer}": float(np.mean(c)) for layer, c in found["interpolated_nll"].items()}
     if "deformed_accuracy" in found:
-        numbers["deformed"] = 1 - float(np.mean(list(found["deformed_accuracy"].values())))
+        numbers["deformed"] = 1 - float(np.mean([found["deformed_accuracy"][row.name] for row in TABLE_5]))
     return numbers
 
 

@@ -107,7 +107,7 @@ class ClassifierConfig:
     keep_checkpoints: int = 2
     """How many of the last checkpoints to keep; the best one is kept beside them."""
     tracker: str | None = "tensorboard"
-    """A tracker Accelerate knows (tensorboard, wandb, ...) that gets every row of metrics.jsonl too; null: none."""
+    """A tracker Accelerate knows (tensorboard, wandb, ...) for metrics and options; null: none."""
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "lr")

@@ -26,8 +26,15 @@ class Deformation(NamedTuple):
     manifold: float
 
     @property
+    def title(self) -> str:
+        """In words: of a zoom, what remains to be seen."""
+        if self.kind == "zoom":
+            return f"zoom {'in' if self.amount < 100 else 'out'} to {self.amount:g}% of the side"
+        return self.name
+
+    @property
     def name(self) -> str:
-        """As in the table."""
+        """As in the table, and in files."""
         if self.kind == "zoom":
             return f"zoom {'in' if self.amount < 100 else 'out'} {self.amount:g}%"
         return f"{self.kind} U(-{self.amount:g}, {self.amount:g})"

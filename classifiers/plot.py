@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mmgan.axes import log_scale
 from mmgan.engine import files
 
 
@@ -81,7 +82,8 @@ def plot_epochs(arms: dict[str, list[list[tuple[float, float]]]], path: Path) ->
         values = np.array([[nll for _, nll in run] for run in runs])
         axes.plot(epochs, values.mean(0), linestyle=LINES[i % len(LINES)], label=arm)
         axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.15)
-    axes.set(xlabel="epoch", ylabel="validation NLL", yscale="log")
+    axes.set(xlabel="epoch", ylabel="validation NLL")
+    log_scale(axes)
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)
@@ -107,16 +109,24 @@ def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def plot_attacked(images: Tensor, attacked: Tensor, title: str, path: Path) -> None:
-    """Images float32 [n, C, R, R] in [0, 1], the same under attack, and the difference, grey where it is none."""
-    figure = Figure(figsize=(1.1 * len(images), 3.6), layout="constrained")
+def plot_attacked(
+    images: Tensor, seen: Tensor, attacked: Tensor, fooled: Tensor, labels: Tensor, title: str, path: Path
+) -> None:
+    """Images float32 [n, C, R, R] in [0, 1], the same under attack, and the difference, grey where it is none.
+
+    Above them their `labels` int64 [n], and the classes `seen` in them and, `fooled`, in those under attack.
+    """
+    figure = Figure(figsize=(1.1 * len(images), 4.2), layout="constrained")
     panels = figure.subplots(3, len(images), squeeze=False)
     delta = attacked - images
     largest = max(float(delta.abs().max()), 1e-6)
     for row, pictures in zip(panels, (images, attacked, 0.5 + delta / (2 * largest)), strict=True):
         for axes, picture in zip(row, pictures, strict=True):
-            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest")
+            axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
+    for i, (label, before, after) in enumerate(zip(labels.tolist(), seen.tolist(), fooled.tolist(), strict=True)):
+        panels[0, i].set_title(f"label {label}\npredicted {before}", fontsize="small")
+        panels[1, i].set_title(f"predicted {after}", fontsize="small")
     for axes, label in zip(panels[:, 0], ("image", "attacked", "difference"), strict=True):
         axes.set_ylabel(label)
     figure.suptitle(f"{title}; difference of at most {largest:.3f}", fontsize="medium")

@@ -25,6 +25,9 @@ ZERO = 0.01
 SLACK = 0.01
 """By how much of the images an attack that should be the stronger one may fall behind: attacks are no optimum."""
 
+LEAST_CLASSES = 4
+"""What AutoAttack needs."""
+
 
 class Attack(NamedTuple):
     """PGD of classifiers/attacks.py, repeated: right is what is so without attack and after every restart."""
@@ -119,7 +122,8 @@ class Bench:
     def auto(self, eps: float) -> Tensor:
         """Which images it gets right under AutoAttack's standard version (Croce & Hein 2020): bool [N].
 
-        In pixel space, by the package pyautoattack.
+        In pixel space, by the package pyautoattack. Its targeted parts aim at nine classes, or all others if there are
+        fewer; their loss compares with the fourth largest logit, so there are at least `LEAST_CLASSES`.
         """
         from pyautoattack import AutoAttack  # noqa: PLC0415  # an optional extra
 
@@ -129,18 +133,25 @@ class Bench:
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 made = AutoAttack(self.network, norm=norm, eps=eps, seed=self.seed, device=device)
+                made.apgd_targeted.n_target_classes = made.fab.n_target_classes = min(9, self.classes - 1)
                 adversarial, _ = made.run_standard_evaluation(x, y, batch_size=len(x))
             return self._right(adversarial.to(device), y)[None]
 
         return self._over_processes(judge)[0]
 
-    def example(self, attack: Attack, rows: Tensor) -> Tensor:
-        """The images of `rows` under `attack`, first restart: float32 [n, C, R, R] on the CPU."""
+    def example(self, attack: Attack, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The images of `rows`, the classes they are taken for, and both under `attack`, first restart, on the CPU.
+
+        Images are float32 [n, C, R, R], classes int64 [n].
+        """
         x, y = self._load(rows)
+        images = x
         noise = self._noise(0, rows.tolist()) if attack.random_start else None
         for adversarial in self._iterates(self.network, x, y, attack, noise):
             x = adversarial
-        return x.cpu()
+        with torch.no_grad():
+            seen, fooled = (self.network(shown).argmax(1).cpu() for shown in (images, x))
+        return images.cpu(), seen, x.cpu(), fooled
 
     def _load(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         device = self.accelerator.device

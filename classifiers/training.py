@@ -85,7 +85,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     with Stop(accelerator) as stop:
         for step in range(start + 1, steps + 1):
             updates.set_lr((step - 1) * batch / size)
-            log.add(step, updates.step(step - 1))
+            log.add(step, updates.step(step - 1), updates.lr)
 
             last = step == steps
             stopped = not last and stop.requested(step)

@@ -123,6 +123,11 @@ class Updates:
             group["lr"] = learning_rate(self.config, done)
 
     @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return float(self.sgd.param_groups[0]["lr"])
+
+    @property
     def networks(self) -> dict[str, Staged]:
         """What is trained: `network`, which is validated and evaluated, and where that is a teacher its `student`."""
         if self.unlabelled and self.unlabelled.teacher:

@@ -37,7 +37,9 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
 
 
 def verdict(found: Difference) -> str:
-    """What a difference says of the claim that it is negative."""
+    """What a difference says of the claim that it is negative; without a pair of runs there is no verdict."""
+    if not found.n:
+        return "no runs"
     if found.high < 0:
         return "shows"
     if found.low > 0:

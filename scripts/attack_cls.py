@@ -4,27 +4,31 @@
     accelerate launch --num_processes 8 scripts/attack_cls.py runs/cifar10-manifold --num_images 10000
 
 Prints a table and writes attack.json into the run's folder, attack.png and attack_examples.png into its plots; with
-another norm or space than linf and pixel their names say it: attack-l2.json, attack-normalised.json.
+another norm or space than linf and pixel their names say it: attack-l2.json, attack-normalised.json. Stopped midway,
+the same command goes on after the last attack that was done, kept in attack.begun.json.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from classifiers.load import choose, finished, load_classifier
 from classifiers.networks import normalise_of
 from classifiers.plot import plot_attacked, plot_attacks
-from classifiers.robustness import SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
+from classifiers.robustness import LEAST_CLASSES, SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
 from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import DataChange, fingerprint, load
 from mmgan.engine import cli
@@ -106,7 +110,9 @@ def attack(
     network, config, saved = load_classifier(run, which := choose(run, checkpoint), device, trust)
     if space == "normalised" and network.preprocess is not None:
         raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
-    source = _source(transfer, saved, device, trust) if transfer else None
+    source, other = _source(transfer, saved, device, trust) if transfer else (None, None)
+    if autoattack and saved.state["classes"] < LEAST_CLASSES:
+        raise UserError(f"AutoAttack needs {LEAST_CLASSES} classes, {run} has {saved.state['classes']}; leave it out")
     with accelerator.local_main_process_first():
         images, labels = load(replace(data.of(config.data), split=split))
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
@@ -131,51 +137,93 @@ def attack(
         Attack(bound, step_size or 2.5 * bound / iterations, iterations, random_start=True, restarts=restarts)
         for bound in grid
     ]
+    begun = Begun(folder / f"{name}.begun.json", found | {"weights": [_hash(one) for one in (saved, other) if one]})
+    accelerator.wait_for_everyone()  # all have read it before one writes
+    keep = partial(begun.result, write=accelerator.is_main_process)
     with tqdm(desc=str(run), unit="image", disable=None if accelerator.is_main_process else True, leave=False) as bar:
         bench = Bench(network, images, labels, classes, loss, norm, scale, seed, batch_size, accelerator, bar.update)
         bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
-        found["clean"] = accuracy(bench.clean())
-        found["fgsm"] = [{"eps": bound} | accuracy(bench.fgsm(bound)) for bound in grid]
-        found["pgd"] = []
-        for one in attacks:
+
+        def bounded(attack: Callable[[float], Tensor], bound: float) -> dict[str, Any]:
+            return {"eps": bound} | accuracy(attack(bound))
+
+        def pgd(one: Attack) -> dict[str, Any]:
             right, *marked = bench.pgd(one, marks=marks)
             over = {str(t): row.double().mean().item() for t, row in zip(marks, marked, strict=True)}
-            found["pgd"].append(
-                {"eps": one.eps, "step_size": one.step_size, **accuracy(right), "over_iterations": over}
-            )
-        found["unbounded"] = accuracy(bench.unbounded())
+            return {"eps": one.eps, "step_size": one.step_size, **accuracy(right), "over_iterations": over}
+
+        def transferred(one: Attack) -> dict[str, Any]:
+            return {"eps": one.eps} | accuracy(bench.pgd(one._replace(restarts=1), source)[0])
+
+        found["clean"] = keep("clean", lambda: accuracy(bench.clean()))
+        found["fgsm"] = [keep(f"fgsm {bound}", partial(bounded, bench.fgsm, bound)) for bound in grid]
+        found["pgd"] = [keep(f"pgd {one.eps}", partial(pgd, one)) for one in attacks]
+        found["unbounded"] = keep("unbounded", lambda: accuracy(bench.unbounded()))
         if source:
-            black_box = [one._replace(restarts=1) for one in attacks]
-            found["transfer"] = [{"eps": one.eps} | accuracy(bench.pgd(one, source)[0]) for one in black_box]
+            found["transfer"] = [keep(f"transfer {one.eps}", partial(transferred, one)) for one in attacks]
         if autoattack:
-            found["autoattack"] = [{"eps": bound} | accuracy(bench.auto(bound)) for bound in grid]
+            found["autoattack"] = [keep(f"autoattack {bound}", partial(bounded, bench.auto, bound)) for bound in grid]
     signs = checks(found)
     found["checks"] = [check._asdict() for check in signs]
     if not accelerator.is_main_process:
         return
 
+    _write(folder / f"{name}.json", found)
+    begun.file.unlink(missing_ok=True)
     few = torch.arange(min(EXAMPLES, len(images)))
     middle = attacks[len(attacks) // 2]
     plot_attacks(found, folder / "plots" / f"{name}.png")
-    title = f"PGD, eps {middle.eps:.3g}, {norm}, {space} space"
-    shown = images[few].float() / 255, bench.example(middle, few)
-    plot_attacked(*shown, title, folder / "plots" / f"{name}_examples.png")
-    part = folder / f".{name}.json.part"
-    part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(folder / f"{name}.json")
+    arm = "/".join(run.resolve().parts[-2:])
+    title = f"{arm}: PGD, eps {middle.eps:.3g}, {norm}, {space} space"
+    plot_attacked(*bench.example(middle, few), labels[few], title, folder / "plots" / f"{name}_examples.png")
     print(f"{run}: {_table(found)}")
     for check in signs:
         if check.passed is False:
             warnings.warn(f"not so: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
 
 
-def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> nn.Module:
+class Begun:
+    """Results as they come, in a file from which the same command, started again, takes those it has."""
+
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+        """`settings` are all that the results depend on: those made with others are not taken."""
+        self.file, self.settings = file, json.loads(json.dumps(settings))
+        self.results: dict[str, Any] = {}
+        try:
+            made = json.loads(file.read_text()) if file.is_file() else {}
+            if made.get("settings") == self.settings:
+                self.results = dict(made["results"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            warnings.warn(f"{file} is damaged; its results are made again", stacklevel=2)
+
+    def result(self, name: str, make: Callable[[], dict[str, Any]], write: bool) -> dict[str, Any]:
+        """The result called `name`, made where there is none yet; only one process may `write`."""
+        if name not in self.results:
+            self.results[name] = make()
+            if write:
+                _write(self.file, {"settings": self.settings, "results": self.results})
+        found: dict[str, Any] = self.results[name]
+        return found
+
+
+def _write(file: Path, values: dict[str, Any]) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(values, indent=1) + "\n")
+    part.replace(file)
+
+
+def _hash(saved: Checkpoint) -> str:
+    """Tells a checkpoint's weights from any others."""
+    return hashlib.sha256((saved.path / "checksums.json").read_bytes()).hexdigest()
+
+
+def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> tuple[nn.Module, Checkpoint]:
     """The network of another run; raises UserError where it is none for the same images and classes."""
     network, _, saved = load_classifier(run, "auto", device, trust)
     for key in ("shape", "classes"):
         if saved.state[key] != target.state[key]:
             raise UserError(f"--transfer {run} has {key} {saved.state[key]}, the attacked run {target.state[key]}")
-    return network
+    return network, saved
 
 
 def _table(found: dict[str, Any]) -> str:

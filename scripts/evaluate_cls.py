@@ -145,7 +145,8 @@ def _table(found: dict[str, Any]) -> str:
         "NLL of interpolated targets, mean over lam: "
         + "   ".join(f"layer {layer} {sum(c) / len(c):.3f}" for layer, c in found["interpolated_nll"].items()),
     ]
-    lines += [f"accuracy, {name:<28}{value:.2%}" for name, value in found.get("deformed_accuracy", {}).items()]
+    deformed = found.get("deformed_accuracy", {})
+    lines += [f"accuracy, {row.title:<28}{deformed[row.name]:.2%}" for row in TABLE_5 if row.name in deformed]
     return "\n".join(lines)
 
 

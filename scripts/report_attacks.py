@@ -16,7 +16,7 @@ from typing import Any
 
 from classifiers.compare import Arms, changes, minutes, numbers, of, read
 from classifiers.plot import plot_arms_attacked
-from classifiers.robustness import UNBOUNDED
+from classifiers.robustness import UNBOUNDED, Check
 from classifiers.tables import head, row
 from mmgan.engine import cli
 from mmgan.errors import UserError
@@ -89,10 +89,18 @@ def report(folder: Path, output: Path) -> None:
 
 
 def _measures(found: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracies in %, larger is better, by names like `pgd 0.1`."""
-    numbers = {name: 100 * found[name]["accuracy"] for name in ("clean", "unbounded")}
+    """Accuracies in %, larger is better, by names like `pgd 0.1`.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for what is no attack's.
+    """
+    numbers = {name: 100 * float(found[name]["accuracy"]) for name in ("clean", "unbounded")}
     for name in ATTACKS:
-        numbers |= {f"{name} {one['eps']:.4g}": 100 * one["accuracy"] for one in found.get(name, ())}
+        if name in found and [one["eps"] for one in found[name]] != found["eps"]:
+            raise ValueError(f"{name} has other eps")
+        numbers |= {f"{name} {one['eps']:.4g}": 100 * float(one["accuracy"]) for one in found.get(name, ())}
+    for check in found["checks"]:
+        if check.keys() != set(Check._fields) or check["passed"] not in (True, False, None):
+            raise ValueError("a check is damaged")
     return {f"accuracy {name}": value for name, value in numbers.items()}
 
 

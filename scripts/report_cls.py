@@ -19,7 +19,7 @@ from classifiers.deform import TABLE_5
 from classifiers.plot import plot_epochs, plot_interpolation
 from classifiers.tables import head
 from classifiers.tables import row as _row
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.errors import UserError
 from mmgan.statistics import difference, interval, spread
 
@@ -56,7 +56,9 @@ def report(folder: Path, output: Path, baseline: str = "none", trust: bool = Fal
     page = output.with_name(f"{output.name}.md")
     curves = {arm: [run["interpolated_nll"] for run in runs.values()] for arm, runs in arms.items()}
     epochs = {arm: [_epochs(Path(run["run"])) for run in runs.values()] for arm, runs in arms.items()}
-    validated = all(all(runs) for runs in epochs.values())
+    validated = all(
+        runs[0] and len({tuple(epoch for epoch, _ in run) for run in runs}) == 1 for runs in epochs.values()
+    )
     try:
         output.mkdir(parents=True, exist_ok=True)
         plot_interpolation(curves, output / "interpolation.png")
@@ -70,8 +72,8 @@ def report(folder: Path, output: Path, baseline: str = "none", trust: bool = Fal
 
 
 def _epochs(run: Path) -> list[tuple[float, float]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(row["epoch"], row["validation/nll"]) for row in rows if "validation/nll" in row]
+    rows = [(row.get("epoch"), row.get("validation/nll")) for row in files.read_rows(run / "metrics.jsonl")]
+    return [(epoch, nll) for epoch, nll in rows if isinstance(epoch, int | float) and isinstance(nll, int | float)]
 
 
 def _measured(arms: Arms) -> list[str]:
@@ -193,7 +195,7 @@ def _deformations(arms: Arms) -> list[str]:
     ]
     for row, values in rows.items():
         theirs = f"{row.none:.2f} / {row.input1:.2f} / {row.input2:.2f} / {row.manifold:.2f}"
-        lines.append(_row(row.name, *(spread(v, 1) for v in values.values()), theirs))
+        lines.append(_row(row.title, *(spread(v, 1) for v in values.values()), theirs))
     for other in ("none", "input"):
         both = [(v["manifold"], v[other]) for v in rows.values() if v.get("manifold") and v.get(other)]
         if both:

@@ -43,7 +43,7 @@ def study(
         name: which, a file of classifiers/studies or gan2d
         seeds: how many seeds, from 0; default: the study's
         output: folder to write NAME.json and NAME.png to
-        fast: a few seconds' form of it, to see that it runs; its numbers mean nothing
+        fast: a few seconds' form of it, to see that it runs; its numbers mean nothing, so there are no verdicts
         runs: folder of saved classifiers, for a study that reads them
         data: their images, where they have moved since: --data.root FOLDER
     """
@@ -74,14 +74,15 @@ def study(
             numbers = module.run(range(count), fast, progress, **({"runs": runs, "data": data} if reads else {}))
         record = {"study": name, "settings": settings, "seconds": round(time.perf_counter() - started, 1)}
         record |= {"environment": environment(Accelerator(cpu=True)), "verdicts": [], "numbers": numbers}
-    found = [Verdict(*row) for row in module.verdicts(record["numbers"])]
+    found = [] if fast else [Verdict(*row) for row in module.verdicts(record["numbers"])]
     record["verdicts"] = [one._asdict() for one in found]
     try:
         _write(file, record)
         module.plot(record["numbers"], output / f"{name}.png")
     except OSError as error:
         raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
-    print(f"{file}, {output / f'{name}.png'}: {count} seed(s), {record['seconds']} s\n{_table(found)}")
+    print(f"{file}, {output / f'{name}.png'}: {count} seed(s), {record['seconds']} s")
+    print("--fast: these numbers mean nothing, so there are no verdicts" if fast else _table(found))
 
 
 def _find(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -86,12 +87,14 @@ def train(output: Path, *options: str, processes: int = 1) -> subprocess.Complet
     return done
 
 
-def with_state(path: Path, **changes: Any) -> None:
-    """Change what the state.pt of a checkpoint says (None: say nothing of it), checksum included."""
+def with_state(path: Path, weights: dict[str, torch.Tensor] | None = None, **changes: Any) -> None:
+    """Change what the state.pt of a checkpoint says (None: say nothing of it), and its network's weights."""
     state = torch.load(path / "state.pt", weights_only=True) | changes
     torch.save({key: value for key, value in state.items() if value is not None}, path / "state.pt")
+    if weights:
+        safetensors.torch.save_file(weights, path / "network.safetensors")
     sums = json.loads((path / "checksums.json").read_text())
-    sums["sha256"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
+    sums["sha256"] = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in sums["sha256"]}
     (path / "checksums.json").write_text(json.dumps(sums))
 
 

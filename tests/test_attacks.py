@@ -20,6 +20,8 @@ import yaml
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy import stats
 from torch import Tensor, nn
 
@@ -29,11 +31,13 @@ from classifiers.attacks import Norm, direction, fgsm, iterates, pgd, project, s
 from classifiers.load import load_classifier
 from classifiers.networks import build
 from classifiers.networks.wideresnet import WideResNet
+from classifiers.plot import plot_attacked
 from classifiers.robustness import Attack, Bench, accuracy, checks
 from classifiers.supervised import BCESoftmax, CrossEntropy
 from mmgan.data import DataConfig, fingerprint, load
 from mmgan.engine import checkpoint
 from mmgan.engine.randomness import stream
+from mmgan.errors import UserError
 from mmgan.mixup import ClassifierCutMix, ClassifierMixup, ClassifierRule, Plans, Staged
 from tests.cls_runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, with_state
@@ -385,6 +389,28 @@ def test_autoattack_fools_the_network_and_draws_from_no_global_stream(f: Staged)
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("classes", [4, 5])
+def test_autoattack_of_few_classes_aims_at_all_others(f: Staged, classes: int) -> None:
+    few = nn.Sequential(f, Few(classes))
+    b = bench(few, n=6, classes=classes)
+    b.labels[:] = b.labels % classes
+    with torch.no_grad():
+        b.labels[:] = few(b.images.float() / 255).argmax(1)
+    assert b.clean().all()
+    assert not b.auto(0.3).any()
+
+
+class Few(nn.Module):
+    """The first logits alone."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, : self.classes]
+
+
 def test_intervals_are_wilson_s() -> None:
     found = accuracy(torch.arange(50) < 40)
     z, p, n = stats.norm.ppf(0.975), 0.8, 50
@@ -486,6 +512,65 @@ def test_the_numbers_of_a_run_are_those_of_its_network(attacked: Path) -> None:
         assert (folder / "plots" / f"{name}.png").stat().st_size > 8_000
 
 
+def test_an_attack_that_failed_is_taken_up_after_the_last_that_was_done(
+    attacked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = attacked / "none" / "seed-0"
+    options = ["attack_cls", str(folder), *ATTACK, "--output", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "unbounded", failing)
+        code, _ = command_here(capsys, *options)
+    assert code == 2
+    assert not (tmp_path / "attack.json").exists()
+    begun = of(tmp_path, "attack.begun.json")
+    assert list(begun["results"]) == ["clean", "fgsm 0.05", "fgsm 0.1", "pgd 0.05", "pgd 0.1"]
+    kept = begun["results"]["fgsm 0.1"]
+    kept["accuracy"] = (kept["low"] + kept["high"]) / 2
+    (tmp_path / "attack.begun.json").write_text(json.dumps(begun))
+    done = run(*options)
+    assert done.returncode == 0, done.stderr
+    expected = of(folder)
+    assert expected["fgsm"][1] != kept
+    expected["fgsm"][1] = kept
+    found = of(tmp_path)
+    assert {**found, "checks": None} == {**expected, "checks": None}
+    assert not (tmp_path / "attack.begun.json").exists()
+    begun["settings"]["seed"] = 8  # of another attack
+    (tmp_path / "attack.begun.json").write_text(json.dumps(begun))
+    done = run(*options)
+    assert of(tmp_path) == of(folder), done.stderr
+
+
+def failing(*_: object) -> Tensor:
+    raise UserError("no more of this")
+
+
+def test_the_pictures_of_an_attack_say_the_arm_and_what_the_network_took_them_for(
+    f: Staged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(f, n=4)
+    images, seen, moved, fooled = b.example(Attack(0.3, 0.1, 5), torch.arange(4))
+    with torch.no_grad():
+        assert torch.equal(images, b.images.float() / 255)
+        assert torch.equal(seen, f(images).argmax(1))
+        assert torch.equal(fooled, f(moved).argmax(1))
+    assert (seen != fooled).any()
+    texts: list[str] = []
+
+    def read(figure: Figure, *_: object, **__: object) -> None:
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", read)
+    plot_attacked(images, seen, moved, fooled, b.labels, "none/seed-0: PGD", tmp_path / "picture.png")
+    assert [text for text in texts if "label" in text] == [
+        f"label {label}\npredicted {before}" for label, before in zip(b.labels.tolist(), seen.tolist(), strict=True)
+    ]
+    assert [text for text in texts if text.startswith("predicted")] == [
+        f"predicted {after}" for after in fooled.tolist()
+    ]
+    assert any(text.startswith("none/seed-0: PGD") for text in texts)
+
+
 def test_two_processes_report_what_one_does(attacked: Path, tmp_path: Path) -> None:
     folder, transfer = attacked / "adversarial" / "seed-0", ["--transfer", str(attacked / "none" / "seed-0")]
     done = run("attack_cls", str(folder), *ATTACK, *transfer, "--output", str(tmp_path), processes=2)
@@ -532,6 +617,27 @@ def test_a_report_compares_attacked_arms(seeds: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page" / "examples-none.png").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clean": {}},
+        {"pgd": [{"eps": 0.05, "accuracy": "x"}, {"eps": 0.1, "accuracy": 0.2}]},
+        {"fgsm": [{"eps": 0.05, "accuracy": 0.2}]},
+        {"fgsm": 3},
+        {"checks": [{"name": "x"}]},
+        {"checks": None},
+    ],
+)
+def test_a_damaged_attack_is_named_in_one_line(
+    seeds: Path, tmp_path: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = seeds / "none" / "seed-1" / "attack.json"
+    file.write_text(json.dumps(of(file.parent) | change))
+    code, text = command_here(capsys, "report_attacks", str(seeds), str(tmp_path / "page"))
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert f"{file.parent} has a damaged attack.json" in text
+
+
 def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path, tmp_path: Path) -> None:
     file = seeds / "none" / "seed-1" / "attack.json"
     file.write_text(json.dumps(of(file.parent) | {"restarts": 7}))
@@ -551,6 +657,7 @@ def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path, tmp_path: Pat
         (["RUN", "--transfer", "OTHER"], "has shape [1, 9, 9], the attacked run [1, 8, 8]"),
         (["RUN", "--space", "normalised", "--autoattack", "true"], "take --space pixel"),
         (["RUN", "--autoattack", "true"], "pip install -e '.[attacks]'"),
+        (["FEW", "--autoattack", "true"], "AutoAttack needs 4 classes"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x/plots"),
     ],
 )
@@ -566,10 +673,20 @@ def test_a_mistake_gets_one_line(
         shutil.copytree(arms / "none" / "seed-0", tmp_path / "OTHER")
         (best,) = checkpoint.steps(tmp_path / "OTHER" / "best")
         with_state(best, shape=[1, 9, 9])
+    if "FEW" in options:
+        few(arms / "none" / "seed-0", tmp_path / "FEW")
     if "pip" in words:
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    here = {"RUN": arms / "none" / "seed-0", "OTHER": tmp_path / "OTHER"}
+    here = {"RUN": arms / "none" / "seed-0"} | {name: tmp_path / name for name in ("OTHER", "FEW")}
     code, text = command_here(capsys, "attack_cls", *(str(here.get(option, option)) for option in options))
     assert code == 2
     assert words in text
     assert len(text.splitlines()) == 1
+
+
+def few(run: Path, copy: Path) -> None:
+    """A copy of a run whose last layer has three classes."""
+    shutil.copytree(run, copy)
+    saved = checkpoint.of_run(copy, "best")
+    weights = {key: value[:3] if value.shape[:1] == (10,) else value for key, value in saved.weights["network"].items()}
+    with_state(saved.path, {key: value.contiguous() for key, value in weights.items()}, classes=3)

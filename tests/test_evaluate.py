@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -154,7 +155,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     done = run("evaluate_cls", str(folder))
     assert done.returncode == 0, done.stderr
-    assert "zoom out 180%" in done.stdout
+    assert "zoom in to 20% of the side" in done.stdout
+    assert "zoom out to 180% of the side" in done.stdout
     return folder
 
 
@@ -332,6 +334,42 @@ def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dic
     change(arms / "none" / "seed-1", **values)
     with pytest.raises(UserError, match=words):
         read(arms)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluation.json", "{"),
+        ("evaluation.json", "[" * 5000),
+        ("evaluation.json", "[1]"),
+        ("evaluation.json", {"error": "low"}),
+        ("evaluation.json", {"interpolated_nll": {"0": [1.0, "x"]}}),
+        ("evaluation.json", {"interpolated_nll": [1.0]}),
+        ("evaluation.json", {"deformed_accuracy": {}}),
+        ("evaluation.json", {"finished": True, "interpolated_nll": {"0": [1.0], "1": [1.0, 2.0]}}),
+        ("config.yaml", "[1"),
+        ("config.yaml", None),
+    ],
+)
+def test_a_damaged_evaluation_is_named_in_one_line(arms: Path, name: str, content: Any) -> None:
+    run = arms / "none" / "seed-1"
+    if content is None:
+        (run / name).unlink()
+        (run / name).mkdir()
+    elif isinstance(content, str):
+        (run / name).write_text(content)
+    else:
+        change(run, **content)
+    with pytest.raises(UserError, match=f"{re.escape(str(run))} has a damaged evaluation.json or config.yaml"):
+        read(arms)
+
+
+def test_damaged_metrics_cost_the_report_its_curves_alone(arms: Path, tmp_path: Path) -> None:
+    (arms / "none" / "seed-1" / "metrics.jsonl").write_bytes(b"\xff\n[3]\n{\n")
+    (arms / "none" / "seed-2" / "metrics.jsonl").unlink()
+    done = run("report_cls", str(arms), str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "page" / "epochs.png").exists()
 
 
 def test_runs_that_are_no_repetitions_of_one_another_are_refused(

@@ -13,17 +13,22 @@ from tests.conftest import ROOT
 MAY = {
     "mixup": {"torch"},
     "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors", "mmgan.modules"},
-    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "tqdm"}
+    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
     "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
-    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics")},
+    | {
+        f"mmgan.{name}"
+        for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes")
+    },
 }
 """What each package of mmgan may import besides the standard library."""
 CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "pyautoattack"}
 CLASSIFIERS |= {"classifiers"}
-CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics")}
+CLASSIFIERS |= {
+    f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes")
+}
 
 
 def imported(file: Path) -> set[str]:

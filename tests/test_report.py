@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
+from datetime import date
 from html.parser import HTMLParser
 from itertools import takewhile
 from pathlib import Path
@@ -17,8 +19,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from matplotlib.figure import Figure
 from scipy import stats
 
+from mmgan.axes import log_scale
 from mmgan.data import to_network
 from mmgan.errors import UserError
 from mmgan.gan.arms import read
@@ -128,7 +132,103 @@ def test_an_incomplete_grid_is_drawn_and_said_to_be_one(runs: Path, tmp_path: Pa
     assert rows["{h2} alpha 1.0"][6] == "-1.000 (n = 1)"
     shutil.rmtree(unscored / "samples")
     (unscored / "metrics.jsonl").unlink()
+    begun = runs / "1.0 [1]-{}" / "seed-0"
+    (begun / "metrics.jsonl").write_text('{"step": 20, "loss/real": 1.0}\n')
     assert "{h2} alpha 1.0: 1 of 3. Begun and not finished: 1." in page_of(runs, tmp_path / "page")
+
+
+def test_a_finished_run_without_scores_by_the_protocol_is_named_and_an_arm_without_runs_has_no_verdict(
+    runs: Path, tmp_path: Path
+) -> None:
+    folder = make(runs, "1.0 [1]", 0, 20.0)
+    made = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps([record | {"protocol": "test-10k"} for record in made]))
+    page = page_of(runs, tmp_path / "page")
+    assert "{h1} alpha 1.0: 0 of 3. Begun and not finished: 0." in page
+    assert f"Finished, but not scored by train-50k: {folder} (by test-10k)." in page
+    assert "score_gan.py RUN --protocol train-50k" in page
+    assert table(page, "## Scores")["{h1} alpha 1.0"][-1] == "no runs"
+
+
+CONFIG = {"seed": 1, "n_dis": 5, "steps": 40, "mixup": None, "data": {"name": "digits"}, "score": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", b"a: [1"),
+        ("config.yaml", b"[" * 5000),
+        ("config.yaml", b"17"),
+        ("config.yaml", None),
+        *(
+            ("config.yaml", yaml.safe_dump(CONFIG | change).encode())
+            for change in (
+                {"seed": None},
+                {"steps": "many"},
+                {"mixup": 3},
+                {"mixup": {"alpha": "x", "layers": [0]}},
+                {"mixup": {"alpha": 1.0, "layers": [[0]]}},
+                {"score": "paper"},
+                {"lr": date(2020, 1, 1)},
+                {3: 4, "seed": {}},
+            )
+        ),
+        ("scores.json", b"{"),
+        ("scores.json", b"[3]"),
+        ("scores.json", b'[{"checkpoint": "last"}]'),
+        ("scores.json", json.dumps([{"checkpoint": [], "step": 40, "protocol": "train-50k"}]).encode()),
+        *(
+            ("scores.json", json.dumps([{"checkpoint": "last", "step": 40, "protocol": "train-50k"} | change]).encode())
+            for change in (
+                {"scores": {"fid": "low"}, "stamp": {}},
+                {"scores": 3, "stamp": {}},
+                {"scores": {"fid": 1.0}, "stamp": 3},
+            )
+        ),
+        ("scores.json", None),
+    ],
+)
+def test_a_damaged_run_is_named_and_left_out(runs: Path, name: str, content: bytes | None) -> None:
+    folder = runs / "null-{}" / "seed-1"
+    (folder / name).unlink()
+    if content is None:
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{re.escape(str(folder))} is damaged and left out") as caught:
+        ((setting,), _) = read([runs], None)
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert [point.seed for point in setting.baseline.points] == [0, 2]
+    assert setting.baseline.values("last", "fid") == {0: 21.0, 2: 23.0}
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 5000, b"3\n[]\n", b'{"step": 40, "path/0": [1], "d/real": "x"}\n'])
+def test_damaged_metrics_and_samples_leave_the_scores_as_they_are(runs: Path, tmp_path: Path, content: bytes) -> None:
+    before = table(page_of(runs, tmp_path / "page"), "## Scores")
+    (runs / "null-{}" / "seed-1" / "metrics.jsonl").write_bytes(content)
+    (runs / "null-{}" / "seed-0" / "samples" / "step-000040.png").write_bytes(b"\x89PNG no picture")
+    assert table(page_of(runs, tmp_path / "page"), "## Scores") == before
+
+
+def test_a_report_of_damaged_runs_alone_gets_one_line(tmp_path: Path) -> None:
+    (make(tmp_path / "runs", "null", 0, 21.0) / "scores.json").write_text("{")
+    done = run("report", str(tmp_path / "runs"), "--output", str(tmp_path / "page"))
+    assert done.returncode == 2
+    damaged, error = done.stderr.splitlines()
+    assert damaged.startswith("warning: ")
+    assert error.startswith("error: no whole run of scripts/train_gan.py")
+
+
+def test_logarithmic_axes_are_labelled_by_plain_numbers() -> None:
+    axes = Figure().subplots()
+    axes.plot([1, 2], [6.5, 9.2])
+    log_scale(axes)
+    axes.figure.canvas.draw()
+    shown = {label.get_text() for label in axes.get_yticklabels(which="both")} - {""}
+    assert {"7", "8", "9"} <= shown
+    assert all(float(text) > 0 for text in shown), "numbers, not powers of ten"
 
 
 def test_runs_of_other_data_are_a_section_of_their_own(runs: Path, tmp_path: Path) -> None:

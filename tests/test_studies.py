@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,17 +42,18 @@ def words(found: list[Verdict]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*FAST, "gan2d"])
-def test_a_study_runs_and_decides_by_its_numbers(name: str, tmp_path: Path) -> None:
+def test_a_fast_study_runs_and_gives_no_verdicts(name: str, tmp_path: Path) -> None:
     done = run("run_study", name, "--seeds", "2", "--output", str(tmp_path), "--fast")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["settings"] == {"seeds": 2, "fast": True, "runs": None}
     assert record["environment"]["libraries"].keys() >= {"torch", "numpy"}
-    expected = verdicts(name, record["numbers"])
-    assert [Verdict(**one) for one in record["verdicts"]] == expected
-    for one in expected:
-        assert " ".join(one.claim.split()[:5]) in done.stdout
-        assert one.found in done.stdout
+    assert record["verdicts"] == []
+    found = verdicts(name, record["numbers"])
+    assert found
+    for one in found:
+        assert one.claim[:20] not in done.stdout
+    assert "no verdicts" in done.stdout
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -68,6 +70,16 @@ def test_a_study_is_neither_run_twice_nor_overwritten_by_another(tmp_path: Path)
     other = run("run_study", *options, "3")
     assert (other.returncode, "seeds 2, not 3" in other.stderr) == (2, True), other.stderr
     assert file.read_text() == record
+
+
+def test_the_verdicts_of_a_whole_study_are_printed(tmp_path: Path) -> None:
+    kept = json.loads((KEPT / "lambda.json").read_text())
+    shutil.copyfile(KEPT / "lambda.json", tmp_path / "lambda.json")
+    done = run("run_study", "lambda", "--output", str(tmp_path), "--seeds", str(kept["settings"]["seeds"]))
+    assert done.returncode == 0, done.stderr
+    for one in verdicts("lambda", kept["numbers"]):
+        assert " ".join(one.claim.split()[:5]) in done.stdout
+        assert one.found in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from mmgan.engine import cli
 from mmgan.engine.sweep import SweepConfig, Worker, open_study, runs_of, states
 from mmgan.errors import UserError
-from tests.conftest import SMALL, begin, result, run, same, train, wait_for_step
+from mmgan.gan.config import GANConfig, ScoreConfig
+from mmgan.scoring import Inception
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, begin, result, run, same, train, wait_for_step
 
 STEPS = 40
 OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
@@ -150,14 +155,147 @@ def test_two_runs_of_one_folder_and_values_left_empty_are_refused() -> None:
 
 
 def test_other_options_for_a_run_in_the_storage_are_refused_and_more_runs_are_welcome(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'sweep.db'}"
-    Worker(Path("x"), {"a": ["--lr", "1"]}, tmp_path, url, timeout=9)
-    Worker(Path("x"), {"a": ["--lr", "1"], "b": ["--lr", "2"]}, tmp_path, url, timeout=9)
-    assert states(["a", "b"], open_study(url, 9, create=False)) == {"a": "waiting", "b": "waiting"}
+    file = tmp_path / "sweep.db"
+    Worker(Path("x"), {"a": ["--lr", "1"]}, tmp_path, file, timeout=9)
+    Worker(Path("x"), {"a": ["--lr", "1"], "b": ["--lr", "2"]}, tmp_path, file, timeout=9)
+    study = open_study(file, tmp_path, create=False)
+    assert states(["a", "b"], study, tmp_path) == {"a": "waiting", "b": "waiting"}
     with pytest.raises(UserError, match="whose b has other options"):
-        Worker(Path("x"), {"b": ["--lr", "3"]}, tmp_path, url, timeout=9)
+        Worker(Path("x"), {"b": ["--lr", "3"]}, tmp_path, file, timeout=9)
 
 
-def test_a_storage_that_cannot_be_opened_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be opened"):
-        Worker(Path("x"), {}, tmp_path, "nowhere://x", timeout=9)
+SCRIPT = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+(folder / "checkpoints" / "step-000001").mkdir(parents=True, exist_ok=True)
+with (folder / "starts").open("a") as file:
+    file.write("x")
+"""
+"""A run that is over at once, in place of training."""
+
+
+def quick(folder: Path, *lines: str) -> Path:
+    """A script that does as a run does, and then `lines`."""
+    file = folder / "quick.py"
+    file.write_text("\n".join([SCRIPT, *lines]))
+    return file
+
+
+def work(script: Path, output: Path, storage: str | Path | None = None, timeout: int = 9) -> dict[str, str]:
+    return Worker(script, {"a": [], "b": []}, output, storage or output / "sweep.db", timeout).work()
+
+
+DONE = {"a": "done", "b": "done"}
+
+
+@pytest.mark.parametrize("name", ["what", "what?", "what?2", "a%20b", "a b#c", "{SCHEMA_VERSION}", "a{b"])
+def test_a_sweep_keeps_its_database_in_its_folder_whatever_the_folders_name(tmp_path: Path, name: str) -> None:
+    output = tmp_path / "d" / name
+    assert work(quick(tmp_path), output) == DONE
+    assert (output / "sweep.db").stat().st_size > 0
+    assert sorted(path.name for path in tmp_path.rglob("*.db*")) == ["sweep.db"]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == [name]
+
+
+def test_two_folders_with_one_storage_are_two_sweeps(tmp_path: Path) -> None:
+    url, script = f"sqlite:///{tmp_path / 'shared.db'}", quick(tmp_path)
+    for name in ("one", "two"):
+        assert open_study(url, tmp_path / name, create=False) is None
+        assert work(script, tmp_path / name, url) == DONE
+        assert (tmp_path / name / "b" / "starts").read_text() == "x"
+
+
+def test_a_finished_run_whose_folder_is_gone_is_not_done_and_is_made_again(tmp_path: Path) -> None:
+    script, output = quick(tmp_path), tmp_path / "runs"
+    assert work(script, output) == DONE
+    shutil.rmtree(output / "b")
+    assert states(["a", "b"], open_study(output / "sweep.db", output, create=False), output)["b"] == "gone"
+    assert work(script, output) == DONE
+    assert [(output / name / "starts").read_text() for name in "ab"] == ["x", "x"]
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on_with_the_next_run(tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    lines = [
+        "import optuna, sqlite3",
+        f"data = sqlite3.connect({str(output / 'sweep.db')!r})",
+        "if folder.name == 'a' and len((folder / 'starts').read_text()) == 1:",
+        '    data.execute(\'update trials set state = "FAIL" where state = "RUNNING"\')',
+        "    data.commit()",
+    ]
+    found = work(quick(tmp_path, *lines), output)  # as another worker does with the trial of a suspended one
+    assert found == {"a": "failed", "b": "done"}
+    assert work(quick(tmp_path), output) == DONE
+
+
+def test_a_run_that_nobody_gave_a_sign_of_life_for_is_taken_up(tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    left = Worker(quick(tmp_path), {"a": [], "b": []}, output, output / "sweep.db", timeout=1)
+    left.study.ask()
+    assert states(["a", "b"], left.study, output) == {"a": "running", "b": "waiting"}
+    assert work(quick(tmp_path), output, timeout=1) == DONE
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "database.unlink()",
+        "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))",
+    ],
+    ids=["deleted", "full"],
+)
+def test_a_database_that_fails_gets_one_line_and_the_same_command_recovers(tmp_path: Path, damage: str) -> None:
+    output, file = tmp_path / "runs", tmp_path / "worker.py"
+    script = quick(
+        tmp_path, "import os", "database = folder.parent / 'sweep.db'", "if folder.name == 'a':", f"  {damage}"
+    )
+    file.write_text(
+        "from pathlib import Path; from mmgan.engine import cli; from mmgan.engine.sweep import Worker\n"
+        f"runs, output = {{'a': [], 'b': []}}, Path({str(output)!r})\n"
+        f"cli.run(lambda: print(Worker(Path({str(script)!r}), runs, output, output / 'sweep.db', 2).work()))"
+    )
+    line = [sys.executable, str(file)]
+    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith(f"error: storage {output / 'sweep.db'} failed: ")
+    assert len(done.stderr.splitlines()) == 1
+    quick(tmp_path)
+    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == str(DONE), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nowhere://me:secret@host/x", "storage nowhere://me:***@host/x failed: "),
+        ("sqlite:////no/such/folder/x.db?password=secret", "storage sqlite:////no/such/folder/x.db failed: "),
+        ("me:secret@host", "storage is no URL of a database"),
+        ("postgresql://me:secret@host:port/x", "storage is no URL of a database"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_gets_one_line_without_its_password(
+    tmp_path: Path, url: str, shown: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        Worker(Path("x"), {}, tmp_path, url, timeout=9)
+    assert str(caught.value).startswith(shown)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_all_runs_need_is_checked_first_and_an_option_of_all_runs_is_merged_into_its_section(
+    tmp_path: Path,
+) -> None:
+    inception = {"class_path": "Inception", "init_args": {"weights": str(tmp_path / "a")}}
+    options = {"score": {"every": 7, "final": None, "extractor": inception}, "steps": 5}
+    more = ["--score.extractor.weights", str(tmp_path / "b")]
+    runs = runs_of(SweepConfig("configs/gan/digits.yaml", [{"seed": [3]}], options), more)
+    config = cli.parse(GANConfig, "", [*runs["run/seed-3"], "--output", "o"]).config
+    assert config.score == ScoreConfig(every=7, final=None, extractor=Inception(weights=more[1]))
+    assert (config.steps, config.seed) == (5, 3)
+    own = f"--options.score.extractor.weights={more[1]}"
+    done = run("sweep", *sweep(tmp_path, options=OPTIONS | options), own, "--dry_run")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: mixup-null/seed-0: no Inception weights (")
+    assert more[1] in line
+    assert not (tmp_path / "runs").exists()

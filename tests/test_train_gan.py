@@ -10,12 +10,15 @@ import shutil
 import signal
 import subprocess
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import (
     ENVIRONMENT,
@@ -107,7 +110,17 @@ def test_watching_a_run_changes_nothing_in_it(tmp_path: Path) -> None:
     assert same(a["discriminator"], b["discriminator"])
     grids = list((tmp_path / "b" / "samples").iterdir())
     assert len(grids) == sum("loss/real" in row for row in rows) == sum("d/real" in row for row in rows) == 12
-    assert list((tmp_path / "b").rglob("events.out.tfevents*"))
+    base = yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())["lr"]
+    rates = [row["lr"] for row in rows if "loss/real" in row]
+    assert rates == pytest.approx([base * (1 - done / 12) for done in range(12)])
+    tracked = EventAccumulator(str(tmp_path / "b" / "mmgan"), {"images": 0}).Reload()
+    assert [event.value for event in tracked.Scalars("lr")] == pytest.approx(rates)
+    pictures = tracked.Images("samples")
+    assert [picture.step for picture in pictures] == list(range(1, 13))
+    with Image.open(BytesIO(pictures[-1].encoded_image_string)) as shown, Image.open(sorted(grids)[-1]) as grid:
+        assert np.array_equal(np.array(shown.convert("L")), np.array(grid.convert("L")))
+    (options,) = (tmp_path / "b").rglob("hparams.yml")
+    assert yaml.safe_load(options.read_text()).items() >= {"steps": 12, "generator.init_args.width": 8}.items()
     with Image.open(tmp_path / "b" / "plots" / "losses.png") as picture:
         assert picture.size[0] > 500
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
@@ -40,19 +41,23 @@ class Log:
         if accelerator.is_main_process:
             run.truncate_metrics(start)
             self.file = run.metrics.open("a")
-        accelerator.init_trackers("mmgan", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+        options = _flat(yaml.safe_load((run.folder / "config.yaml").read_text()))
+        accelerator.init_trackers("mmgan", options, {"tensorboard": {"purge_step": start + 1}})
         self.lines = accelerator.is_main_process and not sys.stderr.isatty()
         hidden = self.lines or not accelerator.is_main_process
         self.bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True)
 
-    def add(self, step: int, scalars: dict[str, Tensor]) -> None:
-        """Take the scalars of `step`, counted from 1, on the device; every `every` steps write their mean."""
+    def add(self, step: int, scalars: dict[str, Tensor], lr: float | None = None) -> None:
+        """Take the scalars of `step`, counted from 1, on the device; every `every` steps write their mean.
+
+        `lr` is the learning rate of the step; the last one is written.
+        """
         self.names = list(scalars)
         self.rows.append(torch.stack([value.detach().float() for value in scalars.values()]))
         self.timed += 1
         self.bar.update()
         if step % self.every == 0 or step == self.steps:
-            self._write(step)
+            self._write(step, lr)
 
     def _finite_table(self, step: int) -> Tensor:
         """The scalars collected up to `step` on the CPU, [steps, names], over all processes.
@@ -74,12 +79,12 @@ class Log:
         rows = self._finite_table(step) if self.rows else torch.empty(0)
         return {"names": self.names, "rows": rows}
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, lr: float | None) -> None:
         means = dict(zip(self.names, self._finite_table(step).mean(0).tolist(), strict=True))
         self.rows = []
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
-        self.record(step, means, {"steps_per_second": round(speed, 3)})
+        self.record(step, means if lr is None else means | {"lr": lr}, {"steps_per_second": round(speed, 3)})
         if self.accelerator.is_main_process:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
             self.bar.set_postfix_str(shown)
@@ -94,9 +99,26 @@ class Log:
             self.file.write(json.dumps({"step": step, **values, **(beside or {})}) + "\n")
             self.file.flush()
 
+    def picture(self, step: int, name: str, image: Tensor) -> None:
+        """Show an image, uint8 [C, H, W], in the trackers that can."""
+        for tracker in self.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                tracker.log_images({name: image[None]}, step=step)
+
     def close(self) -> None:
         """Close the file, the bar and the trackers."""
         self.bar.close()
         self.accelerator.end_training()
         if self.accelerator.is_main_process:
             self.file.close()
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Nested options by dotted names, as trackers take them."""
+    found: dict[str, bool | int | float | str] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return found

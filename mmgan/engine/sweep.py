@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-import warnings
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import FrameType
@@ -20,19 +22,25 @@ from typing import Any
 import optuna
 import yaml
 from filelock import FileLock, Timeout
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import TrialState
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
+from mmgan.engine.checkpoint import steps
 from mmgan.engine.stop import PARENT
 from mmgan.errors import UserError
 
-STUDY = "sweep"
 NAMES = {
     TrialState.COMPLETE: "done",
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
     TrialState.FAIL: "failed",
 }
+GONE = "gone"
+"""The state of a run that was done and whose folder holds no checkpoint any more."""
+ORDER = (*NAMES.values(), GONE)
 """States of a run, of several trials of it the first of these."""
 
 
@@ -62,10 +70,11 @@ class SweepConfig:
                 raise ValueError(f"{empty[0]} has no values; a single one is written [VALUE]")
 
 
-def runs_of(config: SweepConfig) -> dict[str, list[str]]:
+def runs_of(config: SweepConfig, options: Sequence[str] = ()) -> dict[str, list[str]]:
     """Every run of a sweep: its folder within the sweep's, and its options as a command line.
 
-    By seeds, so that a sweep that is stopped has as many of every arm. Raises UserError where two have one folder.
+    `options` are more that all runs have, as a command line, over those of `config`. By seeds, so that a sweep that is
+    stopped has as many of every arm. Raises UserError where two have one folder.
     """
     points = [dict(zip(grid, values, strict=True)) for grid in config.grids for values in product(*grid.values())]
     found: dict[str, list[str]] = {}
@@ -73,9 +82,13 @@ def runs_of(config: SweepConfig) -> dict[str, list[str]]:
         name = _name(point)
         if name in found:
             raise UserError(f"the sweep has {name} twice; drop it from one of the grids")
-        options = [(f"--{key}", _plain(value)) for key, value in (config.options | point).items()]
-        found[name] = ["--config", config.run, *(part for option in options for part in option)]
+        common = {key: value for key, value in config.options.items() if key not in point}
+        found[name] = ["--config", config.run, *_line(common), *options, *_line(point)]
     return found
+
+
+def _line(options: Mapping[str, Any]) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key}", _plain(value))]
 
 
 def _name(point: Mapping[str, Any]) -> str:
@@ -90,43 +103,87 @@ def _plain(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()
 
 
-def states(names: Sequence[str], study: optuna.Study | None) -> dict[str, str]:
-    """How far every run is, by its name: done, running, waiting or failed."""
+def states(names: Sequence[str], study: optuna.Study | None, output: Path) -> dict[str, str]:
+    """How far every run is, by its name: done, running, waiting, failed or gone."""
     found = dict.fromkeys(names, "waiting")
-    trials = study.get_trials(deepcopy=False) if study else []
-    for state in reversed(NAMES):
-        found |= {t.user_attrs["run"]: NAMES[state] for t in trials if t.state == state and "run" in t.user_attrs}
+    for trial in sorted(_trials(study), key=lambda trial: ORDER.index(_state(trial, output)), reverse=True):
+        found[trial.user_attrs["run"]] = _state(trial, output)
     return {name: found[name] for name in names}
 
 
+def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
+    """The trials that were made for a run, without those that a worker began when the queue was empty."""
+    trials = study.get_trials(deepcopy=False) if study else []
+    return [trial for trial in trials if "run" in trial.user_attrs and trial.state in NAMES]
+
+
+def _state(trial: FrozenTrial, output: Path) -> str:
+    if trial.state == TrialState.COMPLETE and not steps(output / trial.user_attrs["run"] / "checkpoints"):
+        return GONE
+    return NAMES[trial.state]
+
+
+def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study | None:
+    """The sweep of the folder `output` in a storage, a database's URL or an SQLite file.
+
+    None where there is none yet and `create` is false. Raises UserError where the storage cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the worker reports what failed
+    identity = output / "sweep.id"
+    with errors_of(storage):
+        if not create and not (identity.exists() and _may_exist(storage)):
+            return None
+        if create and not identity.exists():
+            part = output / ".sweep.id.part"
+            part.write_text(uuid.uuid4().hex)
+            part.replace(identity)
+        if isinstance(storage, Path):  # not as a URL, in which ?, % and { have meanings of their own
+            connect = partial(sqlite3.connect, storage, timeout=60, check_same_thread=False)
+            opened = RDBStorage("sqlite:///sweep.db", engine_kwargs={"creator": connect})
+        else:
+            opened = RDBStorage(storage)
+        name = f"sweep {identity.read_text()}"
+        if not create and name not in optuna.get_all_study_names(opened):
+            return None
+        return optuna.create_study(storage=opened, study_name=name, load_if_exists=True)
+
+
+def _may_exist(storage: str | Path) -> bool:
+    """Whether there may be a database; to connect to an SQLite file would make it."""
+    if isinstance(storage, str):
+        url = make_url(storage)
+        if url.get_backend_name() != "sqlite" or not url.database:
+            return True
+        storage = Path(url.database)
+    return storage.exists()
+
+
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warnings that heartbeats are experimental, as they have been since 2021."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def open_study(url: str, timeout: int, create: bool) -> optuna.Study | None:
-    """The sweep in a storage; None where there is none yet and `create` is false. Raises UserError for a bad URL."""
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what failed is said by the worker
-    if not create and url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return None
+def errors_of(storage: str | Path) -> Iterator[None]:
+    """Turn whatever a storage raises into a UserError, which names it without its password."""
+    shown, secrets = str(storage), []
+    if isinstance(storage, str):
+        try:
+            url = make_url(storage)
+        except (SQLAlchemyError, ValueError) as error:
+            raise UserError("storage is no URL of a database; one looks like postgresql://USER@HOST/NAME") from error
+        secrets = [str(secret) for secret in (url.password, *url.query.values()) if secret]
+        shown = url.set(query={}).render_as_string(hide_password=True)
     try:
-        with _quietly():
-            storage = RDBStorage(
-                url,
-                heartbeat_interval=max(1, timeout // 3),
-                grace_period=timeout,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=20),
-            )
-        if create:
-            return optuna.create_study(storage=storage, study_name=STUDY, load_if_exists=True)
-        return optuna.load_study(storage=storage, study_name=STUDY)
-    except KeyError:
-        return None
+        yield
+    except (UserError, OSError):
+        raise
     except Exception as error:  # every database has its own
-        raise UserError(f"storage {url} cannot be opened: {str(error).splitlines()[0]}") from error
+        text = str(error.__cause__ if isinstance(error, StorageInternalError) else error).partition("\n")[0]
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        raise UserError(
+            f"storage {shown} failed: {text}; the runs are kept: put that right and run the same command again"
+        ) from error
+
+
+def _enqueue(study: optuna.Study, name: str, options: Sequence[str]) -> None:
+    study.enqueue_trial({}, user_attrs={"run": name, "options": list(options)})
 
 
 class Worker:
@@ -135,55 +192,72 @@ class Worker:
     A run is a process of its own, whose options are in the storage; it ends when its worker does.
     """
 
-    def __init__(self, script: Path, runs: Mapping[str, Sequence[str]], output: Path, url: str, timeout: int) -> None:
+    def __init__(
+        self, script: Path, runs: Mapping[str, Sequence[str]], output: Path, storage: str | Path, timeout: int
+    ) -> None:
         """`runs`: folder within `output` and options of each. Raises UserError where one cannot be had."""
-        self.script, self.runs, self.output, self.timeout = script, runs, output, timeout
+        self.script, self.runs, self.output, self.storage, self.timeout = script, runs, output, storage, timeout
         self.child: subprocess.Popen[bytes] | None = None
         self.signal = 0
         try:
             output.mkdir(parents=True, exist_ok=True)
+            with FileLock(output / ".sweep.lock"), errors_of(storage):  # one worker at a time makes tables and queue
+                self.study = self._opened()
         except OSError as error:
             raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
-        with FileLock(output / ".sweep.lock"):  # one worker at a time makes tables and fills the queue
-            study = open_study(url, timeout, create=True)
-            assert study is not None
-            self.study = study
-            trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL]
-            known = {t.user_attrs.get("run"): t.user_attrs.get("options") for t in trials}
-            for name, options in runs.items():
-                if name not in known:
-                    study.enqueue_trial({}, user_attrs={"run": name, "options": options})
-                elif known[name] != list(options):
-                    raise UserError(f"{output} holds a sweep whose {name} has other options; choose another --output")
+
+    def _opened(self) -> optuna.Study:
+        """The study, with every run in its queue that is not done and that nobody has."""
+        study = open_study(self.storage, self.output, create=True)
+        assert study is not None
+        trials = [trial for trial in _trials(study) if _state(trial, self.output) not in ("failed", GONE)]
+        known = {trial.user_attrs["run"]: trial.user_attrs["options"] for trial in trials}
+        for name, options in self.runs.items():
+            if name not in known:
+                _enqueue(study, name, options)
+            elif known[name] != list(options):
+                raise UserError(f"{self.output} holds a sweep whose {name} has other options; choose another --output")
+        return study
 
     def work(self) -> dict[str, str]:
         """Work, and wait for what others have taken, which may come back; the states in the end.
 
-        After SIGINT or SIGTERM the run at hand saves and is put back in the queue.
+        After SIGINT or SIGTERM the run at hand saves and is put back in the queue. Raises UserError where the storage
+        fails.
         """
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while not self.signal:
-                found = states(list(self.runs), self.study).values()
-                if "waiting" in found:
-                    self.study.optimize(self._objective, n_trials=1, catch=(RunError,))
-                elif "running" in found:
-                    with _quietly():
-                        fail_stale_trials(self.study)
-                    time.sleep(min(self.timeout / 3, 10))
-                else:
-                    break
+            with errors_of(self.storage):
+                while not self.signal:
+                    self._take_back()
+                    found = states(list(self.runs), self.study, self.output).values()
+                    if "waiting" in found:
+                        trial = self.study.ask()
+                        self.study.tell(trial, *self._result(trial), skip_if_finished=True)
+                    elif "running" in found:
+                        time.sleep(min(self.timeout / 3, 10))
+                    else:
+                        break
+                return states(list(self.runs), self.study, self.output)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return states(list(self.runs), self.study)
 
-    def _objective(self, trial: optuna.Trial) -> float:
+    def _take_back(self) -> None:
+        """Queue again the runs of workers without a sign of life; should one of them live, its result is ignored."""
+        for trial in _trials(self.study):
+            started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+            alive = max(started, trial.user_attrs.get("alive", 0.0))
+            if trial.state == TrialState.RUNNING and abs(time.time() - alive) > self.timeout:  # clocks jump both ways
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                _enqueue(self.study, trial.user_attrs["run"], trial.user_attrs["options"])
+
+    def _result(self, trial: optuna.Trial) -> tuple[float | None, TrialState]:
         """Do the run that `trial` was queued for; its numbers are in its folder, so the value is 0."""
         name = trial.user_attrs.get("run")
         if name is None or self._elsewhere(trial, name):
-            raise optuna.TrialPruned  # another worker was quicker
-        self._wait_for_the_folder(self.output / name)
+            return None, TrialState.PRUNED  # another worker was quicker
+        self._wait_for_the_folder(trial, self.output / name)
         print(f"{name}: started", flush=True)
         options = trial.user_attrs["options"]
         command = [sys.executable, str(self.script), *options, "--output", str(self.output / name)]
@@ -191,17 +265,30 @@ class Worker:
             self.child = child
             if self.signal:
                 child.send_signal(self.signal)
-            code = child.wait()
+            while (code := self._code(child)) is None:
+                self._sign_of_life(trial)
             self.child = None
         if code == 0:
-            return 0.0
+            return 0.0, TrialState.COMPLETE
         if self.signal:
-            self.study.enqueue_trial({}, user_attrs={"run": name, "options": options})
-            raise RunError("stopped")
-        print(f"{name}: failed with exit code {code}; it is tried again when a worker starts", flush=True)
-        raise RunError(f"exit code {code}")
+            _enqueue(self.study, name, options)
+        else:
+            print(f"{name}: failed with exit code {code}; it is tried again when a worker starts", flush=True)
+        return None, TrialState.FAIL
 
-    def _wait_for_the_folder(self, folder: Path) -> None:
+    def _code(self, child: subprocess.Popen[bytes]) -> int | None:
+        """The exit code of a run; None if it still runs after a third of the timeout."""
+        try:
+            return child.wait(self.timeout / 3)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _sign_of_life(self, trial: optuna.Trial) -> None:
+        """Said in vain while the storage fails; what it says of the run's end decides."""
+        with suppress(Exception):
+            trial.set_user_attr("alive", time.time())
+
+    def _wait_for_the_folder(self, trial: optuna.Trial, folder: Path) -> None:
         """A killed worker's run goes on to the end of its step, or of a long score; till then the folder is its own."""
         folder.mkdir(parents=True, exist_ok=True)
         while not self.signal:
@@ -209,20 +296,17 @@ class Worker:
                 with FileLock(folder / ".lock").acquire(timeout=1):
                     return
             except Timeout:
-                continue
+                self._sign_of_life(trial)
 
     def _elsewhere(self, trial: optuna.Trial, name: str) -> bool:
+        others = [other for other in _trials(self.study) if other.user_attrs["run"] == name]
         return any(
-            other.state == TrialState.COMPLETE or (other.state == TrialState.RUNNING and other.number < trial.number)
-            for other in self.study.get_trials(deepcopy=False)
-            if other.number != trial.number and other.user_attrs.get("run") == name
+            _state(other, self.output) == "done" or (other.state == TrialState.RUNNING and other.number < trial.number)
+            for other in others
+            if other.number != trial.number
         )
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         if self.child:
             self.child.send_signal(number)
-
-
-class RunError(Exception):
-    """A run did not come to its end."""

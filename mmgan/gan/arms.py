@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
+from mmgan.engine import files
 from mmgan.engine.run import HARMLESS
 from mmgan.errors import UserError
+from mmgan.gan.diagnose import LAMS
 from mmgan.scoring import records
 from mmgan.scoring.protocol import differing
 from mmgan.statistics import Difference, difference, holm
 
+T = TypeVar("T")
 LAYERS = {0: "input", 1: "h1", 2: "h2"}
 
 
@@ -25,6 +30,8 @@ class Point(NamedTuple):
     config: dict[str, Any]
     scores: dict[str, dict[str, float]]
     """By checkpoint, last and best; empty where the run is not scored yet."""
+    others: list[str]
+    """Other protocols by which its end is scored."""
     stamp: dict[str, Any]
     rows: list[dict[str, Any]]
     """Of its metrics.jsonl."""
@@ -33,6 +40,11 @@ class Point(NamedTuple):
     def seed(self) -> int:
         """Of the run."""
         return int(self.config["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return any(row["step"] == self.config["steps"] for row in self.rows)
 
 
 class Arm(NamedTuple):
@@ -44,7 +56,7 @@ class Arm(NamedTuple):
 
     def values(self, checkpoint: str, measure: str) -> dict[int, float]:
         """A score by seed, of the runs that have it."""
-        return {p.seed: p.scores[checkpoint][measure] for p in self.points if checkpoint in p.scores}
+        return {p.seed: p.scores[checkpoint][measure] for p in self.points if measure in p.scores.get(checkpoint, {})}
 
     def last(self, name: str) -> dict[int, Any]:
         """The last value of a metric by seed."""
@@ -99,12 +111,15 @@ class Setting(NamedTuple):
 def read(folders: Sequence[Path], protocol: str | None) -> tuple[list[Setting], str]:
     """The runs in `folders`, each a run or a folder of runs, by setting and arm, and the protocol they are scored by.
 
-    `protocol` None: the one that their configurations name for the end. Raises UserError where there are no runs, where
-    a file is damaged, where scores are by unlike protocols, naming the field, and where an arm has a seed twice.
+    `protocol` None: the one that their configurations name for the end. A damaged run is left out with a warning.
+    Raises UserError where there are no runs, where scores are by unlike protocols, naming the field, and where an arm
+    has a seed twice.
     """
     files = [file for folder in folders for file in sorted(folder.rglob("config.yaml"))]
-    configs = {file.parent: _config(file) for file in dict.fromkeys(files)}
-    configs = {folder: config for folder, config in configs.items() if "n_dis" in config}  # a GAN's
+    configs = {}
+    for file in dict.fromkeys(files):
+        if config := _unless_damaged(file.parent, partial(_config, file)):
+            configs[file.parent] = config
     if not configs:
         raise UserError(f"no run of scripts/train_gan.py in {', '.join(map(str, folders))}")
     named = {str(config["score"]["final"]) for config in configs.values() if (config["score"] or {}).get("final")}
@@ -113,22 +128,56 @@ def read(folders: Sequence[Path], protocol: str | None) -> tuple[list[Setting], 
             f"the runs name {len(named)} protocols ({', '.join(sorted(named)) or 'none'}); choose one by --protocol"
         )
     protocol = protocol or named.pop()
-    points = [_point(folder, config, protocol) for folder, config in configs.items()]
+    points = []
+    for folder, config in configs.items():
+        if point := _unless_damaged(folder, partial(_point, folder, config, protocol)):
+            points.append(point)
+    if not points:
+        raise UserError(f"no whole run of scripts/train_gan.py in {', '.join(map(str, folders))}")
     scored = [point for point in points if point.scores]
     for point in scored:
         if fields := differing(scored[0].stamp, point.stamp):
             raise UserError(
-                f"{point.folder} is scored by another protocol than {scored[0].folder}: {'; '.join(fields)}"
+                f"{point.folder} is scored by another protocol than {scored[0].folder}: {'; '.join(fields)}; "
+                "score one again by scripts/score_gan.py"
             )
     return _settings(points), protocol
 
 
-def _config(file: Path) -> dict[str, Any]:
+def _unless_damaged(folder: Path, read: Callable[[], T]) -> T | None:
+    """What `read` reads of the run in `folder`; None, with a warning that names the run, where it is damaged."""
     try:
-        config = yaml.safe_load(file.read_text())
-        return _unfolded(config) if isinstance(config, dict) else {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{file} is damaged; mend or remove it") from error
+        return read()
+    except (
+        UserError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        warnings.warn(f"{folder} is damaged and left out ({reason})", stacklevel=2)
+        return None
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """The configuration of a GAN's run, its types checked as far as a report needs them; empty for other runs."""
+    if not file.is_file():
+        raise UserError(f"{file.name} is no file")
+    config = yaml.safe_load(file.read_text())
+    if not isinstance(config, dict) or not config:
+        raise UserError(f"{file.name} holds no options")
+    if "n_dis" not in config:
+        return {}
+    config = _unfolded(config)
+    json.dumps(config)
+    int(config["seed"]), int(config["steps"]), (config["score"] or {}).get("final")
+    if config["mixup"]:
+        float(config["mixup"]["alpha"]), [LAYERS.get(int(layer)) for layer in config["mixup"]["layers"]]
+    return config
 
 
 def _unfolded(config: dict[str, Any]) -> dict[str, Any]:
@@ -142,15 +191,31 @@ def _unfolded(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _point(folder: Path, config: dict[str, Any], protocol: str) -> Point:
-    made = [record for record in records.read(folder) if record["protocol"] == protocol]
-    newest = {record["checkpoint"]: record for record in made}
-    scores = {which: newest[which]["scores"] for which in ("last", "best") if which in newest}
+    found = records.read(folder)
+    newest = {record["checkpoint"]: record for record in found if record["protocol"] == protocol}
+    scores = {
+        which: {measure: float(score) for measure, score in newest[which]["scores"].items()}
+        for which in ("last", "best")
+        if which in newest
+    }
     last = newest.get("last", {})
     if last and last["step"] != config["steps"]:  # scored by hand before the end
         scores = {}
-    file = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
-    return Point(folder, config, scores if "last" in scores else {}, last.get("stamp", {}), rows)
+    at_end = [record for record in found if (record["checkpoint"], record["step"]) == ("last", config["steps"])]
+    others = sorted({str(record["protocol"]) for record in at_end} - {protocol})
+    rows = [_clean(row) for row in files.read_rows(folder / "metrics.jsonl")]
+    return Point(folder, config, scores if "last" in scores else {}, others, dict(last.get("stamp", {})), rows)
+
+
+def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row that are what they should be: numbers, and for paths a number for each of LAMS."""
+
+    def plain(key: str, value: Any) -> bool:
+        if key.startswith("path/"):
+            return isinstance(value, list) and len(value) == len(LAMS) and all(plain("", one) for one in value)
+        return isinstance(value, int | float)
+
+    return {key: value for key, value in row.items() if plain(key, value)}
 
 
 def _settings(points: Sequence[Point]) -> list[Setting]:

@@ -110,7 +110,7 @@ class GANConfig:
     keep_checkpoints: int = 2
     """How many of the last checkpoints to keep."""
     tracker: str | None = "tensorboard"
-    """A tracker Accelerate knows (tensorboard, wandb, ...) that gets every row of metrics.jsonl too; null: none."""
+    """A tracker Accelerate knows (tensorboard, wandb, ...) for metrics, options and sample grids; null: none."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "n_dis", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "lr"):

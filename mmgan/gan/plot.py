@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -13,7 +12,7 @@ from mmgan.engine import files
 
 def plot_losses(metrics: Path, path: Path) -> None:
     """Draw the terms of the loss over steps from a `metrics.jsonl`; nothing where it has no row yet."""
-    rows = [row for row in _rows(metrics) if "loss/generator" in row]
+    rows = [row for row in files.read_rows(metrics) if "loss/generator" in row]
     if not rows:
         return
     steps = [row["step"] for row in rows]
@@ -31,7 +30,7 @@ def plot_losses(metrics: Path, path: Path) -> None:
 
 def plot_scores(metrics: Path, path: Path) -> None:
     """Draw FID and IS over steps from a `metrics.jsonl`, best and last FID marked; nothing where none was measured."""
-    rows = [row for row in _rows(metrics) if "score/fid" in row]
+    rows = [row for row in files.read_rows(metrics) if "score/fid" in row]
     if not rows:
         return
     steps, fid = [row["step"] for row in rows], [row["score/fid"] for row in rows]
@@ -47,7 +46,3 @@ def plot_scores(metrics: Path, path: Path) -> None:
     right.set(ylabel="Inception Score")
     figure.legend(loc="outside upper center", ncols=4)
     figure.savefig(path, dpi=120)
-
-
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    return files.read_rows(metrics)

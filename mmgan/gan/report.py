@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from mmgan.axes import log_scale
 from mmgan.gan.arms import LAYERS, Setting
 from mmgan.gan.diagnose import LAMS
 from mmgan.statistics import interval, spread, verdict
@@ -76,7 +77,8 @@ def _curves(setting: Setting, path: Path) -> None:
         axes.plot(list(curve), means, linestyle=STYLES[i % len(STYLES)], color=color, label=arm.name)
         lows, highs = ([f(values) for values in curve.values()] for f in (min, max))
         axes.fill_between(list(curve), lows, highs, color=color, alpha=0.1, linewidth=0)
-    axes.set(xlabel="generator step", ylabel="FID while training", yscale="log")
+    axes.set(xlabel="generator step", ylabel="FID while training")
+    log_scale(axes)
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)
@@ -104,8 +106,7 @@ def _paths(setting: Setting, path: Path) -> None:
 
 def _samples(setting: Setting, path: Path) -> bool:
     """Draw the last sample grid of every arm's first run; whether there is one."""
-    grids = [(arm.name, sorted((arm.points[0].folder / "samples").glob("step-*.png"))) for arm in setting.all]
-    grids = [(name, files) for name, files in grids if files]
+    grids = [(arm.name, *found) for arm in setting.all if (found := _last_grid(arm.points[0].folder))]
     if not grids:
         return False
     columns = min(4, len(grids))
@@ -114,12 +115,23 @@ def _samples(setting: Setting, path: Path) -> bool:
     figure.subplots(rows, columns, squeeze=False)
     for axes in figure.axes[len(grids) :]:
         axes.remove()
-    for axes, (name, files) in zip(figure.axes, grids, strict=True):
-        axes.imshow(imread(files[-1]), cmap="gray", vmin=0, vmax=1)
+    for axes, (name, step, image) in zip(figure.axes, grids, strict=True):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
-        axes.set_title(f"{name}\n{files[-1].stem}", fontsize=8)
+        axes.set_title(f"{name}\n{step}", fontsize=8)
     figure.savefig(path, dpi=120)
     return True
+
+
+def _last_grid(run: Path) -> tuple[str, Any] | None:
+    """The step, in words, and the picture of a run's last sample grid that can be read."""
+    for file in sorted((run / "samples").glob("step-*.png"), reverse=True):
+        try:
+            if file.is_file():
+                return file.stem, imread(file)
+        except (OSError, SyntaxError, ValueError):  # as Pillow calls a damaged file
+            continue
+    return None
 
 
 class Block(NamedTuple):
@@ -142,7 +154,7 @@ def write(settings: Sequence[Setting], protocol: str, command: str, output: Path
         facts = ", ".join(f"{key} {str(value)[:40]}" for key, value in plain.items())
         blocks.append(Block(f"Protocol {protocol}: {facts}."))
     for number, setting in enumerate(settings):
-        blocks += _section(setting, output, f"-{number + 1}" if number else "")
+        blocks += _section(setting, protocol, output, f"-{number + 1}" if number else "")
     with (output / "runs.csv").open("w", newline="") as file:
         rows = [row for setting in settings for row in _runs(setting)]
         writer = csv.DictWriter(file, list(rows[0]))
@@ -152,14 +164,23 @@ def write(settings: Sequence[Setting], protocol: str, command: str, output: Path
     (output / "report.html").write_text(_html(blocks, output))
 
 
-def _section(setting: Setting, output: Path, suffix: str) -> list[Block]:
+def _section(setting: Setting, protocol: str, output: Path, suffix: str) -> list[Block]:
     """The blocks of a setting; draws its pictures, whose names end with `suffix`."""
     blocks = [Block(setting.name or "Scores", 2)]
     fewer = [f"{arm.name}: {n} of {setting.expected}" for arm in setting.all if (n := arm.scored) < setting.expected]
-    begun = sum(len(arm.points) - arm.scored for arm in setting.all)
+    unscored = [point for arm in setting.all for point in arm.points if not point.scores]
+    ended = [point for point in unscored if point.finished]
     if fewer:
-        text = f"Arms with fewer finished runs than the largest, whose marks are hollow: {'; '.join(fewer)}."
-        blocks.append(Block(f"{text} Begun and not finished: {begun}."))
+        text = f"Arms with fewer scored runs than the largest, whose marks are hollow: {'; '.join(fewer)}."
+        blocks.append(Block(f"{text} Begun and not finished: {len(unscored) - len(ended)}."))
+    if ended:
+        runs = [f"{p.folder} (by {', '.join(p.others)})" if p.others else str(p.folder) for p in ended]
+        blocks.append(
+            Block(
+                f"Finished, but not scored by {protocol}: {'; '.join(runs)}. "
+                f"`python scripts/score_gan.py RUN --protocol {protocol}`, with the run's extractor, scores one."
+            )
+        )
     names = {name: f"{name}{suffix}.png" for name in ("figure9", "curves", "paths", "samples")}
     if setting.baseline.scored:
         _figure9(setting, output / names["figure9"])
@@ -203,7 +224,7 @@ def _scores(setting: Setting) -> list[list[str]]:
         differences = ["-", "-", "-", "-"]
         if of_is and of_fid:
             (one, _), (fid, p) = of_is, of_fid
-            word = verdict(fid) if p < 0.05 else "undecided"
+            word = verdict(fid) if p < 0.05 or not fid.n else "undecided"
             differences = [interval(one), interval(fid), f"{p:.3f}" if np.isfinite(p) else "-", word]
         rows.append([arm.name, str(arm.scored), *spreads, *differences])
     return rows

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mmgan.data import fingerprint
 from mmgan.engine import checkpoint, cli
@@ -46,10 +47,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     with accelerator.local_main_process_first():
         images, fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
-    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-    networks = build(config, images.shape[-1], images.shape[1])
-    if config.mixup:
-        check_layers(config, config.mixup, networks[1], torch.zeros(4, *images.shape[1:]))
+    networks = _networks(config, images)
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
@@ -82,7 +80,8 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     with Stop(accelerator) as stop:
         for step in range(start + 1, config.steps + 1):
             done = (step - 1) / config.steps
-            gan.set_lr(config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr)
+            lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
+            gan.set_lr(lr)
             numbers = range((step - 1) * config.n_dis, step * config.n_dis)
             if config.reuse_fakes:
                 terms_g, fake = steps.generator(step - 1)
@@ -91,7 +90,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
                 terms_d = [steps.discriminator(number) for number in numbers]
                 terms_g, _ = steps.generator(step - 1)
             terms = {name: torch.stack([t[name] for t in terms_d]).mean() for name in terms_d[0]} | terms_g
-            log.add(step, {f"loss/{name}": value for name, value in terms.items()})
+            log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
             stopped = step < config.steps and stop.requested(step)
             watch(step, stopped)
             if stopped:
@@ -105,6 +104,22 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
+
+
+def check(config: GANConfig) -> None:
+    """Raise UserError where a run of `config` could not begin because of its data, batches, networks or layers."""
+    images = training_images(config)
+    _check_batches(config, len(images), 1)
+    _networks(config, images)
+
+
+def _networks(config: GANConfig, images: Tensor) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator for `images`, weights by the seed; raises UserError where the mixup cannot be."""
+    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+    networks = build(config, images.shape[-1], images.shape[1])
+    if config.mixup:
+        check_layers(config, config.mixup, networks[1], torch.zeros(4, *images.shape[1:]))
+    return networks
 
 
 def _check_batches(config: GANConfig, size: int, processes: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.io import read_image
 
 from mmgan.data import to_network
 from mmgan.engine import checkpoint
@@ -73,7 +74,9 @@ class Watch:
         """A grid of the same latents every time, and diagnostics of the discriminator."""
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
-        save_grid(fakes[:100], self.run.folder / "samples" / f"step-{step:06d}.png", columns=10)
+        file = self.run.folder / "samples" / f"step-{step:06d}.png"
+        save_grid(fakes[:100], file, columns=10)
+        self.log.picture(step, "samples", read_image(file))
         real = self.steps.real.some(DIAGNOSED)
         fakes = to_network(fakes[: len(real)])
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
