@@ -51,14 +51,18 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images, labels = load(config.data)
-    if int(labels.min()) < 0:
-        raise UserError(f"{config.data.name} {config.data.split} has images without a label; take another data.split")
     rows, classes = split(labels, config.data), int(labels.max()) + 1
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
+    loose = int((labels < 0).sum())
+    if loose and not config.ssl:
+        accelerator.print(f"{loose} images without a label are left out; a section ssl learns from them too")
     _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
+    source = checkpoint.source(folder, config.init_from)
+    if source:
+        source.restore("network", network)
     _check_layers(config, network, pool)
     run = Run(folder, yaml, accelerator)
     if accelerator.is_main_process:
@@ -76,6 +80,8 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     if saved:
         updates.restore(saved)
         accelerator.print(f"{folder}: resuming after step {saved.step}")
+    if source:
+        accelerator.print(f"{folder}: starting from the weights in {source.path}")
     start = saved.step if saved else 0
     log = Log(run, accelerator, start, steps, config.log_every, saved.state["log"] if saved else {})
     before = checkpoint.latest(run.best)

@@ -106,7 +106,7 @@ def attack(
         raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
     source = _source(transfer, saved, device, trust) if transfer else None
     with accelerator.local_main_process_first():
-        images, labels = load(replace(config.data, split=split))
+        images, labels = load(replace(config.data, split=split)).labelled()
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
     images, labels = images[rows], labels[rows]
     folder, name = output or run, "-".join(["attack", *([norm] * (norm != "linf")), *([space] * (space != "pixel"))])

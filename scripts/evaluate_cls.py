@@ -60,7 +60,7 @@ def evaluate(
     which = choose(run, checkpoint)
     network, config, saved = load_classifier(run, which, device, trust)
     train = _trained_on(run, config, saved)
-    images, labels = load(replace(config.data, split=split))
+    images, labels = load(replace(config.data, split=split)).labelled()
     folder = output or run
     _make(folder / "plots")
     classes, last, pairs = saved.state["classes"], network.depth - 1, slice(0, PAIRS)

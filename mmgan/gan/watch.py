@@ -21,6 +21,9 @@ from mmgan.gan.score import draw
 from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 
+GRID = 100
+"""Images of a grid."""
+
 
 class Watch:
     """Called after every step, it does what is due."""
@@ -39,6 +42,8 @@ class Watch:
         self.config, self.run, self.steps, self.log, self.scorer, self.facts = config, run, steps, log, scorer, facts
         self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
         self.fresh = None if fresh is None else to_network(fresh.to(device))
+        if self.main:
+            save_grid(steps.real.some(GRID), run.folder / "samples" / "real.png", columns=10)
         before = checkpoint.latest(run.best)
         self.best = before.state["fid"] if before else math.inf
 
@@ -66,8 +71,8 @@ class Watch:
         """A grid of the same latents every time, and diagnostics of the discriminator."""
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
-        save_grid(fakes[:100], self.run.folder / "samples" / f"step-{step:06d}.png", columns=10)
-        real = self.steps.real.some(DIAGNOSED)
+        save_grid(fakes[:GRID], self.run.folder / "samples" / f"step-{step:06d}.png", columns=10)
+        real = to_network(self.steps.real.some(DIAGNOSED))
         fakes = to_network(fakes[: len(real)])
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
 
