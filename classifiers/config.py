@@ -92,6 +92,9 @@ class ClassifierConfig:
     """Divide lr by 10 at `milestones`, let it fall to 0 as half a cosine, or keep it."""
     milestones: Sequence[int] = (400, 800)
     """Epochs after which lr_schedule step divides by 10."""
+    init_from: str | None = None
+    """Another run, from whose last weights (and scale of the pixels) this one starts; null: random ones. The optimiser
+    and epochs start anew, and the other run is not needed after the first checkpoint."""
     seed: int = 0
     """Every random number follows from it, but for data.subset_seed's."""
     mixed_precision: Literal["bf16", "fp16"] | None = None

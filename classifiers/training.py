@@ -52,13 +52,18 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
     with accelerator.local_main_process_first():
         images, labels = load(config.data)
-    _check_labels(config, labels)
     rows, classes = split(labels, config.data), int(labels.max()) + 1
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
+    loose = int((labels < 0).sum())
+    if loose and not config.ssl:
+        accelerator.print(f"{loose} images without a label are left out; a section ssl learns from them too")
     _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
+    source = checkpoint.source(folder, config.init_from)
+    if source:
+        source.restore("network", network)
     _check_layers(config, network, pool)
     run = Run(folder, yaml, accelerator)
     if accelerator.is_main_process:
@@ -78,6 +83,8 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     if saved:
         updates.restore(saved)
         accelerator.print(f"{folder}: resuming after step {saved.step}")
+    if source:
+        accelerator.print(f"{folder}: starting from the weights in {source.path}")
     start = saved.step if saved else 0
     log = Log(run, accelerator, start, steps, config.log_every, saved.fact("log", dict) if saved else {})
     best = saved.fact("best", float) if saved else math.inf
@@ -113,19 +120,6 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         sys.exit(128 + stop.signal)
     found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
-
-
-def _check_labels(config: ClassifierConfig, labels: Tensor) -> None:
-    """Raise UserError, saying what to do, for images without a label."""
-    missing, name, split = int((labels < 0).sum()), config.data.name, config.data.split
-    if missing:
-        place = "put those of each class in a folder of its own under data.root"
-        raise UserError(
-            f"{missing} of {len(labels)} images of {name} ({split}) have no label, which a classifier learns from: "
-            f"{place if name == 'folder' else 'choose a data.split with labels'}; to score a GAN of such images, give "
-            "scripts/train_gan.py --score.extractor Inception with --score.extractor.weights FILE, or a classifier of "
-            "other images of their size"
-        )
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:

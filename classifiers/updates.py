@@ -147,7 +147,10 @@ class Updates:
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other data or another network."""
         if (saved.fact("data", str), saved.state.get("pool")) != (self.data, self.pool):
-            raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
+            raise UserError(
+                f"{saved.path} was trained on other images than data.name and data.root give now; to "
+                f"train on these from its weights, take another --output and --init_from {saved.path.parent.parent}"
+            )
         for name, network in self.networks.items():
             saved.restore(name, network)
         saved.restore_optimiser("sgd", self.sgd, {"momentum_buffer"})

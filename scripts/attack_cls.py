@@ -114,7 +114,7 @@ def attack(
     if autoattack and saved.state["classes"] < LEAST_CLASSES:
         raise UserError(f"AutoAttack needs {LEAST_CLASSES} classes, {run} has {saved.state['classes']}; leave it out")
     with accelerator.local_main_process_first():
-        images, labels = load(replace(data.of(config.data), split=split))
+        images, labels = load(replace(data.of(config.data), split=split)).labelled()
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
     images, labels = images[rows], labels[rows]
     folder, name = output or run, "-".join(["attack", *([norm] * (norm != "linf")), *([space] * (space != "pixel"))])

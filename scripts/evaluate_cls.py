@@ -63,7 +63,7 @@ def evaluate(
     network, config, saved = load_classifier(run, which, device, trust)
     config = replace(config, data=data.of(config.data))
     train = _trained_on(run, config, saved)
-    images, labels = load(replace(config.data, split=split))
+    images, labels = load(replace(config.data, split=split)).labelled()
     folder = output or run
     _make(folder / "plots")
     classes, last, pairs = saved.state["classes"], network.depth - 1, slice(0, PAIRS)

@@ -198,6 +198,20 @@ def test_damaged_mnist_says_what_to_do(size: int, tmp_path: Path, monkeypatch: p
         load(DataConfig("mnist", str(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_pickles_of_older_versions_beside_the_raw_files_are_not_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = WRITERS[name](tmp_path, monkeypatch)
+    (processed := next(tmp_path.iterdir()) / "processed").mkdir()
+    for file in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)), processed / file)
+    for split, (images, labels) in splits.items():
+        loaded = load(DataConfig(name, str(tmp_path), split))
+        np.testing.assert_array_equal(loaded.images.numpy(), images)
+        np.testing.assert_array_equal(loaded.labels.numpy(), labels)
+
+
 def test_damaged_cifar10_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar10(tmp_path, monkeypatch)
     batch = tmp_path / "cifar-10-batches-py" / "data_batch_3"

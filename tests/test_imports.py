@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 
 MAY = {
     "mixup": {"torch"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors", "mmgan.modules"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "filelock", "sklearn", "tqdm"}
+    | {"mmgan.data", "mmgan.errors", "mmgan.modules"},
     "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}

@@ -206,6 +206,19 @@ def test_sizes_without_a_network_are_refused(resolution: int) -> None:
         Generator(resolution, 1, ResNetGenerator())
 
 
+def test_the_sizes_that_a_refusal_names_are_those_there_are() -> None:
+    built = []
+    for resolution in range(1, 130):
+        try:
+            Generator(resolution, 1, ResNetGenerator(z_dim=1, width=2))
+            Discriminator(resolution, 1, ResNetDiscriminator(width=2))
+            built.append(resolution)
+        except ValueError as error:
+            refusal = str(error)
+    named = refusal.partition("take one of ")[2].partition(";")[0]
+    assert [int(size) for size in named.split(", ")] == built
+
+
 # DCGAN
 
 

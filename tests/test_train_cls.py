@@ -173,7 +173,7 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
         (["--network", "tests.conftest.same"], "network"),
         (["--ssl.weight", "2"], "ssl"),
         (["--network.depth", "19"], "must be 6n + 4"),
-        (["--data.name", "folder", "--data.root", "nowhere"], "no folder nowhere"),
+        (["--data.name", "folder", "--data.root", "nowhere"], "nowhere; set data.root"),
         (["--mixup.alfa", "1"], "alfa"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from mmgan.errors import UserError
@@ -18,15 +19,18 @@ class DataConfig:
     """Data set: digits, fashion_mnist, mnist, cifar10, cifar100, svhn, stl10 or folder (the files of mmgan/data/sets),
     or `package.module` with a function `load` like theirs."""
     root: str = "data"
-    """Folder the data set is in; for `folder`, the images themselves."""
+    """Folder the data set is in; for `folder`, the images themselves. A run keeps its absolute path."""
     split: str = "train"
     """Part of it: train or test; svhn also has extra, stl10 unlabeled and train+unlabeled, folder only train."""
     resolution: int | None = None
     """Resize to so many pixels; null: as they are."""
     download: bool = False
     """Fetch a missing data set into root."""
+    skip_broken: bool = False
+    """Leave out files of `folder` that are broken, and list them; false: they are an error."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))  # for any working folder
         if self.resolution is not None and self.resolution < 1:
             raise ValueError(f"data.resolution must be positive, not {self.resolution}")
 

@@ -23,6 +23,11 @@ class Images(NamedTuple):
     labels: Tensor
     """int64 [N]; -1 for an image without one."""
 
+    def labelled(self) -> Images:
+        """Those with a label."""
+        there = self.labels >= 0
+        return self if there.all() else Images(self.images[there], self.labels[there])
+
 
 def data_sets() -> list[str]:
     """Names of the data sets there are: the files of mmgan/data/sets."""

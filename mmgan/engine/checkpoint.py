@@ -218,6 +218,19 @@ def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
     return saved
 
 
+def source(folder: Path, init_from: str | None) -> Checkpoint | None:
+    """The checkpoint whose weights a run in `folder` starts from; None for random ones, or where it has its own.
+
+    Raises UserError where the run `init_from` has none.
+    """
+    if init_from is None or latest(folder / "checkpoints"):
+        return None
+    try:
+        return of_run(Path(init_from), "last")
+    except UserError as error:
+        raise UserError(f"init_from: {error}") from error
+
+
 def last_of(folder: Path) -> str:
     """The name of the last checkpoint in `folder`, or none."""
     return next((str(path) for path in reversed(steps(folder))), "none yet")

@@ -81,7 +81,8 @@ class Log:
 
     def _write(self, step: int, lr: float | None) -> None:
         means = dict(zip(self.names, self._finite_table(step).mean(0).tolist(), strict=True))
-        self.rows = []
+        if step % self.every == 0:  # else the run's end, after which it may be made longer
+            self.rows = []
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
         self.record(step, means if lr is None else means | {"lr": lr}, {"steps_per_second": round(speed, 3)})

@@ -23,8 +23,11 @@ from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
-HARMLESS |= {"score.final"}
-"""Options that may change between two starts of a run, for they do not change its result."""
+HARMLESS |= {"score.final", "score.extractor.run", "score.extractor.weights", "data.skip_broken"}
+"""Options that may change between two starts of a run, for they do not change its result: images and extractor are
+compared by their content."""
+LENGTHS = ("steps", "epochs")
+"""Options that may grow where nothing else in a run depends on them."""
 
 
 def make_accelerator(
@@ -141,13 +144,28 @@ def refuse_other_run(folder: Path, config: str) -> None:
     file = folder / "config.yaml"
     try:
         if file.exists():
-            changes = differences(files.read_yaml(file), yaml.safe_load(config))
+            old, new = files.read_yaml(file), yaml.safe_load(config)
+            longer = [name for name in LENGTHS if _grows(old.get(name), new.get(name))]
+            whole = _follows_length(new) if longer else None
+            changes = differences(old if whole else old | {name: new[name] for name in longer}, new)
             if changes:
-                raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output")
+                advice = f" and, to start from its weights, --init_from {folder} ({whole})" if whole else ""
+                raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output{advice}")
         elif folder.is_dir() and not all(files.is_ours(path) for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and not a run; choose another --output")
     except OSError as error:
         raise UserError(f"cannot read {folder} ({error.strerror}); choose another --output") from error
+
+
+def _grows(before: Any, after: Any) -> bool:
+    return isinstance(before, int) and isinstance(after, int) and before < after
+
+
+def _follows_length(config: dict[str, Any]) -> str | None:
+    """Why a longer run of this configuration differs from its first step on; None where it continues a shorter one."""
+    schedule = config.get("lr_schedule")
+    what = f"lr_schedule {schedule}" if schedule in ("linear", "cosine") else "ssl" if config.get("ssl") else None
+    return what and f"{what} follows the length of the run, so that a longer one differs from its first step"
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

@@ -93,6 +93,9 @@ class GANConfig:
     ema: float | None = None
     """Decay of an average of the generator's weights, from which samples are then made, with batch norm statistics of
     its own; null: none, as in the paper."""
+    init_from: str | None = None
+    """Another run, from whose last weights (networks, and average where both keep one) this one starts; null: random
+    ones. Optimisers and steps start anew, and the other run is not needed after the first checkpoint."""
     seed: int = 0
     """Every random number follows from it."""
     mixed_precision: Literal["bf16", "fp16"] | None = None

@@ -54,6 +54,5 @@ class Batches:
         return to_network(x, flips, noise)
 
     def some(self, n: int) -> Tensor:
-        """`n` images, always the same, as they are in evaluation."""
-        rows = torch.randperm(self.size, generator=stream(self.config.seed, "diagnosed", 0))[:n]
-        return to_network(self.feed(rows))
+        """`n` images, always the same, as they are: uint8 [n, C, R, R], fewer where there are fewer."""
+        return self.feed(torch.randperm(self.size, generator=stream(self.config.seed, "diagnosed", 0))[:n])

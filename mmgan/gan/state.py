@@ -115,6 +115,12 @@ class State:
         state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
         return state | {"processes": self.accelerator.num_processes}
 
+    def start_average(self, source: Checkpoint) -> None:
+        """Start from the average of another run, whose networks these are, where both keep one."""
+        if self.average and "ema" in source.weights:
+            source.restore("ema", self.average.module)
+            self.average.n_averaged.fill_(1)
+
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; raises UserError when it was made of other networks."""
         for name, network in self.kept.items():

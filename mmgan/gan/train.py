@@ -48,10 +48,16 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         images, fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
     networks = _networks(config, images)
+    source = checkpoint.source(folder, config.init_from)
+    if source:
+        source.restore("generator", networks[0])
+        source.restore("discriminator", networks[1])
     run = Run(folder, yaml, accelerator)
 
     saved = checkpoint.latest(run.checkpoints)
     run.agree_on(saved, config.keep_checkpoints)
+    if saved and extractor and saved.state.get("extractor", extractor.hash) != extractor.hash:
+        raise UserError(f"{saved.path} was scored with another extractor than score.extractor gives now")
     if saved and saved.step == config.steps:
         accelerator.print(f"{folder} is finished: {config.steps} steps")
         if extractor:
@@ -62,11 +68,18 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         checkpoint.rehearse(gan.kept)
     steps = Steps(config, gan, images)
     facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
+    facts["extractor"] = extractor.hash if extractor else None
     if saved:
         if saved.fact("data", str) != facts["data"]:
-            raise UserError(f"{saved.path} was trained on other images than data.name and data.root give now")
+            raise UserError(
+                f"{saved.path} was trained on other images than data.name and data.root give now; to "
+                f"train on these from its weights, take another --output and --init_from {folder}"
+            )
         gan.restore(saved)
         accelerator.print(f"{folder}: going on after step {saved.step}")
+    if source:
+        gan.start_average(source)
+        accelerator.print(f"{folder}: starting from the weights in {source.path}")
     start = saved.step if saved else 0
     scorer = None
     if config.score and extractor:

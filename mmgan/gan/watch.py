@@ -21,6 +21,9 @@ from mmgan.gan.score import draw
 from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 
+GRID = 100
+"""Images of a grid."""
+
 
 class Watch:
     """Called after every step, it does what is due."""
@@ -44,6 +47,8 @@ class Watch:
         self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
         self.fresh = None if fresh is None else to_network(fresh.to(device))
         self.best = best
+        if self.main:
+            save_grid(steps.real.some(GRID), run.folder / "samples" / "real.png", columns=10)
 
     def __call__(self, step: int, stopped: bool) -> None:
         """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
@@ -75,9 +80,9 @@ class Watch:
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
         file = self.run.folder / "samples" / f"step-{step:06d}.png"
-        save_grid(fakes[:100], file, columns=10)
+        save_grid(fakes[:GRID], file, columns=10)
         self.log.picture(step, "samples", read_image(file))
-        real = self.steps.real.some(DIAGNOSED)
+        real = to_network(self.steps.real.some(DIAGNOSED))
         fakes = to_network(fakes[: len(real)])
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import VisionDataset
+from torchvision.datasets import MNIST, VisionDataset
 
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
@@ -24,6 +24,11 @@ def open_set(make: Callable[..., VisionDataset], config: DataConfig, **arguments
         raise UserError(
             f"{config.name} is not in {config.root}, or damaged there; pass --data.download true or another --data.root"
         ) from error
+
+
+def from_raw(kind: type[MNIST]) -> type[MNIST]:
+    """`kind` read from its raw files alone: torchvision prefers the pickles of its older versions, `processed/*.pt`."""
+    return type(kind.__name__, (kind,), {"_check_legacy_exist": lambda _: False})  # the name is the folder's
 
 
 def tensors(images: np.ndarray | Tensor, labels: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:

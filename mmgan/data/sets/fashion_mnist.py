@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from mmgan.data.config import DataConfig
-from mmgan.data.sets._torchvision import open_set, tensors
+from mmgan.data.sets._torchvision import from_raw, open_set, tensors
 
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 """Debian's package dataset-fashion-mnist."""
@@ -23,7 +23,7 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     if SYSTEM.is_dir() and not there and not config.download:
         name = "train" if train else "t10k"
         return tensors(_idx(SYSTEM / f"{name}-images-idx3-ubyte.gz"), _idx(SYSTEM / f"{name}-labels-idx1-ubyte.gz"))
-    data = open_set(FashionMNIST, config, train=train)
+    data = open_set(from_raw(FashionMNIST), config, train=train)
     return tensors(data.data, data.targets)
 
 

@@ -1,106 +1,235 @@
-"""Any tree of images: every file Pillow can read, of any size, grey or colour.
+"""Any tree of images: every file Pillow can read, of any size, grey or colour, as a viewer shows it.
 
-The images are decoded once, into an array that is then mapped into memory; it is kept in the user's cache folder
-under a key of the files' names, sizes and times and of how they were decoded.
+The orientation in a file's EXIF is applied, and what is transparent shows white. The images are decoded once, into an
+array in the user's cache folder that is then mapped into memory; its key is a hash of the files' names and contents.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, distributed
 from tqdm import tqdm
 
+from mmgan.data.cache import cached
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
 
-FORMAT = 1  # part of the key: raise it when the same files are decoded differently
+FORMAT = 2  # part of the key: raise it when the same files are decoded differently
+LISTED = 10
+"""Of a longer list, a message names the first."""
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     """All images under `root`, one split; labels count the folders right under it, -1 for images not in any.
 
-    Images are colour unless all are grey. With `resolution` the shorter side is scaled to it and the middle kept;
-    without, all must have one size.
+    Links are followed, hidden files and folders passed over. A folder without an image keeps its number. Images are
+    colour unless all are grey. With `resolution` the shorter side is scaled to it and the middle kept; without, all
+    must have one size. One line is printed that says what was found.
     """
     config.split_of("train")
     if config.download:
         raise UserError("a folder of images cannot be downloaded; leave data.download false")
-    root = Path(config.root).expanduser()
-    suffixes = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}  # not .pdf
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    if not files:
-        raise UserError(f"no images under {root}" if root.is_dir() else f"no folder {root}; set data.root")
-    names = [str(file.relative_to(root)) for file in files]
-    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr((FORMAT, config.resolution, str(root.resolve()), names, stats)).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{root.name[:50]}-{key}.npy"
+    root = Path(config.root)
+    if not root.is_dir():
+        raise UserError(f"no folder {root}; set data.root")
+    passed: Counter[str] = Counter()
     try:
-        images = np.load(cache, mmap_mode="c")
-    except (OSError, ValueError, EOFError):  # not there yet, or torn
-        _decode(files, config.resolution, cache)
-        images = np.load(cache, mmap_mode="c")
-    folders = [Path(name).parts[0] if len(Path(name).parts) > 1 else "" for name in names]
-    classes = {folder: i for i, folder in enumerate(sorted(set(folders) - {""}))}
-    labels = torch.tensor([classes.get(folder, -1) for folder in folders])
+        names = [str(name) for name in sorted(Path(file).relative_to(root) for file in _files(str(root), (), passed))]
+        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror})") from error
+    over = f"passed over: {_list([f'{passed[kind]} {kind}' for kind in sorted(passed)])}" if passed else ""
+    if not names:
+        raise UserError(f"no images under {root}" + (f" ({over})" if over else ""))
+    with ThreadPoolExecutor() as pool:
+        digests = list(_bar(pool.map(lambda name: _digest(root / name), names), "reading", names))
+    source = hashlib.sha256(repr((str(root.resolve()), config.resolution)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((FORMAT, names, digests)).encode()).hexdigest()
+    images, facts = cached(
+        f"{root.name[:50]}-{source}", key, lambda put: _decode(root, names, config.resolution, config.skip_broken, put)
+    )
+    broken: dict[str, str] = facts["broken"]
+    if broken and not config.skip_broken:  # by an earlier run that left them out
+        raise _refusal(root, broken, len(names))
+    parts = [Path(name).parts for name in names if name not in broken]
+    numbers = {folder: i for i, folder in enumerate(folders)}
+    labels = torch.tensor([numbers[part[0]] if len(part) > 1 else -1 for part in parts])
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank()):
+        left_out = f"left out as broken: {_list(list(broken))}" if broken else ""
+        _say("; ".join(filter(None, [f"{root}: {_summary(folders, labels, facts)}", left_out, over])))
     return torch.from_numpy(images), labels
 
 
-def _decode(files: list[Path], resolution: int | None, cache: Path) -> None:
-    """Write all `files` as one array uint8 [N, C, H, W], moved to `cache` when complete."""
+@cache
+def _say(line: str) -> None:
+    """Print a line, once a process."""
+    print(line, flush=True)
+
+
+def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterator[str]:
+    """The files under `folder` that Pillow has a reader for; `passed` counts the others. `above`: real folders."""
+    real = os.path.realpath(folder)
+    if real in above:
+        passed["link to a folder that it is in"] += 1
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = Path(entry.name).suffix.lower()
+            if entry.name.startswith("."):
+                passed[f"{entry.name}/" if entry.is_dir() else "hidden"] += 1
+            elif entry.is_dir():
+                yield from _files(entry.path, (*above, real), passed)
+            elif not entry.is_file():
+                passed["broken link, or no plain file"] += 1
+            elif suffix in _suffixes():
+                yield entry.path
+            else:
+                passed[suffix or "without a suffix"] += 1
+
+
+@cache
+def _suffixes() -> set[str]:
+    return {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}  # not .pdf
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file; empty where it cannot be read, which is told when it is decoded."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int]
+    """Width and height, as shown."""
+    grey: bool
+
+
+def _decode(
+    root: Path, names: Sequence[str], resolution: int | None, skip_broken: bool, put: Callable[[bytes], object]
+) -> dict[str, Any]:
+    """Hand all images [N, C, H, W] to `put`, one after the other; their facts. Raises UserError for broken ones."""
     with ThreadPoolExecutor() as pool:
-        shapes = list(tqdm(pool.map(_shape, files), "reading headers", len(files), disable=None))
-        sizes = {size for size, _ in shapes}
+        found = _bar(pool.map(lambda name: _header(root / name), names), "reading headers", names)
+        headers = dict(zip(names, found, strict=True))
+        good = {name: header for name, header in headers.items() if isinstance(header, _Header)}
+        broken = {name: header for name, header in headers.items() if isinstance(header, str)}
+        sizes = Counter(header.size for header in good.values())
         if resolution is None and len(sizes) > 1:
-            raise UserError(f"images of {len(sizes)} sizes under {files[0].parent}; set data.resolution")
-        width, height = (resolution, resolution) if resolution else sizes.pop()
-        mode = "L" if all(grey for _, grey in shapes) else "RGB"
-        part = cache.with_name(f"{cache.name}.{os.getpid()}")
-        shape = (len(files), len(mode), height, width)
+            raise UserError(f"images under {root} have {len(sizes)} sizes: {_sizes(sizes)}; set data.resolution")
+        mode = "L" if all(header.grey for header in good.values()) else "RGB"
+        width, height = (resolution, resolution) if resolution else next(iter(sizes), (0, 0))
+        shape = (len(mode), height, width)
+        decoded = _bar(pool.map(lambda name: _pixels(root / name, mode, resolution), good), "decoding", good)
+        for name, pixels in zip(good, decoded, strict=True):
+            if isinstance(pixels, str):
+                broken[name] = pixels
+            elif pixels.shape != shape:
+                broken[name] = f"decodes to {pixels.shape}, not {shape}"
+            elif not broken or skip_broken:
+                put(pixels.tobytes())
+    broken = {name: broken[name] for name in names if name in broken}
+    if broken and (not skip_broken or len(broken) == len(names)):
+        raise _refusal(root, broken, len(names))
+    kept = Counter(header.size for name, header in good.items() if name not in broken)
+    return {
+        "shape": [kept.total(), *shape],
+        "broken": broken,
+        "sizes": [[*size, n] for size, n in kept.most_common()],
+    }
+
+
+def _bar(found: Any, what: str, names: Any) -> Any:
+    return tqdm(found, what, len(names), disable=None)
+
+
+def _header(file: Path) -> _Header | str:
+    """Size and kind of an image, or why it cannot be used."""
+    image = _opened(file)
+    if isinstance(image, str):
+        return image
+    with image:
+        width, height = image.size
+        turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return _Header((height, width) if turned else (width, height), image.mode in ("1", "L", "LA"))
+
+
+def _pixels(file: Path, mode: str, resolution: int | None) -> np.ndarray | str:
+    """The image as uint8 [C, H, W], or why it cannot be used."""
+    opened = _opened(file)
+    if isinstance(opened, str):
+        return opened
+    with opened:
         try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-                decoded = pool.map(lambda file: _pixels(file, mode, resolution), files)
-                for i, pixels in enumerate(tqdm(decoded, "decoding", len(files), disable=None)):
-                    array[i] = pixels
-                array.flush()
-                part.rename(cache)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {part}: {error}; set XDG_CACHE_HOME to another folder") from error
-
-
-def _shape(file: Path) -> tuple[tuple[int, int], bool]:
-    """(width, height) and whether the image is grey."""
-    with _opened(file) as image:
-        return image.size, image.mode in ("1", "L", "LA")
-
-
-def _pixels(file: Path, mode: str, resolution: int | None) -> np.ndarray:
-    """The image as uint8 [C, H, W]."""
-    with _opened(file) as opened:
-        try:
-            image = opened.convert(mode)
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                over = image.convert("RGBA")
+                image = Image.new("RGBA", over.size, "white")
+                image.alpha_composite(over)
+            image = image.convert(mode)
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{file} is a broken image ({error}); mend or remove it") from error
+            return str(error)
     fitted = ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS) if resolution else image
     return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
 
 
-def _opened(file: Path) -> Image.Image:
+def _opened(file: Path) -> Image.Image | str:
     try:
         image = Image.open(file)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} is not an image Pillow can read; mend or remove it") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return error.strerror or "no image Pillow can read" if isinstance(error, OSError) else str(error)
     if image.mode.startswith(("I", "F")):
         image.close()
-        raise UserError(f"{file} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        return f"more than 8 bits a channel (mode {image.mode}), convert it to 8"
     return image
+
+
+def _refusal(root: Path, broken: Mapping[str, str], of: int) -> UserError:
+    """What to say of files that cannot be used."""
+    files = _list([f"{name} ({why})" for name, why in broken.items()])
+    return UserError(
+        f"{len(broken)} of {of} images under {root} cannot be used: {files}; repair or remove them, or leave them out "
+        "by --data.skip_broken true"
+    )
+
+
+def _summary(folders: Sequence[str], labels: Tensor, facts: Mapping[str, Any]) -> str:
+    """Number, classes and sizes of the images, and how they are cropped, in words."""
+    n, _, height, width = facts["shape"]
+    counts = Counter(labels.tolist())
+    loose = counts.pop(-1, 0)
+    text = f"{n} images"
+    if folders:
+        classes = [f"{i} {folder}: {counts[i] or 'none'}" for i, folder in enumerate(folders)]
+        text += f" in {len(folders)} classes ({_list(classes)})"
+    if loose:
+        text += f", {loose} without a label"
+    sizes = Counter({(w, h): count for w, h, count in facts["sizes"]})
+    text += f"; sizes {_sizes(sizes)}"
+    uneven = sum(count for (w, h), count in sizes.items() if w != h)
+    if uneven and width == height:
+        most = max(1 - min(size) / max(size) for size in sizes)
+        text += f"; {uneven} are not square and lose up to {most:.0%} of their longer side"
+    return text
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    return _list([f"{width}x{height} ({n})" for (width, height), n in sizes.most_common()])
+
+
+def _list(words: Sequence[str]) -> str:
+    """The first of them, and how many more."""
+    more = [f"{len(words) - LISTED} more"] if len(words) > LISTED else []
+    return ", ".join([*words[:LISTED], *more])

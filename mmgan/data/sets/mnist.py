@@ -6,9 +6,9 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 
 from mmgan.data.config import DataConfig
-from mmgan.data.sets._torchvision import open_set, tensors
+from mmgan.data.sets._torchvision import from_raw, open_set, tensors
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    data = open_set(MNIST, config, train=config.split_of("train", "test") == "train")
+    data = open_set(from_raw(MNIST), config, train=config.split_of("train", "test") == "train")
     return tensors(data.data, data.targets)

@@ -1,4 +1,4 @@
-"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), Table 4, for images of 8 to 64 pixels.
+"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), Table 4, for images of 8 to 112 pixels.
 
 At 32x32 with the default widths these are their CIFAR-10 networks exactly. For other sizes the same blocks are
 stacked: the generator doubles a 4 to 7 pixel map up to the image; the discriminator halves the image until its map is
@@ -39,7 +39,7 @@ class ResNetGenerator(GeneratorConfig):
         check_positive("generator", width=self.width, gain=self.gain, shortcut_gain=self.shortcut_gain)
 
     def build(self, resolution: int, channels: int) -> Generator:
-        """The network, for images of 8 to 64 pixels."""
+        """The network, for images of 8 to 112 pixels."""
         return Generator(resolution, channels, self)
 
 
@@ -65,7 +65,7 @@ class ResNetDiscriminator(DiscriminatorConfig):
         check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
 
     def build(self, resolution: int, channels: int) -> Discriminator:
-        """The network, for images of 8 to 64 pixels."""
+        """The network, for images of 8 to 112 pixels."""
         return Discriminator(resolution, channels, self)
 
 
@@ -112,11 +112,11 @@ class Discriminator(Staged):
 
 def _doublings(resolution: int) -> int:
     """How often the generator doubles its first map of 4 to 7 pixels."""
-    for n in range(1, 5):
-        bottom, rest = divmod(resolution, 2**n)
-        if rest == 0 and 4 <= bottom <= 7:
-            return n
-    raise ValueError(f"no ResNet for {resolution} pixels; take 8, 16, 28, 32, 48, 64 (4 to 7 times a power of 2)")
+    sizes = {bottom * 2**n: n for n in range(1, 5) for bottom in range(4, 8)}
+    if resolution not in sizes:
+        there = ", ".join(map(str, sorted(sizes)))
+        raise ValueError(f"no ResNet for {resolution} pixels; take one of {there}; DCGAN takes powers of 2")
+    return sizes[resolution]
 
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)

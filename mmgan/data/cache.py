@@ -1,0 +1,100 @@
+"""Decoded images kept on disk with a checksum, and mapped into memory.
+
+A file holds the images' bytes, then a JSON object of facts about them, its length in 8 bytes, and SHA-256 of all that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from mmgan.errors import UserError
+
+Writer = Callable[[Callable[[bytes], object]], dict[str, Any]]
+"""Hands images to a function, a piece at a time and row by row, and returns their `shape` and other facts."""
+
+
+class Cached(NamedTuple):
+    """What a file holds."""
+
+    images: np.ndarray
+    """uint8, mapped copy-on-write: what is written to it does not reach the file."""
+    facts: dict[str, Any]
+
+
+def cached(name: str, key: str, write: Writer) -> Cached:
+    """The images called `name` in the cache folder; `write` makes them where `key` is another, or the file is damaged.
+
+    The file of another key is replaced. Raises UserError where it cannot be written.
+    """
+    file = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{name}.images"
+    with suppress(ValueError):
+        if found := _read(file, key):
+            return found
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):  # another process may be writing it
+            try:
+                if found := _read(file, key):
+                    return found
+            except ValueError as error:
+                print(f"{file} is damaged ({error}); the images are decoded again", flush=True)
+            _remove_leftovers(file.parent)
+            _write(file, key, write)
+        found = _read(file, key)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        advice = "make room there, or set XDG_CACHE_HOME to another folder"
+        raise UserError(f"cannot keep the decoded images in {file} ({reason}); {advice}") from error
+    assert found is not None
+    return found
+
+
+def _read(file: Path, key: str) -> Cached | None:
+    """None where there is no file, or of another key; raises ValueError, saying why, where it is damaged."""
+    try:
+        content = np.memmap(file, np.uint8, "c")
+    except OSError:
+        return None
+    body, digest = content[:-32], content[-32:]
+    if hashlib.sha256(body.data).digest() != digest.tobytes():
+        raise ValueError("its checksum is another")
+    length = int.from_bytes(body[-8:].tobytes(), "big")
+    facts = json.loads(body[-8 - length : -8].tobytes())
+    if facts["key"] != key:
+        return None
+    return Cached(body[: math.prod(facts["shape"])].reshape(facts["shape"]), facts)
+
+
+def _write(file: Path, key: str, write: Writer) -> None:
+    """Write the file, whole or not at all, by ordinary writes: a full disk is an error then, and no signal."""
+    part, digest = file.with_name(f"{file.name}.part"), hashlib.sha256()
+    try:
+        with part.open("wb") as out:
+
+            def put(piece: bytes) -> None:
+                digest.update(piece)
+                out.write(piece)
+
+            facts = json.dumps(write(put) | {"key": key}).encode()
+            put(facts + len(facts).to_bytes(8, "big"))
+            out.write(digest.digest())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left half-written: nobody holds its lock."""
+    for part in folder.glob("*.part"):
+        with suppress(Timeout), FileLock(f"{part.with_suffix('')}.lock", timeout=0):
+            part.unlink(missing_ok=True)
