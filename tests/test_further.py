@@ -243,7 +243,7 @@ def test_images_without_a_label_are_learnt_from_with_ssl_and_left_out_without(
     assert sorted(split["pool"] + split["validation"]) == list(range(32))
     shutil.rmtree(photos / "cat")
     shutil.rmtree(photos / "dog")
-    with pytest.raises(UserError, match="has no image with a label"):
+    with pytest.raises(UserError, match=r"none of .* has a label"):
         cls(tmp_path / "none", *options)
 
 

@@ -706,7 +706,7 @@ def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_els
     config = {"data": {"name": "folder", "root": str(tmp_path / "flat")}, "tracker": None}
     advice = "a folder of its own under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match=rf"^12 of 12 images of folder \(train\) have no label, .*{advice}"):
+    with pytest.raises(UserError, match=rf"^none of 12 images of folder \(train\) has a label, .*{advice}"):
         classifiers.train(config, tmp_path / "run")
 
 

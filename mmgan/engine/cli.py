@@ -22,6 +22,7 @@ import yaml
 from torch import distributed
 
 from mmgan import modules
+from mmgan.engine import files
 from mmgan.errors import UserError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -127,10 +128,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(sections=_sections(config)):
         if isinstance(values, str | Path):
-            try:
-                values = yaml.safe_load(Path(values).read_text())
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise UserError(f"cannot read the configuration {values} ({error})") from error
+            values = files.read_yaml(Path(values))
         if not isinstance(values, Mapping):
             raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
         if trust:

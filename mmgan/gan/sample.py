@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.utils import make_grid, save_image
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from mmgan.data import to_uint8
 from mmgan.engine.randomness import stream
@@ -53,9 +54,13 @@ def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
     return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
 
 
-def save_grid(images: Tensor, path: Path, columns: int) -> None:
-    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each."""
+def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
+    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each.
+
+    Returns what is in it: uint8 [3, H', W'].
+    """
     path.parent.mkdir(exist_ok=True)
     scale = max(1, 32 // images.shape[-1])
-    large = F.interpolate(images.float() / 255, scale_factor=scale)
-    save_image(make_grid(large, columns, pad_value=0.5), path)
+    picture = make_grid(F.interpolate(images.cpu(), scale_factor=scale), columns, pad_value=128)
+    to_pil_image(picture).save(path)
+    return picture

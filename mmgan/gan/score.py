@@ -71,7 +71,13 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
     name = config.score.final if config.score else None
     if not name:
         return
-    steps = {"last": config.steps, "best": checkpoint.of_run(folder, "best").step}
+    checkpoints: list[Literal["best", "last"] | int] = ["last", "best"]
+    steps = {"last": config.steps}
+    try:
+        steps["best"] = checkpoint.of_run(folder, "best").step
+    except UserError as error:  # it was torn since
+        accelerator.print(f"{error}; only the last one is scored")
+        checkpoints.remove("best")
     protocol, seed, weights = PROTOCOLS[name], 0, "ema" if config.ema else "raw"
     ours = protocol.facts | {"extractor_hash": extractor.hash, "seed": seed, "generator": weights}
     made = {
@@ -83,7 +89,7 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
         and set(protocol.metrics) <= record["scores"].keys()
     }
     if made.keys() != steps.keys():
-        scored = score_run(folder, ["last", "best"], extractor, protocol, name, accelerator, trust=True)
+        scored = score_run(folder, checkpoints, extractor, protocol, name, accelerator, trust=True)
         made = {record["checkpoint"]: record for record in scored}
     accelerator.print(summary([made[which] for which in steps]))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.io import read_image
 
 from mmgan.data import to_network
 from mmgan.engine import checkpoint
@@ -80,8 +79,7 @@ class Watch:
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
         file = self.run.folder / "samples" / f"step-{step:06d}.png"
-        save_grid(fakes[:GRID], file, columns=10)
-        self.log.picture(step, "samples", read_image(file))
+        self.log.picture(step, "samples", save_grid(fakes[:GRID], file, columns=10))
         real = to_network(self.steps.real.some(DIAGNOSED))
         fakes = to_network(fakes[: len(real)])
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
