@@ -53,9 +53,14 @@ def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
     return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
 
 
-def save_grid(images: Tensor, path: Path, columns: int) -> None:
-    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each."""
+def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
+    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each.
+
+    The picture, uint8 [3, rows, columns].
+    """
     path.parent.mkdir(exist_ok=True)
     scale = max(1, 32 // images.shape[-1])
     large = F.interpolate(images.float() / 255, scale_factor=scale)
-    save_image(make_grid(large, columns, pad_value=0.5), path)
+    grid = make_grid(large, columns, pad_value=0.5)
+    save_image(grid, path)
+    return grid.mul(255).add(0.5).clamp(0, 255).to("cpu", torch.uint8)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.io import read_image
 
 from mmgan.data import to_network
 from mmgan.engine import checkpoint
@@ -67,9 +66,8 @@ class Watch:
         """A grid of the same latents every time, and diagnostics of the discriminator."""
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
-        file = self.run.folder / "samples" / f"step-{step:06d}.png"
-        save_grid(fakes[:100], file, columns=10)
-        self.log.picture(step, "samples", read_image(file))
+        grid = save_grid(fakes[:100], self.run.folder / "samples" / f"step-{step:06d}.png", columns=10)
+        self.log.picture(step, "samples", grid)
         real = self.steps.real.some(DIAGNOSED)
         fakes = to_network(fakes[: len(real)])
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
