@@ -169,7 +169,7 @@ def read(
                 raise ValueError("no file")
             found = json.loads(file.read_text())
             config = yaml.safe_load(cli.to_yaml(cli.config_of(ClassifierConfig, run / "config.yaml", trust)))
-            missing = [key for key in (*protocol, "finished") if key not in found]
+            missing = [key for key in (*protocol, "finished") if key not in dict(found)]
             seed = config["seed"]
             compared = {} if missing else (measured or measures)(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
