@@ -66,7 +66,7 @@ class Updates:
             config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
-            fused=True,
+            fused=not any(p.is_complex() for p in network.parameters()),
         )
         accelerator.ddp_handler = DistributedDataParallelKwargs(
             broadcast_buffers=False,  # in place, between the passes of one step; training uses no running statistics

@@ -10,6 +10,10 @@ the same command goes on after the last attack that was done, kept in attack.beg
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import hashlib
 import importlib.metadata
 import json

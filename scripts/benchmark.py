@@ -10,6 +10,10 @@ median of the rounds' ratios.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import statistics
 import time
 from collections.abc import Callable

@@ -7,6 +7,10 @@ Writes evaluation.json into the run's folder, reliability.png and interpolation.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import importlib.metadata
 import json
 from dataclasses import replace

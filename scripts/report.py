@@ -7,6 +7,10 @@ Takes runs, or folders of runs as scripts/sweep.py makes them, finished or not.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 from pathlib import Path
 
 from mmgan.engine import cli

@@ -8,6 +8,10 @@ with its figure and numbers, report.json.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import json
 import shutil
 from collections.abc import Mapping, Sequence

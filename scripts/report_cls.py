@@ -8,6 +8,10 @@ report.json.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import json
 from pathlib import Path
 from typing import Any

@@ -7,6 +7,10 @@ Writes OUTPUT/NAME.json and OUTPUT/NAME.png. The same command again only draws t
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import importlib
 import inspect
 import json

@@ -9,6 +9,10 @@ Image i depends on the seed and on i alone.
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 from pathlib import Path
 from typing import Literal
 

@@ -9,6 +9,10 @@ Prints a table and keeps the scores, stamped with the protocol, in RUN/scores.js
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -9,6 +9,10 @@ machines that share the output folder, at any time. The runs of a worker that is
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import os
 import sys
 from collections import Counter

@@ -6,6 +6,10 @@ The same command resumes an interrupted run; --mixup null trains the baseline, -
 A section `ssl` learns from images without labels too (configs/ssl).
 """
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 from classifiers.config import ClassifierConfig
 from classifiers.training import train
 from mmgan.engine import cli

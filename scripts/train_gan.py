@@ -5,6 +5,10 @@
 The same command resumes an interrupted run; --mixup null trains the baseline.
 """
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
 import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.gan.config import GANConfig

@@ -69,7 +69,10 @@ class State:
             network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
         self.latents = torch.randn(*STANDING, config.generator.z_dim, generator=stream(config.seed, "standing", 0))
-        optimisers = [Adam(net.parameters(), config.lr, config.betas, fused=True) for net in self.networks.values()]
+        optimisers = [
+            Adam(net.parameters(), config.lr, config.betas, fused=not any(p.is_complex() for p in net.parameters()))
+            for net in self.networks.values()
+        ]
         self.generator, self.discriminator, self.adam_g, self.adam_d = accelerator.prepare(
             generator, discriminator, *optimisers
         )
