@@ -15,6 +15,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 OWN = ["mmgan", "classifiers"]
@@ -65,7 +66,7 @@ def names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str
         if not option.startswith("--") or word not in options or value.endswith((".yaml", ".yml", ".json")):
             continue
         try:
-            yield from names_in({word: yaml.safe_load(value)})
+            yield from names_in({word: load(value)})
         except yaml.YAMLError:  # no value of ours
             continue
 

@@ -259,7 +259,7 @@ def test_the_saved_configuration_reads_back_as_it_was(tmp_path: Path, options: l
     [
         (["--d", "1"], "unrecognized arguments: --d 1"),
         (["--part.z", "1"], "z"),
-        (["--c", "x"], "c: expected float, not x"),
+        (["--c", "x"], "c must be a number, not x"),
         (["--c", "-1"], "c must be 0 or more"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

@@ -9,10 +9,11 @@ import re
 import signal
 import sys
 import warnings
-from argparse import ArgumentError, HelpFormatter
+from argparse import ArgumentError, ArgumentParser, HelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
@@ -23,6 +24,7 @@ from torch import distributed
 
 from mmgan import modules
 from mmgan.engine import files
+from mmgan.engine.values import MODE, arguments, kinds, load, shown, type_of, words
 from mmgan.errors import UserError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -42,6 +44,9 @@ class _Parser(jsonargparse.ArgumentParser):
 
     sections: Mapping[str, list[type]] = MappingProxyType({})
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, "parser_mode": MODE} | options)
+
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help, with those options at its end."""
         text = super().format_help(formatter).rstrip()
@@ -59,7 +64,7 @@ def _sections(config: type) -> dict[str, list[type]]:
     found: dict[str, list[type]] = {}
     for name, one, alone in _typed(config):
         if inspect.isabstract(one):
-            found[name] = list(_kinds(one))
+            found[name] = list(kinds(one))
         elif is_dataclass(one) and not alone:
             found[name] = [one]
     return found
@@ -70,7 +75,7 @@ def _naming(thing: Any) -> set[str]:
     found = {"name", "class_path"}
     for name, one, _ in _typed(thing):
         if inspect.isabstract(one):
-            found |= {name}.union(*(_naming(kind) for kind in _kinds(one)))
+            found |= {name}.union(*(_naming(kind) for kind in kinds(one)))
         elif is_dataclass(one):
             found |= _naming(one)
     return found
@@ -84,15 +89,6 @@ def _typed(thing: Any) -> Iterator[tuple[str, type, bool]]:
                 yield name, one, not isinstance(hint, UnionType)
 
 
-def _kinds(base: type) -> Iterator[type]:
-    """The classes below `base` that can be made, as far as they are imported."""
-    one: type
-    for one in base.__subclasses__():
-        if not inspect.isabstract(one):
-            yield one
-        yield from _kinds(one)
-
-
 def parse(
     config: type[C], description: str, args: Sequence[str] | None = None, named: Sequence[str] | None = None
 ) -> Arguments[C]:
@@ -102,17 +98,35 @@ def parse(
     file does. Raises UserError for whatever does not fit.
     """
     args = sys.argv[1:] if args is None else args
-    parser = _Parser(description=description.partition("\n\n")[0] or None, exit_on_error=False)
+    parser = _Parser(description=description.partition("\n\n")[0] or None)
     parser.sections = _sections(config)
     parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
     parser.add_class_arguments(config)
-    with _mistakes_in_one_line(" (--help lists every option)", parser.sections):
+    with _mistakes_in_one_line(" (--help lists every option)", config):
         modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
         modules.trust(modules.names_on(args if named is None else named, _naming(config)))
-        values = parser.parse_args(args)
-        made = parser.instantiate(values)
-        return Arguments(_made(config, made), Path(values.output))
+        values = parser.parse_args(_files_first(_switched(args, config)))
+        output = values.pop("output")
+        values.pop("config")
+        return Arguments(config(**arguments(config, values)), Path(output))
+
+
+def _files_first(args: Sequence[str]) -> list[str]:
+    """`args` with the configuration files before the options that go over them."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    found, rest = parser.parse_known_args(args)
+    return [*(f"--config={file}" for file in found.config), *rest]
+
+
+def _switched(args: Sequence[str], thing: Any) -> list[str]:
+    """`args` with `true` after every option of true or false that has no value."""
+    made = []
+    for argument, after in pairwise([*args, "--"]):
+        alone = argument.startswith("--") and after.startswith("--") and type_of(thing, argument[2:]) is bool
+        made.append(f"{argument}=true" if alone else argument)
+    return made
 
 
 def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust: bool = False) -> C:
@@ -123,21 +137,17 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
     if isinstance(values, config):
         if trust:
             modules.trust(modules.names_in(asdict(values)))  # type: ignore[call-overload]
-        return values
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        values = load(to_yaml(values))
+    parser = _Parser()
     parser.add_class_arguments(config)
-    with _mistakes_in_one_line(sections=_sections(config)):
+    with _mistakes_in_one_line(thing=config):
         if isinstance(values, str | Path):
             values = files.read_yaml(Path(values))
         if not isinstance(values, Mapping):
             raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
         if trust:
             modules.trust(modules.names_in(dict(values)))
-        return _made(config, parser.instantiate(parser.parse_object(dict(values))))
-
-
-def _made(config: type[C], made: jsonargparse.Namespace) -> C:
-    return config(**{field.name: made[field.name] for field in fields(config)})  # type: ignore[arg-type]
+        return config(**arguments(config, parser.parse_object(dict(values))))
 
 
 def to_yaml(config: Any) -> str:
@@ -145,13 +155,13 @@ def to_yaml(config: Any) -> str:
 
     Raises UserError for one made of objects that a parser would not take, or of a class that no run could find again.
     """
-    with _mistakes_in_one_line(sections=_sections(type(config))):
+    with _mistakes_in_one_line(thing=type(config)):
         classes = list(modules.classes_in(config))
         for name in classes:
             if "<locals>" in name:
                 raise UserError(f"{name} is defined inside a function, where no run can find it again; move it out")
         modules.trust(classes)
-        given, parser = (jsonargparse.ArgumentParser(exit_on_error=False) for _ in range(2))
+        given, parser = _Parser(), _Parser()
         parser.add_class_arguments(type(config))
         options = {"skip_unset": False, "skip_validation": True}
         try:
@@ -160,11 +170,11 @@ def to_yaml(config: Any) -> str:
             plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
         except (AttributeError, yaml.YAMLError) as error:
             raise UserError(f"{type(config).__name__} holds a value that cannot be written down ({error})") from error
-        parser.parse_object(yaml.safe_load(plain))
+        parser.parse_object(load(plain))
     commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
     commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
     # The writer of comments leaves a string like "no" without quotes; then better without comments.
-    return commented if yaml.safe_load(commented) == yaml.safe_load(plain) else plain
+    return commented if load(commented) == load(plain) else plain
 
 
 def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> None:
@@ -172,59 +182,59 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
 
     Of several functions the first argument names one. `folders` is a parameter that takes one or more of them.
     """
+    args = sys.argv[1:] if args is None else args
     parsers = {}
     for function in functions:
-        parsers[function.__name__] = _Parser(description=(function.__doc__ or "").splitlines()[0], exit_on_error=False)
+        parsers[function.__name__] = _Parser(description=(function.__doc__ or "").splitlines()[0])
         skip: set[str | int] = {folders} if folders else set()
         if folders:
             parsers[function.__name__].add_argument(folders, nargs="+", type=Path, help="folders")
         parsers[function.__name__].add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
-    parser = parsers[functions[0].__name__]
+    parser, chosen = parsers[functions[0].__name__], functions[0]
     if len(functions) > 1:
-        parser = _Parser(exit_on_error=False)
+        parser = _Parser()
         commands = parser.add_subcommands(dest="command")
         for name, one in parsers.items():
             commands.add_subcommand(name, one, help=one.description)
-    with _mistakes_in_one_line(" (--help lists every option)"):
+        chosen = next((function for function in functions if function.__name__ in args[:1]), chosen)
+    with _mistakes_in_one_line(" (--help lists every option)", chosen):
         options = set().union(*(_naming(function) for function in functions))
-        modules.trust(modules.names_on(sys.argv[1:] if args is None else args, options))
-        values = parser.instantiate(parser.parse_args(args)).as_dict()
-    name = values.pop("command", functions[0].__name__)
-    chosen = next(function for function in functions if function.__name__ == name)
-    chosen(**(values.get(name, {}) if len(functions) > 1 else values))
+        modules.trust(modules.names_on(args, options))
+        values = parser.parse_args(_switched(args, chosen))
+        given = arguments(chosen, values[chosen.__name__] if len(functions) > 1 else values)
+    chosen(**given)
 
 
 @contextmanager
-def _mistakes_in_one_line(
-    advice: str = "", sections: Mapping[str, list[type]] = MappingProxyType({})
-) -> Iterator[None]:
+def _mistakes_in_one_line(advice: str = "", thing: Any = None) -> Iterator[None]:
+    """Every mistake in the options of `thing`, a class or function, as a UserError."""
     try:
         yield
-    except (ArgumentError, ValueError, TypeError) as error:
-        text = _one_line(str(error))
-        if unknown := re.fullmatch(r"(\S+): there is no class (\S+)", text):
-            known = ", ".join(one.__name__ for one in sections.get(unknown[1], []))
-            text += f"; {f'take {known} or ' if known else ''}one of your own as module.Class"
+    except (ArgumentError, ValueError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
+        text = "nested too deeply" if isinstance(error, RecursionError) else _one_line(str(error), thing)
         raise UserError(f"{text}{advice}") from error
 
 
-def _one_line(message: str) -> str:
+def _one_line(message: str, thing: Any) -> str:
     """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
         advice = "a file may not choose code: name it on the command line, or trust the file (--trust true, trust=True)"
         return f"{denied[1]} is not part of mmgan, and {advice}"
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
-    lines = [line.strip() for line in message.splitlines() if not line.strip().startswith(noise)]
-    lines = [line for line in lines if "Problem with given class_path" not in line]
-    text = " ".join(line.removeprefix("- ") for line in lines if line)
-    keys = re.findall(r"""Parser key "([^"]+)":\s*""", text)
-    text = re.sub(r"""Parser key "[^"]+":\s*""", "", text)
-    if option := re.search(r"Option '(\S+)' is not accepted", text):
+    keys = list(dict.fromkeys(re.findall(r"""Parser key "([^"]+)":""", message)))
+    option = ".".join(keys)
+    if unknown := re.search(r"Option '(\S+)' is not accepted", message):
         named = re.search(r"given class_path '[\w.]*?(\w+)'", message)
-        return f"{'.'.join([*keys, option[1]])}: {named[1] if named else 'this section'} has no option {option[1]}"
-    text = re.sub(r"Expected a <class '(?:[\w.]*\.)?(\w+)'>\. Got value: (.*)", r"expected \1, not \2", text)
-    text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
-    return f"{'.'.join(keys)}: {text}" if keys else text
+        return f"{'.'.join([*keys, unknown[1]])}: {named[1] if named else 'this section'} has no option {unknown[1]}"
+    if hint := type_of(thing, option) if option else None:
+        if "instantiatable" in message:
+            return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"
+        value = re.search(r"(?:Got value:|Unable to load config|import path string:) ?(.*)", message)
+        value = value or re.search(r"Given value: (.*)", message)
+        said = shown(value[1].strip("'\"") if value else "that")
+        return f"{option} must be {words(hint)}, not {said or 'empty'}"
+    text = " ".join(message.split())
+    text = re.sub(r"""Parser key "[^"]+":\s*""", "", text)
+    return f"{option}: {text}" if option else text
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 
@@ -34,7 +35,7 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """What a configuration holds; raises UserError like `read`, and for one that is no mapping of names to values."""
     try:
-        values = yaml.safe_load(read(path).decode())
+        values = load(read(path).decode())
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove or repair it") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

@@ -1,0 +1,172 @@
+"""Values of options: read from YAML, checked against their types, and made into the objects that they describe."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import is_dataclass
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import jsonargparse
+import yaml
+
+MODE = "mmgan"
+"""The parser's name for `load`."""
+SHOWN = 60
+"""Characters of a value that a message shows."""
+WORDS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "true or false"}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which a key occurs once, numbers are decimal (010 is ten, 1e-3 a number), and dates are text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in known if tag.rpartition(":")[2] in ("bool", "null", "merge")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping; raises ConstructorError for a key that occurs twice, or is not a word."""
+        seen = set()
+        for key, _ in node.value:
+            if not key.tag.endswith((":str", ":merge")):
+                problem = f"{key.value if key.id == 'scalar' else f'a {key.id}'} is no name of an option"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if key.value in seen:
+                problem = f"{key.value} occurs twice; remove one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        made: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return made
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """A decimal number."""
+        return int(node.value.replace("_", ""))
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"([-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+
+
+def load(text: str) -> Any:
+    """What a text in YAML says; raises YAMLError, in one line, where it is no YAML of ours."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise yaml.YAMLError(f"{error.problem}{line}") from error
+    except (RecursionError, ValueError) as error:
+        raise yaml.YAMLError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from error
+
+
+jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
+
+
+def kinds(base: type) -> Iterator[type]:
+    """The classes below `base` that can be made, as far as they are imported."""
+    one: type
+    for one in base.__subclasses__():
+        if not inspect.isabstract(one):
+            yield one
+        yield from kinds(one)
+
+
+def types_of(thing: Any) -> dict[str, Any]:
+    """The types of a class's options or of a function's parameters, by their names; none where they cannot be told."""
+    try:
+        return get_type_hints(thing.__init__ if isinstance(thing, type) and not is_dataclass(thing) else thing)
+    except NameError:
+        return {}
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types that a value of type `hint` may have."""
+    return get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+
+
+def type_of(thing: Any, option: str) -> Any:
+    """The type of an option, by its dotted name within a class or function; None where there is no such option."""
+    name, _, rest = option.partition(".")
+    hint = types_of(thing).get(name)
+    if not rest:
+        return hint
+    found = (type_of(kind, rest) for one in members(hint) if isinstance(one, type) for kind in (one, *kinds(one)))
+    return next((one for one in found if one is not None), None)
+
+
+def words(hint: Any) -> str:
+    """What a value of type `hint` is, in words."""
+    if len(members(hint)) > 1:
+        return " or ".join(words(one) for one in members(hint))
+    if hint is NoneType:
+        return "null"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is tuple:
+        return f"a list of {len(get_args(hint))} {WORDS.get(get_args(hint)[0], 'value')}s"
+    if get_args(hint):
+        of = get_args(hint)[-1]
+        one = words(of) if get_origin(of) is Literal else f"{WORDS.get(of, 'value')}s"
+        return f"a {'mapping to' if issubclass(get_origin(hint), dict) else 'list of'} {one}"
+    if inspect.isabstract(hint):
+        return f"{', '.join(one.__name__ for one in kinds(hint))}, or one of your own as module.Class"
+    name = WORDS.get(hint, "mapping of options to values")
+    return name if hint in (bool, str) else f"a {name}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def made(hint: Any, value: Any, option: str) -> Any:
+    """The object of type `hint` that parsed values describe.
+
+    Raises ValueError, naming `option`, for null where the type has none, for numbers that are not finite, and for
+    whatever a class refuses.
+    """
+    if value is None and not {None, Any, NoneType} & set(members(hint)):
+        advice = "a key without a value in a YAML file is null; give it a value or remove the line"
+        raise ValueError(f"{option} must be {words(hint)}, not null: {advice}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{option} must be finite, not {value}")
+    if isinstance(value, list | tuple):
+        of = get_args(hint) or (Any,)
+        of = of if len(of) == len(value) else of[:1] * len(value)
+        return type(value)(made(one, part, option) for one, part in zip(of, value, strict=True))
+    if isinstance(value, Mapping):
+        return {key: made(Any, part, f"{option}.{key}") for key, part in value.items()}
+    if not isinstance(value, jsonargparse.Namespace):
+        return value
+    if "class_path" in value:
+        module, _, name = value.class_path.rpartition(".")
+        one = getattr(import_module(module), name)  # which the parser has imported, if it may be
+        value = jsonargparse.Namespace({**vars(value.get("init_args", {})), **value.get("dict_kwargs", {})})
+    else:
+        one = next(one for one in members(hint) if is_dataclass(one))
+    try:
+        return one(**arguments(one, value, option))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        text, (parent, _, last) = str(error), option.rpartition(".")
+        if text.startswith(f"{last}.") and parent:  # the class knows the last word of its section alone
+            text = f"{parent}.{text}"
+        raise ValueError(text if option in text else f"{option}: {text}") from error
+
+
+def arguments(thing: Any, values: jsonargparse.Namespace, section: str = "") -> dict[str, Any]:
+    """The arguments of a class or function, made of parsed values as by `made`."""
+    hints, prefix = types_of(thing), f"{section}." if section else ""
+    return {name: made(hints.get(name, Any), value, prefix + name) for name, value in vars(values).items()}
