@@ -183,12 +183,12 @@ def test_a_scalar_that_is_not_finite_names_step_and_term(tmp_path: Path) -> None
 
 def test_a_changed_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
-    Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.5}\nsteps: 1\n", accelerator).release()
-    Run(tmp_path, "data: {root: b}\nmixup: {alpha: 0.5}\nsteps: 1\n", accelerator).release()
-    with pytest.raises(UserError, match=r"holds a run with mixup.alpha 0.5, not 0.2; steps 1, not 2; choose another"):
-        Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.2}\nsteps: 2\n", accelerator)
+    Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.5}\nn_dis: 1\n", accelerator).release()
+    Run(tmp_path, "data: {root: b}\nmixup: {alpha: 0.5}\nn_dis: 1\n", accelerator).release()
+    with pytest.raises(UserError, match=r"holds a run with mixup.alpha 0.5, not 0.2; n_dis 1, not 2; choose another"):
+        Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.2}\nn_dis: 2\n", accelerator)
     with pytest.raises(UserError, match=r"with mixup {'alpha': 0.5}, not None; choose"):
-        Run(tmp_path, "data: {root: a}\nmixup: null\nsteps: 1\n", accelerator)
+        Run(tmp_path, "data: {root: a}\nmixup: null\nn_dis: 1\n", accelerator)
 
 
 def test_a_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def made(hint: Any, value: Any, option: str) -> Any:
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
         one = getattr(import_module(module), name)  # which the parser has imported, if it may be
-        value = jsonargparse.Namespace({**vars(value.get("init_args", {})), **value.get("dict_kwargs", {})})
+        value = jsonargparse.Namespace({**vars(value.get("init_args", jsonargparse.Namespace())), **value.get("dict_kwargs", {})})
     else:
         one = next(one for one in members(hint) if is_dataclass(one))
     try:
