@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import warnings
 from dataclasses import replace
 from importlib.util import find_spec
@@ -42,6 +43,8 @@ EPS = {
 """The grid where none is asked for; 0.03 is the eps of the authors' code."""
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Iterations after which accuracy is kept."""
+LARGEST = 1_000_000
+"""More iterations, restarts or images than anybody waits for."""
 EXAMPLES = 8
 LIBRARIES = ("torch", "accelerate", "numpy", "scipy")
 
@@ -89,9 +92,14 @@ def attack(
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
-    for name, value in {**counts, "step_size": step_size or 1, "eps": grid[0]}.items():
-        if value <= 0:
-            raise UserError(f"{name} must be positive, not {value}")
+    for name, count in counts.items():
+        if not 0 < count <= LARGEST:
+            raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
+    for name, value in [("step_size", step_size)] * (step_size is not None) + [("eps", bound) for bound in grid]:
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be positive and finite, not {value}")
+        if norm == "linf" and space == "pixel" and value > 1:
+            raise UserError(f"{name} is in pixels of [0, 1], and {value} bounds nothing; 8/255 is {8 / 255:.4f}")
     if autoattack and space != "pixel":
         raise UserError("AutoAttack clamps to [0, 1]; take --space pixel")
     if autoattack and not find_spec("pyautoattack"):

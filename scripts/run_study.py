@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -125,5 +124,4 @@ def _table(found: list[Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    switched = ["--fast=true" if argument == "--fast" else argument for argument in sys.argv[1:]]
-    cli.run(lambda: cli.call(study, args=switched))
+    cli.run(lambda: cli.call(study))

@@ -25,8 +25,7 @@ SCRIPT = Path(__file__).with_name("train_gan.py")
 
 def main() -> None:
     """Parse, check every run's options, work."""
-    switched = ["--dry_run=true" if argument == "--dry_run" else argument for argument in sys.argv[1:]]
-    arguments = cli.parse(SweepConfig, __doc__ or "", args=switched)
+    arguments = cli.parse(SweepConfig, __doc__ or "")
     config, output = arguments.config, arguments.output
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a worker is one process; start several by themselves")
