@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from classifiers.attacks import Norm, pgd
+from classifiers.attacks import Norm, check_eps, pgd
 from classifiers.supervised import ClassifierLoss
 from mmgan.mixup import Plans
 
@@ -30,9 +30,10 @@ class AdversarialTraining:
     """With mixup: mix images that were attacked, or attack what is mixed (classifiers/adversarial.py)."""
 
     def __post_init__(self) -> None:
-        for name in ("eps", "step_size", "iterations"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"adversarial.{name} must be positive, not {getattr(self, name)}")
+        for name in ("eps", "step_size"):
+            check_eps(getattr(self, name), f"adversarial.{name}", self.norm)
+        if not 0 < self.iterations <= 10_000:  # each is a pass of the network, in every step
+            raise ValueError(f"adversarial.iterations must be positive and at most 10000, not {self.iterations}")
 
 
 def attack(

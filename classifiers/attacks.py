@@ -7,6 +7,7 @@ gradients, batch norm statistics and modes are afterwards what they were.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -18,6 +19,14 @@ from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.mixup import Plans
 
 Norm = Literal["linf", "l2"]
+
+
+def check_eps(eps: float, option: str, norm: Norm) -> None:
+    """Raise ValueError, naming the option, for a bound in pixels of [0, 1] that cannot be meant."""
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{option} must be positive and finite, not {eps}")
+    if norm == "linf" and eps > 1:
+        raise ValueError(f"{option} is in pixels of [0, 1], where {eps} bounds nothing; 8/255 is {8 / 255:.4f}")
 
 
 def fgsm(

@@ -37,7 +37,7 @@ def load_classifier(
     >>> network(torch.rand(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    run = Path(run)
+    run = Path(run).expanduser()
     saved = checkpoint.of_run(run, choose(run, which))
     if "network" not in saved.weights:
         raise UserError(f"{run} is no run of scripts/train_cls.py")

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluate import error, nll, predict
 from classifiers.networks import build
 from classifiers.plot import plot_training
-from classifiers.preprocess import fit
+from classifiers.preprocess import blank, fit
 from classifiers.split import split
 from classifiers.updates import Updates
+from mmgan import memory
 from mmgan.data import Images, load
 from mmgan.engine import checkpoint, cli
 from mmgan.engine.checkpoint import Checkpoint
@@ -59,6 +61,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     if loose and not config.ssl:
         accelerator.print(f"{loose} images without a label are left out; a section ssl learns from them too")
     _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
+    _check_memory(config, real, classes, accelerator)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
     source = checkpoint.source(folder, config.init_from)
@@ -120,6 +123,21 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         sys.exit(128 + stop.signal)
     found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
+
+
+def _check_memory(config: ClassifierConfig, images: Images, classes: int, accelerator: Accelerator) -> None:
+    """Raise UserError for networks and batches that the machine has no memory for."""
+    shape, halves = list(images.images.shape[1:]), 2 if config.mixed_precision else 1
+    needed = memory.needed_for(
+        lambda: [build(config.network, classes, *blank(config.data.preprocess, shape))],
+        lambda networks: networks[0](torch.zeros(2, *shape)),
+        config.batch_size // accelerator.num_processes // halves,
+        memory.COPIES["SGD"],
+    )
+    sizes = "batch_size, data.resolution, network.width or network.depth"
+    memory.refuse_more(needed, accelerator.device, "the network and a batch", sizes)
+    if config.data.pad > shape[-1]:
+        raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from classifiers.attacks import check_eps
 from classifiers.load import choose, finished, load_classifier
 from classifiers.networks import normalise_of
 from classifiers.plot import plot_attacked, plot_attacks
@@ -50,6 +51,8 @@ EPS = {
 """The grid where none is asked for; 0.03 is the eps of the authors' code."""
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Iterations after which accuracy is kept."""
+LARGEST = 1_000_000
+"""More iterations, restarts or images than anybody waits for."""
 EXAMPLES = 8
 LIBRARIES = ("torch", "accelerate", "numpy", "scipy")
 
@@ -99,9 +102,15 @@ def attack(
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
-    for name, value in {**counts, "step_size": step_size or 1, "eps": grid[0]}.items():
-        if value <= 0:
-            raise UserError(f"{name} must be positive, not {value}")
+    for name, count in counts.items():
+        if not 0 < count <= LARGEST:
+            raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
+    bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
+    try:
+        for name, bound in bounds:
+            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" is another unit than [0, 1]
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if autoattack and space != "pixel":
         raise UserError("AutoAttack clamps to [0, 1]; take --space pixel")
     if autoattack and not find_spec("pyautoattack"):

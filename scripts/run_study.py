@@ -14,7 +14,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 import importlib
 import inspect
 import json
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -133,5 +132,4 @@ def _table(found: list[Verdict]) -> str:
 
 
 if __name__ == "__main__":
-    switched = ["--fast=true" if argument == "--fast" else argument for argument in sys.argv[1:]]
-    cli.run(lambda: cli.call(study, args=switched))
+    cli.run(lambda: cli.call(study))

@@ -18,12 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
-
 import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.data import DataChange
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import of_run
+from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.score import score_run, summary
 from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception, records
@@ -38,7 +37,7 @@ def score(
     num_samples: int | None = None,
     reference: Literal["train", "test"] | None = None,
     metrics: str = "is,fid",
-    generator: Literal["auto", "raw", "ema"] = "auto",
+    weights: Literal["auto", "raw", "ema"] = "auto",
     seed: int = 0,
     batch_size: int = 256,
     against: Path | None = None,
@@ -57,7 +56,7 @@ def score(
         num_samples: another number of samples than the protocol's
         reference: another split of real images than the protocol's
         metrics: any of is, fid, kid and prc (precision and recall), with commas between
-        generator: raw, ema (the average), or auto: ema where the run has one
+        weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents; sample i depends on it and on i alone
         batch_size: images at once in each process
         against: another run, scored before by the same protocol, to print beside this one
@@ -74,10 +73,10 @@ def score(
     by = replace(PROTOCOLS[protocol], **changes)
     name = protocol if len(changes) == 1 else f"{protocol}, changed"
     of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
-    made = score_run(
-        run, [checkpoint], extractor.build(), by, name, Accelerator(), generator, seed, batch_size, trust, data
-    )
-    if not Accelerator().is_main_process:
+    accelerator = accelerator_of()
+    built = extractor.build()
+    made = score_run(run, [checkpoint], built, by, name, accelerator, weights, seed, batch_size, trust, data)
+    if not accelerator.is_main_process:
         return
     print(summary(made))
     if against:

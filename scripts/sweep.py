@@ -34,8 +34,7 @@ SCRIPT = Path(__file__).with_name("train_gan.py")
 
 def main() -> None:
     """Parse, check every run, work."""
-    switched = ["--dry_run=true" if argument == "--dry_run" else argument for argument in sys.argv[1:]]
-    own, common = _split(switched)
+    own, common = _split(sys.argv[1:])
     arguments = cli.parse(SweepConfig, __doc__ or "", args=own)
     config, output = arguments.config, arguments.output
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

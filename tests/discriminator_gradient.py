@@ -31,4 +31,5 @@ for number in range(3):
     steps.discriminator(10 + number)
 weights = {name: dict(network.named_parameters()) for name, network in gan.networks.items()}
 torch.save(weights, Path(os.environ["RESULT"]) / f"weights-{world}-{rank}.pt")
+accelerator.wait_for_everyone()
 accelerator.end_training()

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 MAY = {
     "mixup": {"torch"},
     "data": {"torch", "torchvision", "numpy", "PIL", "filelock", "sklearn", "tqdm"}
-    | {"mmgan.data", "mmgan.errors", "mmgan.modules"},
+    | {"mmgan.data", "mmgan.errors", "mmgan.memory", "mmgan.modules"},
     "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
@@ -21,14 +21,15 @@ MAY = {
     "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
     | {
         f"mmgan.{name}"
-        for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes")
+        for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes", "memory")
     },
 }
 """What each package of mmgan may import besides the standard library."""
 CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "pyautoattack"}
 CLASSIFIERS |= {"classifiers"}
 CLASSIFIERS |= {
-    f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes")
+    f"mmgan.{name}"
+    for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes", "memory")
 }
 
 

@@ -585,6 +585,22 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}, "the images are the same, and so is the protocol"
 
 
+def test_more_processes_than_images_score_them_too(classifier: Path, tmp_path: Path) -> None:
+    """The one without an image ended in a traceback, and the others waited for it."""
+    written(noisy(0)[:2], tmp_path / "images")
+    data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--data.resolution", "8"]
+    small = ["--batch_size", "2", "--g_batch_size", "2", "--steps", "1"]
+    assert run("train_gan", *TRAIN, *data, *small, "--output", str(tmp_path / "run")).returncode == 0
+    by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "10"]
+    scores = []
+    for processes in (3, 1):
+        (tmp_path / "run" / "scores.json").unlink(missing_ok=True)
+        done = run("score_gan", str(tmp_path / "run"), *by, processes=processes)
+        assert done.returncode == 0, done.stderr
+        scores.append(records.read(tmp_path / "run")[0]["scores"])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
 def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
     assert run("train_gan", *TRAIN, "--output", str(tmp_path / "run")).returncode == 0
     options = [

@@ -43,8 +43,8 @@ class Oliver(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth < 10 or (self.depth - 4) % 6:
-            raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, 28, ...), not {self.depth}")
+        if not 10 <= self.depth <= 1010 or (self.depth - 4) % 6:
+            raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, 28, ...), at most 1010, not {self.depth}")
 
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
         """Stem and first group, the second, the third and pooling, the linear layer."""

@@ -226,7 +226,7 @@ def source(folder: Path, init_from: str | None) -> Checkpoint | None:
     if init_from is None or latest(folder / "checkpoints"):
         return None
     try:
-        return of_run(Path(init_from), "last")
+        return of_run(Path(init_from).expanduser(), "last")
     except UserError as error:
         raise UserError(f"init_from: {error}") from error
 

@@ -19,6 +19,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import jsonargparse
+import torch
 import yaml
 from torch import distributed
 
@@ -45,7 +46,8 @@ class _Parser(jsonargparse.ArgumentParser):
     sections: Mapping[str, list[type]] = MappingProxyType({})
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, "parser_mode": MODE} | options)
+        own: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": MODE}
+        super().__init__(*args, **(own | options))
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help, with those options at its end."""
@@ -109,7 +111,7 @@ def parse(
         values = parser.parse_args(_files_first(_switched(args, config)))
         output = values.pop("output")
         values.pop("config")
-        return Arguments(config(**arguments(config, values)), Path(output))
+        return Arguments(config(**arguments(config, values)), Path(output).expanduser())
 
 
 def _files_first(args: Sequence[str]) -> list[str]:
@@ -258,6 +260,9 @@ def run(main: Callable[[], Any]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
         sys.exit(141)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"error: not enough memory ({error}); lower the batch or the networks' size", file=sys.stderr)
+        sys.exit(2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,6 +16,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
 from filelock import FileLock, Timeout
 
 from mmgan.engine import checkpoint, files
@@ -30,11 +31,33 @@ LENGTHS = ("steps", "epochs")
 """Options that may grow where nothing else in a run depends on them."""
 
 
+STRATEGIES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
+"""ACCELERATE_USE_... of these would train in a way which no option says."""
+
+
+def accelerator_of(mixed_precision: str | None = None, **options: Any) -> Accelerator:
+    """An Accelerator that no variable of Accelerate's environment changes in what it computes.
+
+    What decides about precision, gradient accumulation and compilation is given here, and wins over
+    ACCELERATE_MIXED_PRECISION, _GRADIENT_ACCUMULATION_STEPS and _DYNAMO_*. The device (ACCELERATE_USE_CPU,
+    _TORCH_DEVICE) is kept with the run. Raises UserError for a strategy of training that there is no option for.
+    """
+    for name in (f"ACCELERATE_USE_{strategy}" for strategy in STRATEGIES):
+        if parse_flag_from_env(name):
+            raise UserError(f"{name} is set, and this trains by plain data parallelism alone; unset it")
+    return Accelerator(
+        mixed_precision=mixed_precision or "no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_plugin=TorchDynamoPlugin(backend="no"),
+        **options,
+    )
+
+
 def make_accelerator(
     folder: Path, mixed_precision: str | None, deterministic: bool, tracker: str | None
 ) -> Accelerator:
     """An Accelerator for a run in `folder`; raises UserError for what this machine cannot do."""
-    if tracker and tracker not in (known := [str(name) for name in get_available_trackers()]):
+    if tracker is not None and tracker not in (known := [str(name) for name in get_available_trackers()]):
         raise UserError(f"tracker {tracker!r} is not installed; there are {', '.join(known)}, or null for none")
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("mixed_precision fp16 needs a GPU; take bf16 or null")
@@ -43,7 +66,7 @@ def make_accelerator(
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass a tensor
     torch.backends.cudnn.benchmark = not deterministic
-    accelerator = Accelerator(mixed_precision=mixed_precision or "no", log_with=tracker, project_dir=folder)
+    accelerator = accelerator_of(mixed_precision, log_with=tracker, project_dir=folder)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (
         os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ
     )

@@ -86,7 +86,7 @@ def kinds(base: type) -> Iterator[type]:
 def types_of(thing: Any) -> dict[str, Any]:
     """The types of a class's options or of a function's parameters, by their names; none where they cannot be told."""
     try:
-        return get_type_hints(thing.__init__ if isinstance(thing, type) and not is_dataclass(thing) else thing)
+        return get_type_hints(vars(thing)["__init__"] if isinstance(thing, type) and not is_dataclass(thing) else thing)
     except NameError:
         return {}
 
@@ -150,11 +150,12 @@ def made(hint: Any, value: Any, option: str) -> Any:
     if isinstance(value, Mapping):
         return {key: made(Any, part, f"{option}.{key}") for key, part in value.items()}
     if not isinstance(value, jsonargparse.Namespace):
-        return value
+        return value.expanduser() if isinstance(value, Path) else value
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
         one = getattr(import_module(module), name)  # which the parser has imported, if it may be
-        value = jsonargparse.Namespace({**vars(value.get("init_args", jsonargparse.Namespace())), **value.get("dict_kwargs", {})})
+        given = vars(value.init_args) if "init_args" in value else {}
+        value = jsonargparse.Namespace(**given, **value.get("dict_kwargs", {}))  # type: ignore[no-untyped-call]
     else:
         one = next(one for one in members(hint) if is_dataclass(one))
     try:

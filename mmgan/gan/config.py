@@ -51,6 +51,8 @@ class ScoreConfig:
             raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
         if self.num_samples < 10:
             raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
+        if self.num_samples > 10_000_000:
+            raise ValueError(f"score.num_samples must be at most 10000000, not {self.num_samples}: all are generated")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class GANConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.batch_size < 2 or self.generator_batch < 2:
             raise ValueError("batch_size and g_batch_size must be at least 2")
+        if self.n_dis > 1000:
+            raise ValueError(f"n_dis must be at most 1000, not {self.n_dis}: a generator step waits for all of them")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), not {self.ema}")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -74,7 +74,7 @@ def load(
     >>> run.config.generator.z_dim
     4
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if weights not in ("auto", "raw", "ema") or (isinstance(checkpoint, str) and checkpoint not in ("best", "last")):
         raise UserError(
             f"checkpoint is best, last or a step, and weights auto, raw or ema: not {checkpoint}, {weights}"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmgan import memory
 from mmgan.data import fingerprint
 from mmgan.engine import checkpoint, cli
 from mmgan.engine.log import Log
@@ -47,7 +48,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     with accelerator.local_main_process_first():
         images, fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
-    networks = _networks(config, images)
+    networks = _networks(config, images, accelerator.num_processes, accelerator.device)
     source = checkpoint.source(folder, config.init_from)
     if source:
         source.restore("generator", networks[0])
@@ -123,11 +124,21 @@ def check(config: GANConfig) -> None:
     """Raise UserError where a run of `config` could not begin because of its data, batches, networks or layers."""
     images = training_images(config)
     _check_batches(config, len(images), 1)
-    _networks(config, images)
+    _networks(config, images, 1, torch.device("cpu"))
 
 
-def _networks(config: GANConfig, images: Tensor) -> tuple[nn.Module, nn.Module]:
+def _networks(config: GANConfig, images: Tensor, processes: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator for `images`, weights by the seed; raises UserError where the mixup cannot be."""
+    channels, resolution = images.shape[1:3]
+    rows = max(config.batch_size, config.generator_batch) // processes // (2 if config.mixed_precision else 1)
+    needed = memory.needed_for(
+        lambda: build(config, resolution, channels),
+        lambda networks: networks[1](networks[0](torch.zeros(2, config.generator.z_dim))),
+        rows,
+        memory.COPIES["Adam"],
+    )
+    sizes = "batch_size, g_batch_size, data.resolution, or the width or z_dim of generator and discriminator"
+    memory.refuse_more(needed, device, "the networks and a batch", sizes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     networks = build(config, images.shape[-1], images.shape[1])
     if config.mixup:

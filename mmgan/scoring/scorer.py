@@ -243,10 +243,12 @@ def extract(
     kept: dict[str, list[Tensor]] = {"features": [], "logits": []}
     moments: Moments | None = None
     hidden = None if what and accelerator.is_main_process else True
-    with tqdm(total=len(shares[rank]), unit="image", desc=what, leave=False, disable=hidden) as bar:
-        for start in range(shares[rank].start, shares[rank].stop, batch_size):
-            images = draw(start, min(start + batch_size, shares[rank].stop))
-            features, logits = extractor(images.to(device, non_blocking=True))
+    mine = shares[rank]
+    starts = range(mine.start, max(mine.stop, mine.start + 1), batch_size)
+    with tqdm(total=len(mine), unit="image", desc=what, leave=False, disable=hidden) as bar:
+        for start in starts:  # with more processes than images some have none, and one is passed for its shape
+            images = draw(start, max(start + 1, min(start + batch_size, mine.stop)))
+            features, logits = (part[: len(mine)] for part in extractor(images.to(device, non_blocking=True)))
             if "fid" in metrics:
                 moments = moments or Moments(features.shape[1], device)
                 moments.add(features if moments_of is None else features[: max(0, moments_of - start)])
@@ -254,7 +256,7 @@ def extract(
                 kept["features"].append(features)
             if "is" in metrics:
                 kept["logits"].append(logits)
-            bar.update(len(images))
+            bar.update(len(features))
     whole = {name: _gather(torch.cat(parts), shares, accelerator) if parts else None for name, parts in kept.items()}
     if moments is not None:
         moments.over_processes(accelerator)

@@ -63,6 +63,9 @@ class ResNetDiscriminator(DiscriminatorConfig):
     def __post_init__(self) -> None:
         check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
         check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
+        if self.power_iterations > 1000:
+            said = f"must be at most 1000, not {self.power_iterations}: every pass of training runs all of them"
+            raise ValueError(f"discriminator.power_iterations {said}")
 
     def build(self, resolution: int, channels: int) -> Discriminator:
         """The network, for images of 8 to 112 pixels."""

@@ -1,0 +1,57 @@
+"""Whether what is asked for fits this machine's memory, told before it is tried."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmgan.errors import UserError
+
+COPIES = {"Adam": 4, "SGD": 3}
+"""Numbers kept for a parameter: itself, its gradient, and the optimiser's."""
+
+
+def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> None:
+    """Raise UserError where `needed` bytes are more than are free; `lower` names the options that decide about it."""
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+    if needed > free:
+        least = "more than can be counted" if needed == float("inf") else f"at least {needed / 2**30:,.1f} GiB"
+        raise UserError(f"{what} need {least} of memory, and {free / 2**30:,.1f} GiB are free; lower {lower}")
+
+
+@torch.enable_grad()
+def needed_for(
+    build: Callable[[], Sequence[nn.Module]], forward: Callable[[Sequence[nn.Module]], Tensor], rows: int, copies: int
+) -> float:
+    """Bytes that training takes at least: networks, `copies` of them in all, and what a batch of `rows` keeps.
+
+    `build` makes the networks, and `forward` passes two rows through them, both with tensors that have shapes and
+    nothing else. Infinite for sizes that cannot be counted; the networks alone where they cannot be called so.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    weights = 0
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            networks = build()
+            own = {p.untyped_storage()._cdata for net in networks for p in (*net.parameters(), *net.buffers())}
+            weights = sum(p.nbytes for network in networks for p in network.parameters())
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                forward(networks)
+    except (RuntimeError, OverflowError, TypeError, NotImplementedError, AttributeError) as error:
+        if any(word in str(error).lower() for word in ("overflow", "too large", "exceeds", "out of range")):
+            return float("inf")
+        return copies * weights
+    of_batch = sum(tensor.nbytes for key, tensor in kept.items() if key not in own)
+    return copies * weights + of_batch * rows / 2
