@@ -26,7 +26,9 @@ def check_eps(eps: float, option: str, norm: Norm) -> None:
     if not 0 < eps < math.inf:
         raise ValueError(f"{option} must be positive and finite, not {eps}")
     if norm == "linf" and eps > 1:
-        raise ValueError(f"{option} is in pixels of [0, 1], so that {eps} bounds nothing; 8 of 255 levels are {8 / 255:.4f}")
+        raise ValueError(
+            f"{option} is in pixels of [0, 1], so that {eps} bounds nothing; 8 of 255 levels are {8 / 255:.4f}"
+        )
 
 
 def fgsm(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluate import error, nll, predict
 from classifiers.networks import build
 from classifiers.plot import plot_training
-from classifiers.preprocess import fit
+from classifiers.preprocess import blank, fit
 from classifiers.split import split
 from classifiers.updates import Updates
 from mmgan.data import Images, load
@@ -28,6 +29,7 @@ from mmgan.engine.randomness import stream
 from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
+from mmgan.memory import COPIES, needed_for, refuse_more
 from mmgan.mixup import Staged
 
 
@@ -57,6 +59,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
     _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
+    _check_memory(config, classes, images, accelerator)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
     _check_layers(config, network, pool)
@@ -112,6 +115,26 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         sys.exit(128 + stop.signal)
     found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
+
+
+def _check_memory(config: ClassifierConfig, classes: int, images: Tensor, accelerator: Accelerator) -> None:
+    """Raise UserError for a network and batch that this machine's memory cannot hold, or images lost in their border."""
+    shape = list(images.shape[1:])
+    if config.data.pad >= shape[-1]:
+        raise UserError(f"data.pad {config.data.pad} must be smaller than the images of {shape[-1]} pixels")
+
+    def passed(networks: Sequence[nn.Module]) -> Tensor:
+        logits: Tensor = networks[0](torch.empty(2, *shape))
+        return logits
+
+    needed = needed_for(
+        lambda: [build(config.network, classes, *blank(config.data.preprocess, shape))],
+        passed,
+        config.batch_size // accelerator.num_processes,
+        COPIES["SGD"],
+    )
+    lower = "network.width, network.depth, batch_size or data.resolution"
+    refuse_more(needed, accelerator.device, "a network and a batch of this size", lower)
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:

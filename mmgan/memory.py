@@ -44,7 +44,9 @@ def needed_for(
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             networks = build()
-            own = {p.untyped_storage()._cdata for network in networks for p in (*network.parameters(), *network.buffers())}
+            own = {
+                p.untyped_storage()._cdata for network in networks for p in (*network.parameters(), *network.buffers())
+            }
             weights = sum(p.nbytes for network in networks for p in network.parameters())
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 forward(networks)

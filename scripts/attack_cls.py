@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import warnings
 from dataclasses import replace
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from classifiers.attacks import check_eps
 from classifiers.load import choose, finished, load_classifier
 from classifiers.networks import normalise_of
 from classifiers.plot import plot_attacked, plot_attacks
@@ -96,10 +96,10 @@ def attack(
         if not 0 < count <= LARGEST:
             raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
     for name, value in [("step_size", step_size)] * (step_size is not None) + [("eps", bound) for bound in grid]:
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} must be positive and finite, not {value}")
-        if norm == "linf" and space == "pixel" and value > 1:
-            raise UserError(f"{name} is in pixels of [0, 1], and {value} bounds nothing; 8/255 is {8 / 255:.4f}")
+        try:
+            check_eps(value, name, norm if space == "pixel" else "l2")
+        except ValueError as error:
+            raise UserError(str(error)) from error
     if autoattack and space != "pixel":
         raise UserError("AutoAttack clamps to [0, 1]; take --space pixel")
     if autoattack and not find_spec("pyautoattack"):

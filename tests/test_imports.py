@@ -12,17 +12,19 @@ from tests.conftest import ROOT
 
 MAY = {
     "mixup": {"torch"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data", "mmgan.errors", "mmgan.modules"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "sklearn", "tqdm", "mmgan.data"}
+    | {f"mmgan.{name}" for name in ("errors", "memory", "modules")},
     "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
     "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
-    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics")},
+    | {f"mmgan.{name}" for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics")}
+    | {"mmgan.memory"},
 }
 """What each package of mmgan may import besides the standard library."""
 CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "pyautoattack"}
-CLASSIFIERS |= {"classifiers"}
+CLASSIFIERS |= {"classifiers", "mmgan.memory"}
 CLASSIFIERS |= {f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics")}
 
 

@@ -37,7 +37,9 @@ class VAT(SemiSupervised):
             if not getattr(self, name) > 0:
                 raise ValueError(f"ssl.{name} must be positive, not {getattr(self, name)}")
         if self.iterations > 1000:
-            raise ValueError(f"ssl.iterations must be at most 1000, not {self.iterations}: each is a pass in every step")
+            raise ValueError(
+                f"ssl.iterations must be at most 1000, not {self.iterations}: each is a pass in every step"
+            )
         if not self.entropy >= 0:
             raise ValueError(f"ssl.entropy must be 0 or more, not {self.entropy}")
 

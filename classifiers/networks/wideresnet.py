@@ -27,7 +27,9 @@ class WideResNet(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 8 <= self.depth <= 1010 or (self.depth - 2) % 6 not in (0, 2):
-            raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, 28, ...) or 6n + 2, at most 1010, not {self.depth}")
+            raise ValueError(
+                f"network.depth must be 6n + 4 (10, 16, 22, 28, ...) or 6n + 2, at most 1010, not {self.depth}"
+            )
 
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
         """Stem and first group, the second, the third and pooling, the linear layer."""

@@ -13,6 +13,7 @@ from mmgan import modules
 from mmgan.data import sets
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
+from mmgan.memory import refuse_more
 
 
 class Images(NamedTuple):
@@ -39,6 +40,9 @@ def load(config: DataConfig) -> Images:
         found = f"{images.dtype} {list(images.shape)} and {len(labels)} labels"
         raise UserError(f"data.name {config.name!r} loads {found}; it must be uint8 [N, 1 or 3, H, W] and N labels")
     height, width = images.shape[-2:]
+    if config.resolution:
+        needed = len(images) * images.shape[1] * config.resolution**2
+        refuse_more(needed, torch.device("cpu"), f"{len(images)} images of this size", "data.resolution")
     if config.resolution and (height, width) != (config.resolution, config.resolution):
         images = resize(images, [config.resolution, config.resolution], antialias=True)
     elif height != width:

@@ -17,6 +17,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import jsonargparse
+import torch
 import yaml
 from torch import distributed
 
@@ -247,6 +248,12 @@ def run(main: Callable[[], Any]) -> None:
             distributed.destroy_process_group()  # left to the interpreter's end, its threads now and then abort it
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        print(f"error: out of memory ({shown(text)}); lower batch sizes, widths or data.resolution", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

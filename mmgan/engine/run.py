@@ -26,7 +26,9 @@ HARMLESS |= {"score.final"}
 """Options that may change between two starts of a run, for they do not change its result."""
 
 
-STRATEGIES = [f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")]
+STRATEGIES = [
+    f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
+]
 """Variables of Accelerate that would train in a way which no option says."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from mmgan.data import fingerprint
 from mmgan.engine import checkpoint, cli
@@ -22,6 +24,7 @@ from mmgan.gan.score import check_size, final_scores
 from mmgan.gan.state import State, build, check_layers
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
+from mmgan.memory import COPIES, needed_for, refuse_more
 from mmgan.scoring import Protocol, Scorer
 
 
@@ -45,6 +48,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     with accelerator.local_main_process_first():
         images, fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
+    _check_memory(config, images, accelerator)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     networks = build(config, images.shape[-1], images.shape[1])
     if config.mixup:
@@ -101,6 +105,22 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
+
+
+def _check_memory(config: GANConfig, images: Tensor, accelerator: Accelerator) -> None:
+    """Raise UserError for networks, batches and images that this machine's memory cannot hold."""
+    (channels, size), rows = images.shape[1:3], config.batch_size + config.generator_batch
+
+    def passed(networks: Sequence[nn.Module]) -> Tensor:
+        generator, discriminator = networks
+        made: Tensor = discriminator(generator(torch.empty(2, config.generator.z_dim)))
+        return made
+
+    needed = needed_for(
+        lambda: build(config, size, channels), passed, rows // 2 // accelerator.num_processes, COPIES["Adam"]
+    )
+    lower = "generator.width, generator.z_dim, discriminator.width, batch_size, g_batch_size or data.resolution"
+    refuse_more(needed, accelerator.device, "networks and a batch of this size", lower)
 
 
 def _check_batches(config: GANConfig, size: int, processes: int) -> None:
