@@ -118,7 +118,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
 
 
 def _check_memory(config: ClassifierConfig, classes: int, images: Tensor, accelerator: Accelerator) -> None:
-    """Raise UserError for a network and batch that this machine's memory cannot hold, or images lost in their border."""
+    """Raise UserError for a network and batch that this machine's memory cannot hold, or a pad beyond its images."""
     shape = list(images.shape[1:])
     if config.data.pad >= shape[-1]:
         raise UserError(f"data.pad {config.data.pad} must be smaller than the images of {shape[-1]} pixels")

@@ -95,7 +95,8 @@ def attack(
     for name, count in counts.items():
         if not 0 < count <= LARGEST:
             raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
-    for name, value in [("step_size", step_size)] * (step_size is not None) + [("eps", bound) for bound in grid]:
+    given = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
+    for name, value in given:
         try:
             check_eps(value, name, norm if space == "pixel" else "l2")
         except ValueError as error:

@@ -86,7 +86,8 @@ def kinds(base: type) -> Iterator[type]:
 def types_of(thing: Any) -> dict[str, Any]:
     """The types of a class's options or of a function's parameters, by their names; none where they cannot be told."""
     try:
-        return get_type_hints(thing.__init__ if isinstance(thing, type) and not is_dataclass(thing) else thing)
+        plain = isinstance(thing, type) and not is_dataclass(thing)
+        return get_type_hints(vars(thing).get("__init__", thing) if plain else thing)
     except NameError:
         return {}
 
@@ -154,7 +155,9 @@ def made(hint: Any, value: Any, option: str) -> Any:
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
         one = getattr(import_module(module), name)  # which the parser has imported, if it may be
-        value = jsonargparse.Namespace({**vars(value.get("init_args", {})), **value.get("dict_kwargs", {})})
+        value = jsonargparse.Namespace(  # type: ignore[no-untyped-call]
+            {**vars(value.get("init_args", {})), **value.get("dict_kwargs", {})}
+        )
     else:
         one = next(one for one in members(hint) if is_dataclass(one))
     try:
