@@ -127,7 +127,7 @@ class ClassifierConfig:
         if self.l1_on == "first" and not self.l1:
             raise ValueError("l1_on first needs l1")
         if self.lr_schedule == "step" and not all(0 < epoch < self.epochs for epoch in self.milestones):
-            raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs")
+            raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs; set both")
         if self.adversarial:
             self._check_attack(self.adversarial)
         if self.ssl:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 from mmgan.engine import checkpoint, cli
 from mmgan.engine.log import Log
 from mmgan.engine.randomness import Draws, batch_rows, stream
-from mmgan.engine.run import Run
+from mmgan.engine.run import Run, accelerator_of
 from mmgan.errors import UserError
 
 CPU = torch.device("cpu")
@@ -278,3 +279,81 @@ def test_help_lists_the_options_of_optional_parts(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "--part.a" in text
     assert "The a." in text
+
+
+@pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"]])
+def test_options_go_over_a_file_wherever_they_stand(tmp_path: Path, form: list[str]) -> None:
+    (tmp_path / "a.yaml").write_text("part: {a: 2, b: x}\nc: 1\n")
+    file = [part.format(tmp_path / "a.yaml") for part in form]
+    assert parse("--c", "3", "--part.a", "7", *file).config == Whole(Part(7, "x"), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("c:\n", "c must be a number, not null: a key without a value"),
+        ("part: {a: }\n", "part.a must be a whole number, not null"),
+        ("c: .nan\n", "c must be finite"),
+        ("c: 1e400\n", "c must be finite"),
+        ("part: {a: 1, a: 2}\n", "a occurs twice; remove one of them in line 1"),
+        ("c: 1\npart: {a: 1}\nc: 2\n", "c occurs twice; remove one of them in line 3"),
+        ("1: 2\n", "1 is no name of an option in line 1"),
+        ("part: {a: true}\n", "part.a must be a whole number"),
+    ],
+)
+def test_a_file_with_a_value_that_means_nothing_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert words in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        cli.config_of(Whole, tmp_path / "a.yaml")
+    assert words in str(caught.value)
+
+
+def test_numbers_mean_the_same_in_a_file_and_on_the_command_line(tmp_path: Path) -> None:
+    for text, value in (("010", 10), ("-7", -7), ("1e-3", 1e-3), ("1e3", 1e3), (".5", 0.5)):
+        option = "c" if isinstance(value, float) else "part.a"
+        (tmp_path / "a.yaml").write_text(f"c: {text}\n" if option == "c" else f"part: {{a: {text}}}\n")
+        config = parse("--config", str(tmp_path / "a.yaml")).config
+        assert config == parse(f"--{option}={text}").config
+        assert (config.c if option == "c" else config.part and config.part.a) == value
+
+
+def test_an_object_is_checked_like_a_file() -> None:
+    assert cli.config_of(Whole, Whole(Part(2), 3.0)) == Whole(Part(2), 3.0)
+    with pytest.raises(UserError, match="c must be finite, not nan"):
+        cli.config_of(Whole, Whole(c=float("nan")))
+    with pytest.raises(UserError, match=r"part\.a must be a whole number, not x"):
+        cli.config_of(Whole, Whole(Part("x")))
+
+
+def test_a_switch_works_with_and_without_a_value() -> None:
+    found = []
+
+    def work(fast: bool = False, n: int = 1) -> None:
+        """Work."""
+        found.append((fast, n))
+
+    for args in (["--fast"], ["--fast", "true"], ["--fast=true"], ["--fast", "--n", "2"], ["--fast", "false"]):
+        cli.call(work, args=args)
+    assert found == [(True, 1), (True, 1), (True, 1), (True, 2), (False, 1)]
+    with pytest.raises(UserError, match="n must be a whole number, not x"):
+        cli.call(work, args=["--n", "x"])
+
+
+def test_the_environment_of_accelerate_changes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = accelerator_of()
+    net = accelerator.prepare(nn.Linear(2, 1, bias=False))
+    loss = net(torch.ones(1, 2)).sum()
+    assert loss.dtype == torch.float32
+    accelerator.backward(loss)
+    assert net.weight.grad.tolist() == [[1.0, 1.0]]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="ACCELERATE_USE_FSDP is set"):
+        accelerator_of()
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -184,7 +184,7 @@ def test_a_sweep_s_file_makes_no_code_run(folder: Path) -> None:
 def test_a_class_that_is_none_of_the_kind_is_refused(folder: Path) -> None:
     done = call(folder, "train_gan", *BASE, "--loss", "mine.rules.Halves", "--output", "run")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: loss: ")
+    assert done.stderr.startswith("error: loss must be ")
     assert len(done.stderr.splitlines()) == 1
 
 

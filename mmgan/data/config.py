@@ -33,6 +33,8 @@ class DataConfig:
         object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))  # for any working folder
         if self.resolution is not None and self.resolution < 1:
             raise ValueError(f"data.resolution must be positive, not {self.resolution}")
+        if self.resolution is not None and self.resolution > 16384:
+            raise ValueError(f"data.resolution must be at most 16384 pixels, not {self.resolution}")
 
     def split_of(self, *splits: str) -> str:
         """`split`, one of `splits`; raises UserError for another."""

@@ -230,7 +230,11 @@ def _one_line(message: str, thing: Any) -> str:
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
             return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"
-        value = re.search(r"(?:Got value:|Unable to load config|import path string:) ?(.*)", message)
+        value = re.search(
+            r"(?:Got value:|Import path|Unable to load config|import path string:) ?(.*?)(?: does not correspond to a subclass.*)?$",
+            message,
+            re.M,
+        )
         value = value or re.search(r"Given value: (.*)", message)
         said = shown(value[1].strip("'\"") if value else "that")
         return f"{option} must be {words(hint)}, not {said or 'empty'}"
