@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from mmgan.engine.randomness import stream
 from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
-from mmgan.memory import COPIES, needed_for, refuse_more
 from mmgan.mixup import Staged
 
 

@@ -46,11 +46,8 @@ def load(config: DataConfig) -> Images:
         raise UserError(f"data.name {config.name!r} loads {found}; it must be uint8 [N, 1 or 3, H, W] and N labels")
     height, width = images.shape[-2:]
     if config.resolution:
-        needed, what = (
-            len(images) * images.shape[1] * config.resolution**2,
-            f"{len(images)} images of {config.resolution}",
-        )
-        refuse_more(needed, torch.device("cpu"), f"{what} pixels", "data.resolution")
+        needed = len(images) * images.shape[1] * config.resolution**2
+        refuse_more(needed, torch.device("cpu"), f"{len(images)} images of this size", "data.resolution")
     if config.resolution and (height, width) != (config.resolution, config.resolution):
         images = resize(images, [config.resolution, config.resolution], antialias=True)
     elif height != width:

@@ -230,11 +230,8 @@ def _one_line(message: str, thing: Any) -> str:
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
             return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"
-        value = re.search(
-            r"(?:Got value:|Import path|Unable to load config|import path string:) ?(.*?)(?: does not correspond to a subclass.*)?$",
-            message,
-            re.M,
-        )
+        before = r"(?:Got value:|Import path|Unable to load config|import path string:) ?"
+        value = re.search(before + r"(.*?)(?: does not correspond to a subclass.*)?$", message, re.M)
         value = value or re.search(r"Given value: (.*)", message)
         said = shown(value[1].strip("'\"") if value else "that")
         return f"{option} must be {words(hint)}, not {said or 'empty'}"
@@ -264,8 +261,11 @@ def run(main: Callable[[], Any]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
         sys.exit(141)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        print(f"error: not enough memory ({error}); lower the batch or the networks' size", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        print(f"error: out of memory ({shown(text)}); lower batch sizes, widths or data.resolution", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

@@ -86,7 +86,8 @@ def kinds(base: type) -> Iterator[type]:
 def types_of(thing: Any) -> dict[str, Any]:
     """The types of a class's options or of a function's parameters, by their names; none where they cannot be told."""
     try:
-        return get_type_hints(vars(thing)["__init__"] if isinstance(thing, type) and not is_dataclass(thing) else thing)
+        plain = isinstance(thing, type) and not is_dataclass(thing)
+        return get_type_hints(vars(thing).get("__init__", thing) if plain else thing)
     except NameError:
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from mmgan.gan.score import check_size, final_scores
 from mmgan.gan.state import State, build, check_layers
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
-from mmgan.memory import COPIES, needed_for, refuse_more
 from mmgan.scoring import Protocol, Scorer
 
 
