@@ -108,7 +108,7 @@ def parse(
         values = parser.parse_args(_files_first(_switched(args, config)))
         output = values.pop("output")
         values.pop("config")
-        return Arguments(config(**arguments(config, values)), Path(output))
+        return Arguments(config(**arguments(config, vars(values))), Path(output))
 
 
 def _files_first(args: Sequence[str]) -> list[str]:
@@ -149,7 +149,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
             raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
         if trust:
             modules.trust(modules.names_in(dict(values)))
-        return config(**arguments(config, parser.parse_object(dict(values))))
+        return config(**arguments(config, vars(parser.parse_object(dict(values)))))
 
 
 def to_yaml(config: Any) -> str:
@@ -203,7 +203,7 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         options = set().union(*(_naming(function) for function in functions))
         modules.trust(modules.names_on(args, options))
         values = parser.parse_args(_switched(args, chosen))
-        given = arguments(chosen, values[chosen.__name__] if len(functions) > 1 else values)
+        given = arguments(chosen, vars(values[chosen.__name__] if len(functions) > 1 else values))
     chosen(**given)
 
 
@@ -230,11 +230,8 @@ def _one_line(message: str, thing: Any) -> str:
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
             return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"
-        value = re.search(
-            r"(?:Got value:|Import path|Unable to load config|import path string:) ?(.*?)(?: does not correspond to a subclass.*)?$",
-            message,
-            re.M,
-        )
+        said = r"(?:Got value:|Import path|Unable to load config|import path string:)"
+        value = re.search(said + r" ?(.*?)(?: does not correspond to a subclass.*)?$", message, re.M)
         value = value or re.search(r"Given value: (.*)", message)
         said = shown(value[1].strip("'\"") if value else "that")
         return f"{option} must be {words(hint)}, not {said or 'empty'}"
