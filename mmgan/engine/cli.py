@@ -149,7 +149,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
             raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
         if trust:
             modules.trust(modules.names_in(dict(values)))
-        return config(**arguments(config, parser.parse_object(dict(values))))
+        return config(**arguments(config, vars(parser.parse_object(dict(values)))))
 
 
 def to_yaml(config: Any) -> str:
@@ -203,7 +203,7 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         options = set().union(*(_naming(function) for function in functions))
         modules.trust(modules.names_on(args, options))
         values = parser.parse_args(_switched(args, chosen))
-        given = arguments(chosen, values[chosen.__name__] if len(functions) > 1 else values)
+        given = arguments(chosen, vars(values[chosen.__name__] if len(functions) > 1 else values))
     chosen(**given)
 
 

@@ -158,9 +158,9 @@ def made(hint: Any, value: Any, option: str) -> Any:
         given = vars(value.init_args) if "init_args" in value else {}
         value = jsonargparse.Namespace(**given, **value.get("dict_kwargs", {}))  # type: ignore[no-untyped-call]
     else:
-        one = next(one for one in members(hint) if is_dataclass(one))
+        one, options = next(one for one in members(hint) if is_dataclass(one)), vars(value)
     try:
-        return one(**arguments(one, value, option))
+        return one(**arguments(one, options, option))
     except (ValueError, TypeError, ArithmeticError) as error:
         text, (parent, _, last) = str(error), option.rpartition(".")
         if text.startswith(f"{last}.") and parent:  # the class knows the last word of its section alone
@@ -168,7 +168,7 @@ def made(hint: Any, value: Any, option: str) -> Any:
         raise ValueError(text if option in text else f"{option}: {text}") from error
 
 
-def arguments(thing: Any, values: jsonargparse.Namespace, section: str = "") -> dict[str, Any]:
+def arguments(thing: Any, values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     """The arguments of a class or function, made of parsed values as by `made`."""
     hints, prefix = types_of(thing), f"{section}." if section else ""
-    return {name: made(hints.get(name, Any), value, prefix + name) for name, value in vars(values).items()}
+    return {name: made(hints.get(name, Any), value, prefix + name) for name, value in values.items()}
