@@ -650,8 +650,8 @@ def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path, tmp_path: Pat
     ("options", "words"),
     [
         (["nowhere"], "nowhere is no run"),
-        (["RUN", "--eps", "[0.1,-0.1]"], "eps must be positive, not -0.1"),
-        (["RUN", "--restarts", "0"], "restarts must be positive, not 0"),
+        (["RUN", "--eps", "[0.1,-0.1]"], "eps must be positive and finite, not -0.1"),
+        (["RUN", "--restarts", "0"], "restarts must be positive and at most 1000000, not 0"),
         (["RUN", "--norm", "l1"], "l1"),
         (["RUN", "--transfer", "RUN"], "is the run to attack"),
         (["RUN", "--transfer", "OTHER"], "has shape [1, 9, 9], the attacked run [1, 8, 8]"),

@@ -37,7 +37,7 @@ from mmgan.gan.score import final_scores, summary
 from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records, register
 from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
-from tests.conftest import ENVIRONMENT, SMALL, result, run, same
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same
 
 DIGITS = DataConfig("digits")
 ALL = ("is", "fid", "kid", "prc")
@@ -720,7 +720,7 @@ def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Pat
 def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_else_there_is(tmp_path: Path) -> None:
     written(noisy(0)[:12], tmp_path / "flat")
     config = {"data": {"name": "folder", "root": str(tmp_path / "flat")}, "tracker": None}
-    advice = "a folder of its own under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
+    advice = "a folder of its own right under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(UserError, match=rf"^none of 12 images of folder \(train\) has a label, .*{advice}"):
         classifiers.train(config, tmp_path / "run")
@@ -729,11 +729,11 @@ def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_els
 @pytest.mark.parametrize("script", ["evaluate_cls", "attack_cls"])
 def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script: str, classifier: Path) -> None:
     done = run(script, str(classifier), "--split", "train", "--data.name", "folder", "--data.root", "nowhere")
-    assert (done.returncode, done.stderr) == (2, "error: no folder nowhere; set data.root\n")
+    assert (done.returncode, done.stderr) == (2, f"error: no folder {ROOT / 'nowhere'}; set data.root\n")
 
 
 def test_studies_of_saved_classifiers_read_images_where_they_are_now(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "seed-0").symlink_to(classifier)
-    _, config, _ = finished(tmp_path, "none", 0, DataChange(root="elsewhere", resolution=8))
-    assert (config.data.name, config.data.root, config.data.resolution) == ("digits", "elsewhere", 8)
+    _, config, _ = finished(tmp_path, "none", 0, DataChange(root="/elsewhere", resolution=8))
+    assert (config.data.name, config.data.root, config.data.resolution) == ("digits", "/elsewhere", 8)

@@ -515,7 +515,7 @@ def test_two_processes_train_a_network_with_batch_norm_through_several_passes(tm
     ("options", "words"),
     [
         (["--ssl", "SemiSupervised"], "ssl"),
-        (["--ssl", "Nothing"], "ssl: there is no class Nothing"),
+        (["--ssl", "Nothing"], "ssl must be MeanTeacher, .* not Nothing"),
         (["--ssl", "VAT", "--ssl.decay", "0.9"], "ssl.decay: VAT has no option decay"),
         ([*METHODS["pi"], "--data.pad", "0"], "compares random views"),
         ([*METHODS["vat"], "--mixed_precision", "bf16"], "no mixed_precision"),

@@ -168,8 +168,11 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
         (["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,3]"], "mixup.layers [0, 3]: CutMix needs states"),
         (["--data.validation", "1500"], "leaves none of 1500 images"),
         (["--lr_schedule", "step"], "milestones [400, 800] must lie within the 20 epochs"),
-        (["--loss", "MSE"], "loss: there is no class MSE"),
-        (["--network", "nowhere"], "network: there is no class nowhere"),
+        (["--loss", "MSE"], "loss must be CrossEntropy, BCESoftmax, or one of your own as module.Class, not MSE"),
+        (
+            ["--network", "nowhere"],
+            "network must be Oliver, PreActResNet, WideResNet, or one of your own as module.Class, not nowhere",
+        ),
         (["--network", "tests.conftest.same"], "network"),
         (["--ssl.weight", "2"], "ssl"),
         (["--network.depth", "19"], "must be 6n + 4"),

@@ -212,9 +212,12 @@ def fails(*options: str) -> str:
         (["--data.resolution", "30"], "no ResNet for 30 pixels"),
         (
             ["--generator", "UNet"],
-            "generator: there is no class UNet; take DCGANGenerator, ResNetGenerator or one of your own",
+            "generator must be DCGANGenerator, ResNetGenerator, or one of your own as module.Class, not UNet",
         ),
-        (["--loss", "L2"], "loss: there is no class L2; take JS, Hinge, Wasserstein, Relativistic or one of your own"),
+        (
+            ["--loss", "L2"],
+            "loss must be JS, Hinge, Wasserstein, Relativistic, or one of your own as module.Class, not L2",
+        ),
         (["--tracker", "abacus"], "tracker 'abacus' is not installed"),
         (["--mixed_precision", "fp16"], "needs a GPU"),
         (["--output", "/proc/run"], "choose another --output"),
@@ -247,6 +250,8 @@ def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path:
         file.unlink()
     for file in (tmp_path / "b" / "checkpoints" / "step-000002").iterdir():
         (last / file.name).write_bytes(file.read_bytes())
+    sums = json.loads((last / "checksums.json").read_text())
+    (last / "checksums.json").write_text(json.dumps(sums | {"step": 4}))
     same_again = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "4"]
     assert "step-000004 holds another discriminator" in fails(*same_again)
 

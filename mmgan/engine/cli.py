@@ -111,7 +111,7 @@ def parse(
         values = parser.parse_args(_files_first(_switched(args, config)))
         output = values.pop("output")
         values.pop("config")
-        return Arguments(config(**arguments(config, values)), Path(output).expanduser())
+        return Arguments(config(**arguments(config, vars(values))), Path(output).expanduser())
 
 
 def _files_first(args: Sequence[str]) -> list[str]:

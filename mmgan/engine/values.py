@@ -155,8 +155,8 @@ def made(hint: Any, value: Any, option: str) -> Any:
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
         one = getattr(import_module(module), name)  # which the parser has imported, if it may be
-        given = vars(value.init_args) if "init_args" in value else {}
-        value = jsonargparse.Namespace(**given, **value.get("dict_kwargs", {}))  # type: ignore[no-untyped-call]
+        given = value.get("init_args")  # none where the class has no options
+        options = {**(vars(given) if given else {}), **(value.get("dict_kwargs") or {})}
     else:
         one, options = next(one for one in members(hint) if is_dataclass(one)), vars(value)
     try:
