@@ -245,15 +245,12 @@ def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path:
     line = fails(*other)
     assert f"{tmp_path}/a holds a run with steps 4, not 6; choose another --output" in line
     assert f"--init_from {tmp_path}/a (lr_schedule linear follows" in line
-    last = tmp_path / "a" / "checkpoints" / "step-000004"
-    for file in last.iterdir():
-        file.unlink()
-    for file in (tmp_path / "b" / "checkpoints" / "step-000002").iterdir():
-        (last / file.name).write_bytes(file.read_bytes())
-    sums = json.loads((last / "checksums.json").read_text())
-    (last / "checksums.json").write_text(json.dumps(sums | {"step": 4}))
+    checkpoints = tmp_path / "a" / "checkpoints"
+    for path in checkpoints.iterdir():
+        shutil.rmtree(path)
+    shutil.copytree(tmp_path / "b" / "checkpoints" / "step-000002", checkpoints / "step-000002")
     same_again = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "4"]
-    assert "step-000004 holds another discriminator" in fails(*same_again)
+    assert "step-000002 holds another discriminator" in fails(*same_again)
 
 
 def test_other_images_than_a_run_began_with_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
