@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,9 +164,7 @@ def read(
     for file in sorted(folder.glob(f"*/*/{name}")):
         run = file.parent
         try:
-            if not (file.is_file() and (run / "config.yaml").is_file()):
-                raise ValueError("no file")
-            found = json.loads(file.read_text())
+            found = files.read_json(file)
             config = yaml.safe_load(cli.to_yaml(cli.config_of(ClassifierConfig, run / "config.yaml", trust)))
             missing = [key for key in (*protocol, "finished") if key not in dict(found)]
             seed = config["seed"]

@@ -5,7 +5,7 @@
 
 Prints a table and writes attack.json into the run's folder, attack.png and attack_examples.png into its plots; with
 another norm or space than linf and pixel their names say it: attack-l2.json, attack-normalised.json. Stopped midway,
-the same command goes on after the last attack that was done, kept in attack.begun.json.
+the same command continues after the last attack that was done, kept in attack.begun.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from classifiers.plot import plot_attacked, plot_attacks
 from classifiers.robustness import LEAST_CLASSES, SLACK, UNBOUNDED, Attack, Bench, accuracy, checks
 from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import DataChange, fingerprint, load
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import stream
 from mmgan.engine.run import make_accelerator
@@ -220,9 +220,7 @@ class Begun:
 
 
 def _write(file: Path, values: dict[str, Any]) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(values, indent=1) + "\n")
-    part.replace(file)
+    files.write(file, json.dumps(values, indent=1) + "\n")
 
 
 def _hash(saved: Checkpoint) -> str:

@@ -27,7 +27,7 @@ from classifiers.evaluate import LAMS, ece, error, interpolated_nll, knn_error, 
 from classifiers.load import choose, finished, load_classifier, trained_rows
 from classifiers.plot import plot_interpolation, plot_reliability
 from mmgan.data import DataChange, Images, fingerprint, load
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.errors import UserError
 
@@ -108,9 +108,7 @@ def evaluate(
 
     plot_reliability(parts, folder / "plots" / "reliability.png")
     plot_interpolation({run.name: [found["interpolated_nll"]]}, folder / "plots" / "interpolation.png")
-    part = folder / ".evaluation.json.part"
-    part.write_text(json.dumps(found, indent=1) + "\n")
-    part.replace(folder / "evaluation.json")
+    files.write(folder / "evaluation.json", json.dumps(found, indent=1) + "\n")
     print(f"{run}: {_table(found)}")
 
 

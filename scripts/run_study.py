@@ -27,7 +27,7 @@ from classifiers import studies
 from classifiers.studies import Verdict
 from mmgan import modules
 from mmgan.data import DataChange
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.engine.run import differences, environment
 from mmgan.errors import UserError
 
@@ -117,9 +117,7 @@ def _write(file: Path, record: dict[str, Any]) -> None:
         return ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in values.items())
 
     head = lines({key: value for key, value in record.items() if key != "numbers"})
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(f'{{\n{head},\n"numbers": {{\n{lines(record["numbers"])}\n}}}}\n')
-    part.replace(file)
+    files.write(file, f'{{\n{head},\n"numbers": {{\n{lines(record["numbers"])}\n}}}}\n')
 
 
 def _table(found: list[Verdict]) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from mmgan.engine import files
 from mmgan.engine.checkpoint import last_of
 from mmgan.engine.run import Run
 from mmgan.errors import UserError
@@ -41,7 +41,7 @@ class Log:
         if accelerator.is_main_process:
             run.truncate_metrics(start)
             self.file = run.metrics.open("a")
-        options = _flat(yaml.safe_load((run.folder / "config.yaml").read_text()))
+        options = _flat(files.read_yaml(run.folder / "config.yaml"))
         accelerator.init_trackers("mmgan", options, {"tensorboard": {"purge_step": start + 1}})
         self.lines = accelerator.is_main_process and not sys.stderr.isatty()
         hidden = self.lines or not accelerator.is_main_process

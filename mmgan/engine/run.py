@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from mmgan.engine import checkpoint, files
 from mmgan.engine.checkpoint import Checkpoint
+from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
@@ -167,7 +167,7 @@ def refuse_other_run(folder: Path, config: str) -> None:
     file = folder / "config.yaml"
     try:
         if file.exists():
-            old, new = files.read_yaml(file), yaml.safe_load(config)
+            old, new = files.read_yaml(file), load(config)
             longer = [name for name in LENGTHS if _grows(old.get(name), new.get(name))]
             whole = _follows_length(new) if longer else None
             changes = differences(old if whole else old | {name: new[name] for name in longer}, new)

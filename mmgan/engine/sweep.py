@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from mmgan.engine import files
 from mmgan.engine.checkpoint import steps
 from mmgan.engine.stop import PARENT
 from mmgan.errors import UserError
@@ -134,9 +135,7 @@ def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study 
         if not create and not (identity.exists() and _may_exist(storage)):
             return None
         if create and not identity.exists():
-            part = output / ".sweep.id.part"
-            part.write_text(uuid.uuid4().hex)
-            part.replace(identity)
+            files.write(identity, uuid.uuid4().hex)
         if isinstance(storage, Path):  # not as a URL, in which ?, % and { have meanings of their own
             connect = partial(sqlite3.connect, storage, timeout=60, check_same_thread=False)
             opened = RDBStorage("sqlite:///sweep.db", engine_kwargs={"creator": connect})

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmgan.engine import files
 from mmgan.errors import UserError
 from mmgan.scoring.protocol import differing
 
@@ -30,16 +31,14 @@ def read(run: Path) -> list[Record]:
     if not file.exists():
         return []
     try:
-        if not file.is_file():
-            raise ValueError("it is not a plain file")
-        records: list[Record] = json.loads(file.read_text())
+        records: list[Record] = json.loads(files.read(file))
         for record in records:
             for key, kind in KEYS.items():
                 if not isinstance(record[key], kind):
                     raise TypeError(f"{key} is {record[key]!r}")
             for part in {"scores", "floor"} & record.keys():
                 record[part] = {name: score for name, score in record[part].items() if math.isfinite(score)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); remove it and score the run again") from error
     return records
 
@@ -52,9 +51,7 @@ def keep(run: Path, record: Record) -> None:
     for old in twins:
         if old["step"] == record["step"]:
             record = {**record, "scores": old["scores"] | record["scores"]}
-    part = run / ".scores.json.part"
-    part.write_text(json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
-    part.replace(run / "scores.json")
+    files.write(run / "scores.json", json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
 
 
 def same(a: Record, b: Record) -> bool:

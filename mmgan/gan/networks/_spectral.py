@@ -12,8 +12,6 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 def normalise(layer: nn.Module, power_iterations: int = 1) -> None:
     """Divide the weight of `layer` by its largest singular value, of which a training pass improves the estimate."""
-    if layer.get_parameter("weight").is_meta:  # where sizes are counted and nothing is computed
-        return
     spectral_norm(layer, n_power_iterations=power_iterations)
     weight = cast("ParametrizationList", layer.get_submodule("parametrizations.weight"))
     weight[0] = _FullPrecision(weight[0])
