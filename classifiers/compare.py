@@ -13,6 +13,7 @@ from classifiers.config import ClassifierConfig
 from classifiers.deform import TABLE_5
 from mmgan.engine import cli, files
 from mmgan.engine.run import differences
+from mmgan.engine.values import shown
 from mmgan.errors import UserError
 from mmgan.statistics import Difference, difference, verdict
 
@@ -171,7 +172,7 @@ def read(
             compared = {} if missing else (measured or measures)(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
             raise UserError(
-                f"{run} has a damaged {name} or config.yaml; run {script} on it again, or remove it"
+                f"{run} has a damaged {name} or config.yaml ({shown(error)}); run {script} on it again, or remove it"
             ) from error
         if missing:
             raise UserError(f"{file} does not say {missing[0]}, another version wrote it; evaluate {run} again")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from classifiers.config import ClassifierConfig
@@ -57,67 +56,61 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     rows, classes = split(labels, config.data), int(labels.max()) + 1
     real, held = (Images(images[part], labels[part]) for part in rows[:2])
     pool = images[rows.pool]
+    network = _network(config, real, pool, classes, accelerator.num_processes, accelerator.device)
     loose = int((labels < 0).sum())
     if loose and not config.ssl:
         accelerator.print(f"{loose} images without a label are left out; a section ssl learns from them too")
-    _check_batches(config, len(rows.train), len(pool), accelerator.num_processes)
-    _check_memory(config, real, classes, accelerator)
-    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-    network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
     source = checkpoint.source(folder, config.init_from)
     if source:
         source.restore("network", network)
-    _check_layers(config, network, pool)
-    run = Run(folder, yaml, accelerator)
-    if accelerator.is_main_process:
-        run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
+    with Run(folder, yaml, accelerator) as run:
+        if accelerator.is_main_process:
+            run.write("split.json", json.dumps({name: part.tolist() for name, part in rows._asdict().items()}))
 
-    saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved, config.keep_checkpoints)
-    size, batch = len(rows.train), config.batch_size
-    steps = math.ceil(config.epochs * size / batch)
-    if saved and saved.step == steps:
-        accelerator.print(f"{folder} is finished: {config.epochs} epochs")
-        return
-    blocks = _blocks(config, saved, accelerator.num_processes)
-    updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None, blocks)
-    if not saved:
-        checkpoint.rehearse(updates.networks)
-    if saved:
-        updates.restore(saved)
-        accelerator.print(f"{folder}: resuming after step {saved.step}")
-    if source:
-        accelerator.print(f"{folder}: starting from the weights in {source.path}")
-    start = saved.step if saved else 0
-    log = Log(run, accelerator, start, steps, config.log_every, saved.fact("log", dict) if saved else {})
-    best = saved.fact("best", float) if saved else math.inf
+        saved = checkpoint.latest(run.checkpoints)
+        run.agree_on(saved, config.keep_checkpoints)
+        size, batch = len(rows.train), config.batch_size
+        steps = math.ceil(config.epochs * size / batch)
+        if saved and saved.step == steps:
+            accelerator.print(f"{folder} is finished: {config.epochs} epochs")
+            return
+        blocks = _blocks(config, saved, accelerator.num_processes)
+        updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None, blocks)
+        if not saved:
+            checkpoint.rehearse(updates.networks)
+        if saved:
+            updates.restore(saved)
+            accelerator.print(f"{folder}: resuming after step {saved.step}")
+        if source:
+            accelerator.print(f"{folder}: starting from the weights in {source.path}")
+        start = saved.step if saved else 0
+        best = saved.fact("best", float) if saved else math.inf
+        logged = saved.fact("log", dict) if saved else {}
 
-    with Stop(accelerator) as stop:
-        for step in range(start + 1, steps + 1):
-            updates.set_lr((step - 1) * batch / size)
-            log.add(step, updates.step(step - 1), updates.lr)
+        with Log(run, accelerator, start, steps, config.log_every, logged) as log, Stop(accelerator) as stop:
+            for step in range(start + 1, steps + 1):
+                updates.set_lr((step - 1) * batch / size)
+                log.add(step, updates.step(step - 1), updates.lr)
 
-            last = step == steps
-            stopped = not last and stop.requested(step)
-            epoch = step * batch // size
-            ended = epoch > (step - 1) * batch // size
-            due = last or (ended and epoch % config.validate_every == 0)
-            if due and len(held.images) and accelerator.is_main_process:
-                logits = predict(updates.networks["network"], held.images, accelerator.device)
-                scores = {"validation/error": error(logits, held.labels), "validation/nll": nll(logits, held.labels)}
-                log.record(step, scores, {"epoch": step * batch / size})
-                if scores["validation/error"] < best:
-                    best = scores["validation/error"]
-                    checkpoint.save(run.best, step, updates.networks, updates.facts() | scores, keep=1)
-            if last or stopped or (ended and epoch % config.checkpoint_every == 0):
-                state = updates.state() | {"log": log.state(step), "best": best}
-                if accelerator.is_main_process:  # the checkpoint last: what comes before it is done again if it fails
-                    plot_training(run.metrics, folder / "plots" / "training.png", size / batch)
-                    checkpoint.save(run.checkpoints, step, updates.networks, state, config.keep_checkpoints)
-            if stopped:
-                break
-    log.close()
-    run.release()
+                last = step == steps
+                stopped = not last and stop.requested(step)
+                epoch = step * batch // size
+                ended = epoch > (step - 1) * batch // size
+                due = last or (ended and epoch % config.validate_every == 0)
+                if due and len(held.images) and accelerator.is_main_process:
+                    logits = predict(updates.networks["network"], held.images, accelerator.device)
+                    scores = {f"validation/{one.__name__}": one(logits, held.labels) for one in (error, nll)}
+                    log.record(step, scores, {"epoch": step * batch / size})
+                    if scores["validation/error"] < best:
+                        best = scores["validation/error"]
+                        checkpoint.save(run.best, step, updates.networks, updates.facts() | scores, keep=1)
+                if last or stopped or (ended and epoch % config.checkpoint_every == 0):
+                    state = updates.state() | {"log": log.state(step), "best": best}
+                    if accelerator.is_main_process:  # the checkpoint last: what precedes it is repeated if it fails
+                        plot_training(run.metrics, folder / "plots" / "training.png", size / batch)
+                        checkpoint.save(run.checkpoints, step, updates.networks, state, config.keep_checkpoints)
+                if stopped:
+                    break
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
@@ -125,19 +118,35 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
 
 
-def _check_memory(config: ClassifierConfig, images: Images, classes: int, accelerator: Accelerator) -> None:
-    """Raise UserError for networks and batches that the machine has no memory for."""
-    shape, halves = list(images.images.shape[1:]), 2 if config.mixed_precision else 1
+def check(config: ClassifierConfig) -> None:
+    """Raise UserError where a run of `config` could not begin because of its data, batches, network or layers."""
+    images, labels = load(config.data)
+    rows = split(labels, config.data)
+    real = Images(images[rows.train], labels[rows.train])
+    _network(config, real, images[rows.pool], int(labels.max()) + 1, 1, torch.device("cpu"))
+
+
+def _network(
+    config: ClassifierConfig, real: Images, pool: Tensor, classes: int, processes: int, device: torch.device
+) -> Staged:
+    """The network for labelled images and `pool`, weights by the seed; raises UserError where it cannot be trained."""
+    _check_batches(config, len(real.images), len(pool), processes)
+    shape, halves = list(real.images.shape[1:]), 2 if config.mixed_precision else 1
+    rows = config.batch_size + (config.unlabelled_batch if config.ssl else 0)
     needed = memory.needed_for(
         lambda: [build(config.network, classes, *blank(config.data.preprocess, shape))],
         lambda networks: networks[0](torch.zeros(2, *shape)),
-        config.batch_size // accelerator.num_processes // halves,
+        rows // processes // halves,
         memory.COPIES["SGD"],
     )
-    sizes = "batch_size, data.resolution, network.width or network.depth"
-    memory.refuse_more(needed, accelerator.device, "the network and a batch", sizes)
+    sizes = "network.width, network.depth, data.resolution, batch_size or ssl.batch_size"
+    memory.refuse_more(needed, device, "the network and a batch", sizes)
     if config.data.pad > shape[-1]:
         raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
+    torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
+    network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
+    _check_layers(config, network, pool)
+    return network
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:

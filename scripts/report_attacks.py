@@ -51,15 +51,16 @@ CLAIMS = (
 """An arm, another, under which attack the first may have the higher accuracy, and what the paper has."""
 
 
-def report(folder: Path, output: Path) -> None:
+def report(folder: Path, output: Path, trust: bool = False) -> None:
     """Compare attacked classifiers: arms of several seeds each, with paired differences, verdicts, masking report.
 
     Args:
         folder: where the runs are, as FOLDER/ARM/RUN
         output: OUTPUT.md is the report, OUTPUT the folder of its figure and numbers
+        trust: let the runs name classes that are not mmgan's own, which are then imported
     """
     files = [name for name in FILES if name == FILES[0] or next(folder.glob(f"*/*/{name}"), None)]
-    spaces = [_ordered(read(folder, name, PROTOCOL, _measures, "scripts/attack_cls.py")) for name in files]
+    spaces = [_ordered(read(folder, name, PROTOCOL, _measures, "scripts/attack_cls.py", trust)) for name in files]
     page = output.with_name(f"{output.name}.md")
     lines = [
         "# Classifiers under attack",

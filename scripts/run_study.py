@@ -55,8 +55,8 @@ def study(
     if (runs or data != DataChange()) and not reads:
         raise UserError(f"study {name} reads no saved classifiers; leave out --runs and --data")
     count = module.SEEDS if seeds is None else seeds
-    if count < 1:
-        raise UserError(f"seeds must be positive, not {count}")
+    if not 1 <= count <= 1000:
+        raise UserError(f"seeds must be 1 to 1000, not {count}")
     settings = {"seeds": count, "fast": fast, "runs": str(runs) if runs else None}
     file = output / f"{name}.json"
     record = _read(file, settings)

@@ -243,7 +243,7 @@ def test_data_sets_are_the_files() -> None:
     ],
 )
 def test_unknown_split_names_those_there_are(name: str, splits: str, tmp_path: Path) -> None:
-    message = re.escape(f"{name} has no split 'valid', only {splits}")
+    message = re.escape(f"{name} has no data.split 'valid', only {splits}")
     with pytest.raises(UserError, match=message + "$"):
         load(DataConfig(name, str(tmp_path), "valid"))
 

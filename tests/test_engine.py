@@ -152,16 +152,13 @@ def test_a_resumed_log_writes_the_rows_of_an_unbroken_one(tmp_path: Path) -> Non
         accelerator, start = Accelerator(cpu=True), 0
         state: dict[str, Any] = {}
         for stop in stops:
-            run = Run(folder, "a: 1\n", accelerator)
-            log = Log(run, accelerator, start, 10, 4, state)
-            for step in range(start + 1, stop + 1):
-                log.add(step, {"x": torch.tensor(float(step))})
-            state, start = log.state(stop), stop
-            if stop == 6:
-                log.add(7, {"x": torch.tensor(-1.0)})  # work after the checkpoint, lost with a kill
-                log.add(8, {"x": torch.tensor(-1.0)})
-            log.close()
-            run.release()
+            with Run(folder, "a: 1\n", accelerator) as run, Log(run, accelerator, start, 10, 4, state) as log:
+                for step in range(start + 1, stop + 1):
+                    log.add(step, {"x": torch.tensor(float(step))})
+                state, start = log.state(stop), stop
+                if stop == 6:
+                    log.add(7, {"x": torch.tensor(-1.0)})  # work after the checkpoint, lost with a kill
+                    log.add(8, {"x": torch.tensor(-1.0)})
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     broken, whole = rows(tmp_path / "a", [6, 10]), rows(tmp_path / "b", [10])
@@ -171,12 +168,12 @@ def test_a_resumed_log_writes_the_rows_of_an_unbroken_one(tmp_path: Path) -> Non
 
 def test_a_scalar_that_is_not_finite_names_step_and_term(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
-    log = Log(Run(tmp_path / "run", "a: 1\n", accelerator), accelerator, 0, 10, 5, {})
-    for step in range(1, 5):
-        log.add(step, {"good": torch.tensor(1.0), "bad": torch.tensor(float("nan") if step > 2 else 0.0)})
-    with pytest.raises(UserError, match="bad became nan at step 3"):
-        log.add(5, {"good": torch.tensor(1.0), "bad": torch.tensor(0.0)})
-    log.close()
+    run = Run(tmp_path / "run", "a: 1\n", accelerator)
+    with run, Log(run, accelerator, 0, 10, 5, {}) as log:
+        for step in range(1, 5):
+            log.add(step, {"good": torch.tensor(1.0), "bad": torch.tensor(float("nan") if step > 2 else 0.0)})
+        with pytest.raises(UserError, match="bad became nan at step 3"):
+            log.add(5, {"good": torch.tensor(1.0), "bad": torch.tensor(0.0)})
 
 
 # The run folder
@@ -184,8 +181,9 @@ def test_a_scalar_that_is_not_finite_names_step_and_term(tmp_path: Path) -> None
 
 def test_a_changed_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
-    Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.5}\nn_dis: 1\n", accelerator).release()
-    Run(tmp_path, "data: {root: b}\nmixup: {alpha: 0.5}\nn_dis: 1\n", accelerator).release()
+    for root in "ab":
+        with Run(tmp_path, f"data: {{root: {root}}}\nmixup: {{alpha: 0.5}}\nn_dis: 1\n", accelerator):
+            pass
     with pytest.raises(UserError, match=r"holds a run with mixup.alpha 0.5, not 0.2; n_dis 1, not 2; choose another"):
         Run(tmp_path, "data: {root: a}\nmixup: {alpha: 0.2}\nn_dis: 2\n", accelerator)
     with pytest.raises(UserError, match=r"with mixup {'alpha': 0.5}, not None; choose"):
@@ -198,10 +196,8 @@ def test_a_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None
     (tmp_path / "thesis" / "chapter.txt").touch()
     with pytest.raises(UserError, match="not empty and not a run"):
         Run(tmp_path / "thesis", "a: 1\n", accelerator)
-    run = Run(tmp_path / "run", "a: 1\n", accelerator)
-    with pytest.raises(UserError, match="another process"):
+    with Run(tmp_path / "run", "a: 1\n", accelerator), pytest.raises(UserError, match="another process"):
         Run(tmp_path / "run", "a: 1\n", accelerator)
-    run.release()
     with pytest.raises(UserError, match=r"cannot write the run to .*Not a directory"):
         Run(tmp_path / "thesis" / "chapter.txt" / "run", "a: 1\n", accelerator)
 

@@ -215,7 +215,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--adversarial.eps", "8"], "adversarial.eps is in pixels of .0, 1."),
         (["--ssl.weight", "2"], "name one by --ssl: MeanTeacher"),
-        (["--data.pad", "1000000"], "data.pad 1000000 must be smaller than the images"),
+        (["--data.pad", "1000000"], "data.pad 1000000 is more than the 8 pixels"),
         (["--network.width", "1e6"], "lower network.width"),
         (["--network.width", "inf"], "network.width must be"),
         (["--network.width", "0"], "network.width must be positive"),

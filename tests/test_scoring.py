@@ -570,7 +570,7 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
     assert done.returncode == 0, done.stderr
     assert "floor" not in done.stdout
-    with pytest.raises(UserError, match=r"^reference test: folder has no split 'test', only train$"):
+    with pytest.raises(UserError, match=r"^reference test: folder has no data.split 'test', only train$"):
         scorer(data=DataConfig("folder", root=str(tmp_path / "images")), reference="test")
 
     # Moved, the images are found where an option of the script says, whose name the message has.

@@ -39,7 +39,7 @@ class DataConfig:
     def split_of(self, *splits: str) -> str:
         """`split`, one of `splits`; raises UserError for another."""
         if self.split not in splits:
-            raise UserError(f"{self.name} has no split {self.split!r}, only {', '.join(splits)}")
+            raise UserError(f"{self.name} has no data.split {self.split!r}, only {', '.join(splits)}")
         return self.split
 
 

@@ -25,7 +25,7 @@ from torch import distributed
 
 from mmgan import modules
 from mmgan.engine import files
-from mmgan.engine.values import MODE, arguments, kinds, load, shown, type_of, words
+from mmgan.engine.values import MODE, MOST_DIGITS, arguments, kinds, load, shown, type_of, words
 from mmgan.errors import UserError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -123,9 +123,10 @@ def _files_first(args: Sequence[str]) -> list[str]:
 
 
 def _switched(args: Sequence[str], thing: Any) -> list[str]:
-    """`args` with `true` after every option of true or false that has no value."""
+    """`args` with `true` after every option of true or false that has no value, and no number that is beyond floats."""
     made = []
-    for argument, after in pairwise([*args, "--"]):
+    finite = [re.sub(rf"(?<!\w)\d{{{MOST_DIGITS},}}$", ".inf", argument) for argument in args]
+    for argument, after in pairwise([*finite, "--"]):
         alone = argument.startswith("--") and after.startswith("--") and type_of(thing, argument[2:]) is bool
         made.append(f"{argument}=true" if alone else argument)
     return made

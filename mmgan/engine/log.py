@@ -106,7 +106,10 @@ class Log:
             if hasattr(tracker, "log_images"):
                 tracker.log_images({name: image[None]}, step=step)
 
-    def close(self) -> None:
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close the file, the bar and the trackers."""
         self.bar.close()
         self.accelerator.end_training()

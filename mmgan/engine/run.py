@@ -138,8 +138,11 @@ class Run:
                 f"it ends with other weights than with {before}"
             )
 
-    def release(self) -> None:
-        """Let other processes have the folder; the end of this process does so too."""
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others have the folder; the end of this process does so too."""
         self._lock.release()
 
     def truncate_metrics(self, step: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +13,15 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
+import torch
 import yaml
 
 MODE = "mmgan"
 """The parser's name for `load`."""
+MOST_DIGITS = 300
+"""Digits of a whole number from which on it is no number that a float could hold."""
+LARGEST = torch.finfo(torch.float32).max
+"""The largest number that an option may be: networks and optimisers compute in single precision."""
 SHOWN = 60
 """Characters of a value that a message shows."""
 WORDS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "true or false"}
@@ -44,9 +49,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         made: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return made
 
-    def construct_int(self, node: yaml.ScalarNode) -> int:
-        """A decimal number."""
-        return int(node.value.replace("_", ""))
+    def construct_int(self, node: yaml.ScalarNode) -> float:
+        """A decimal number; infinity, which no option takes, where it has more digits than Python reads."""
+        digits = node.value.replace("_", "")
+        return int(digits) if len(digits) < MOST_DIGITS else math.inf
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
@@ -133,25 +139,54 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a parsed value is of type `hint`, where that is a plain type; sections of options are `made`'s."""
+    origin, of = get_origin(hint), get_args(hint)
+    if len(members(hint)) > 1:
+        return any(fits(one, value) for one in of)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in of)
+    if hint in (None, NoneType):
+        return value is None
+    if value is None or isinstance(value, bool):
+        return hint is Any or (hint is bool and value is not None)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(fits(of[-1], part) for part in value.values())
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        if not isinstance(value, list | tuple) or (origin is tuple and ... not in of and len(of) != len(value)):
+            return False
+        return all(fits(one, part) for one, part in zip(_parts(of, value), value, strict=True))
+    plain = {int: int, float: int | float, str: str, bool: bool, Path: str | Path}
+    return isinstance(value, plain[hint]) if hint in plain else True
+
+
+def _parts(of: tuple[Any, ...], value: Sequence[Any]) -> tuple[Any, ...]:
+    """The type of every part of `value`, a list or tuple of types `of`."""
+    return of if len(of) == len(value) and ... not in of else (of or (Any,))[:1] * len(value)
+
+
 def made(hint: Any, value: Any, option: str) -> Any:
     """The object of type `hint` that parsed values describe.
 
-    Raises ValueError, naming `option`, for null where the type has none, for numbers that are not finite, and for
-    whatever a class refuses.
+    Raises ValueError, naming `option`, for values of another type, for numbers that are not finite in single precision,
+    and for whatever a class refuses.
     """
-    if value is None and not {None, Any, NoneType} & set(members(hint)):
-        advice = "a key without a value in a YAML file is null; give it a value or remove the line"
-        raise ValueError(f"{option} must be {words(hint)}, not null: {advice}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{option} must be finite, not {value}")
+    if not fits(hint, value):
+        advice = ": a key without a value in a YAML file is null; give it a value or remove the line"
+        raise ValueError(f"{option} must be {words(hint)}, not {shown(value)}{advice if value is None else ''}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= LARGEST:
+            bound = "finite" if not math.isfinite(value) else f"at most {LARGEST:.2g}"
+            raise ValueError(f"{option} must be {bound}, not {shown(value)}")
+        return float(value) if float in members(hint) else value
     if isinstance(value, list | tuple):
-        of = get_args(hint) or (Any,)
-        of = of if len(of) == len(value) else of[:1] * len(value)
-        return type(value)(made(one, part, option) for one, part in zip(of, value, strict=True))
+        kind = next((tuple for one in members(hint) if get_origin(one) is tuple), type(value))
+        of = next((get_args(one) for one in members(hint) if get_args(one)), ())
+        return kind(made(one, part, option) for one, part in zip(_parts(of, value), value, strict=True))
     if isinstance(value, Mapping):
         return {key: made(Any, part, f"{option}.{key}") for key, part in value.items()}
     if not isinstance(value, jsonargparse.Namespace):
-        return value.expanduser() if isinstance(value, Path) else value
+        return Path(value).expanduser() if Path in members(hint) and value is not None else value
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
         one = getattr(import_module(module), name)  # which the parser has imported, if it may be

@@ -53,68 +53,65 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     if source:
         source.restore("generator", networks[0])
         source.restore("discriminator", networks[1])
-    run = Run(folder, yaml, accelerator)
+    with Run(folder, yaml, accelerator) as run:
+        saved = checkpoint.latest(run.checkpoints)
+        run.agree_on(saved, config.keep_checkpoints)
+        if saved and extractor and saved.state.get("extractor", extractor.hash) != extractor.hash:
+            raise UserError(f"{saved.path} was scored with another extractor than score.extractor gives now")
+        if saved and saved.step == config.steps:
+            accelerator.print(f"{folder} is finished: {config.steps} steps")
+            if extractor:
+                final_scores(config, folder, extractor, accelerator)
+            return
+        gan = State(config, *networks, accelerator)
+        if not saved:
+            checkpoint.rehearse(gan.kept)
+        steps = Steps(config, gan, images)
+        facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
+        facts["extractor"] = extractor.hash if extractor else None
+        if saved:
+            if saved.fact("data", str) != facts["data"]:
+                raise UserError(
+                    f"{saved.path} was trained on other images than data.name and data.root give now; to "
+                    f"train on these from its weights, take another --output and --init_from {folder}"
+                )
+            gan.restore(saved)
+            accelerator.print(f"{folder}: going on after step {saved.step}")
+        if source:
+            gan.start_average(source)
+            accelerator.print(f"{folder}: starting from the weights in {source.path}")
+        start = saved.step if saved else 0
+        scorer = None
+        if config.score and extractor:
+            protocol = Protocol(config.score.num_samples, config.score.reference)
+            scorer = Scorer(extractor, config.data, protocol, accelerator)
+            check_size(scorer.shape, tuple(images.shape[1:]))
+        best = saved.fact("best", float) if saved else math.inf
+        logged = saved.fact("log", dict) if saved else {}
 
-    saved = checkpoint.latest(run.checkpoints)
-    run.agree_on(saved, config.keep_checkpoints)
-    if saved and extractor and saved.state.get("extractor", extractor.hash) != extractor.hash:
-        raise UserError(f"{saved.path} was scored with another extractor than score.extractor gives now")
-    if saved and saved.step == config.steps:
-        accelerator.print(f"{folder} is finished: {config.steps} steps")
-        if extractor:
-            final_scores(config, folder, extractor, accelerator)
-        return
-    gan = State(config, *networks, accelerator)
-    if not saved:
-        checkpoint.rehearse(gan.kept)
-    steps = Steps(config, gan, images)
-    facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
-    facts["extractor"] = extractor.hash if extractor else None
-    if saved:
-        if saved.fact("data", str) != facts["data"]:
-            raise UserError(
-                f"{saved.path} was trained on other images than data.name and data.root give now; to "
-                f"train on these from its weights, take another --output and --init_from {folder}"
-            )
-        gan.restore(saved)
-        accelerator.print(f"{folder}: going on after step {saved.step}")
-    if source:
-        gan.start_average(source)
-        accelerator.print(f"{folder}: starting from the weights in {source.path}")
-    start = saved.step if saved else 0
-    scorer = None
-    if config.score and extractor:
-        protocol = Protocol(config.score.num_samples, config.score.reference)
-        scorer = Scorer(extractor, config.data, protocol, accelerator)
-        check_size(scorer.shape, tuple(images.shape[1:]))
-    log = Log(run, accelerator, start, config.steps, config.log_every, saved.fact("log", dict) if saved else {})
-    best = saved.fact("best", float) if saved else math.inf
-    watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
-
-    with Stop(accelerator) as stop:
-        for step in range(start + 1, config.steps + 1):
-            done = (step - 1) / config.steps
-            lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
-            gan.set_lr(lr)
-            numbers = range((step - 1) * config.n_dis, step * config.n_dis)
-            if config.reuse_fakes:
-                terms_g, fake = steps.generator(step - 1)
-                terms_d = [steps.discriminator(number, fake) for number in numbers]
-            else:
-                terms_d = [steps.discriminator(number) for number in numbers]
-                terms_g, _ = steps.generator(step - 1)
-            terms = {name: torch.stack([t[name] for t in terms_d]).mean() for name in terms_d[0]} | terms_g
-            log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
-            stopped = step < config.steps and stop.requested(step)
-            watch(step, stopped)
-            if stopped:
-                break
-    if not stopped:
-        accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
-        if extractor:
-            final_scores(config, folder, extractor, accelerator)
-    log.close()
-    run.release()
+        with Log(run, accelerator, start, config.steps, config.log_every, logged) as log, Stop(accelerator) as stop:
+            watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
+            for step in range(start + 1, config.steps + 1):
+                done = (step - 1) / config.steps
+                lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
+                gan.set_lr(lr)
+                numbers = range((step - 1) * config.n_dis, step * config.n_dis)
+                if config.reuse_fakes:
+                    terms_g, fake = steps.generator(step - 1)
+                    terms_d = [steps.discriminator(number, fake) for number in numbers]
+                else:
+                    terms_d = [steps.discriminator(number) for number in numbers]
+                    terms_g, _ = steps.generator(step - 1)
+                terms = {name: torch.stack([t[name] for t in terms_d]).mean() for name in terms_d[0]} | terms_g
+                log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
+                stopped = step < config.steps and stop.requested(step)
+                watch(step, stopped)
+                if stopped:
+                    break
+        if not stopped:
+            accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+            if extractor:
+                final_scores(config, folder, extractor, accelerator)
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
@@ -137,7 +134,7 @@ def _networks(config: GANConfig, images: Tensor, processes: int, device: torch.d
         rows,
         memory.COPIES["Adam"],
     )
-    sizes = "batch_size, g_batch_size, data.resolution, or the width or z_dim of generator and discriminator"
+    sizes = "generator.width, generator.z_dim, discriminator.width, data.resolution, batch_size or g_batch_size"
     memory.refuse_more(needed, device, "the networks and a batch", sizes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     networks = build(config, images.shape[-1], images.shape[1])

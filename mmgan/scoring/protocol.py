@@ -27,8 +27,8 @@ class Protocol:
     """is, fid, kid, and prc for precision and recall."""
 
     def __post_init__(self) -> None:
-        if self.num_samples < 10 or (self.is_samples or 10) < 10:
-            raise UserError("a score needs at least 10 samples, one for each of the Inception Score's ten parts")
+        if (least := min(self.num_samples, self.for_is)) < 10:
+            raise UserError(f"num_samples must be at least 10, one for each part of the Inception Score, not {least}")
         known = get_args(Metric)
         if not self.metrics or not set(self.metrics) <= set(known):
             unknown = ", ".join(metric for metric in self.metrics if metric not in known)
