@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -341,19 +342,20 @@ def test_what_ends_a_process_is_one_line_or_none(tmp_path: Path) -> None:
     """A reader of its output that leaves, and a folder that goes away."""
     options = ["--steps", "100000", "--log_every", "1", "--sample_every", "100000", "--checkpoint_every", "20"]
 
-    def start(name: str) -> subprocess.Popen[str]:
-        line, pipe = command("train_gan", *digits(tmp_path / name), *options), subprocess.PIPE
-        return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    def start(name: str, output: int) -> subprocess.Popen[str]:
+        line = command("train_gan", *digits(tmp_path / name), *options)
+        return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.PIPE, text=True)
 
-    with start("piped") as piped, start("gone") as gone:
+    with start("piped", subprocess.PIPE) as piped, start("gone", subprocess.DEVNULL) as gone:
         assert piped.stdout
         piped.stdout.readline()
         piped.stdout.close()
         assert piped.stderr
         assert "Traceback" not in piped.stderr.read()
         assert piped.wait(60) == 141
-        while not (tmp_path / "gone" / "checkpoints" / "step-000020").exists():
+        while not list((tmp_path / "gone" / "checkpoints").glob("step-*")):  # early ones are removed again
             assert gone.poll() is None
+            time.sleep(0.1)
         (tmp_path / "gone" / "checkpoints").rename(tmp_path / "elsewhere")
         (tmp_path / "gone" / "checkpoints").write_text("")
         _, error = gone.communicate(timeout=60)

@@ -675,7 +675,7 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
         (["--extractor.weights", "nowhere.pth"], "no Inception weights"),
         (["--extractor", "Classifier", "--extractor.run", "nowhere"], "nowhere is no run"),
         (["--metrics", "fib"], "metrics must be some of is, fid, kid, prc"),
-        (["--num_samples", "5"], "at least 10 samples"),
+        (["--num_samples", "5"], "num_samples must be at least 10"),
         (["--batch_size", "0"], "batch_size must be positive"),
         (["--checkpoint", "best"], "kept no best checkpoint"),
         (["--checkpoint", "77"], "keeps no checkpoint of step 77"),

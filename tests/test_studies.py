@@ -86,7 +86,7 @@ def test_the_verdicts_of_a_whole_study_are_printed(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["spiral"], "no study 'spiral'; there are bottleneck"),
-        (["lambda", "--seeds", "0"], "seeds must be positive"),
+        (["lambda", "--seeds", "0"], "seeds must be 1 to 1000"),
         (["lambda", "--runs", "runs"], "reads no saved classifiers"),
         (["lambda", "--fast", "--output", "README.md/x"], "cannot write to README.md/x"),
     ],

@@ -309,8 +309,8 @@ def test_runs_are_made_and_opened_from_python(tmp_path: Path) -> None:
     assert (saved.step, made.training) == (5, False)
     for name in ("dictionary", "dataclass"):
         assert same(result(tmp_path / "file"), result(tmp_path / name))
-    with pytest.raises(UserError, match="network"):
-        classifiers.train(values | {"network": {"class_path": "tests.plain_network.Plain"}}, tmp_path / "own")
+    with pytest.raises(UserError, match=r"tests\.unnamed\.Network is not part of mmgan"):
+        classifiers.train(values | {"network": {"class_path": "tests.unnamed.Network"}}, tmp_path / "own")
     assert set(classifiers.__all__) <= set(dir(classifiers))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         classifiers.nothing  # noqa: B018

@@ -109,12 +109,13 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the file, the bar and the trackers."""
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Close the file and the bar, and, where all went well, the trackers and the group of processes."""
         self.bar.close()
-        self.accelerator.end_training()
         if self.accelerator.is_main_process:
             self.file.close()
+        if error is None:  # else others may be waiting within a collective, and this one would wait for them
+            self.accelerator.end_training()
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -22,6 +22,17 @@ class Steps:
         self.draws = Draws(config.seed, self.accelerator.process_index, world, self.accelerator.device)
         self.real = Batches(config, images, self.draws)
 
+    def both(self, step: int) -> dict[str, Tensor]:
+        """Generator step `step`, counted from 1, and its `n_dis` discriminator steps; their terms, as means."""
+        numbers = range((step - 1) * self.config.n_dis, step * self.config.n_dis)
+        if self.config.reuse_fakes:
+            terms_g, fake = self.generator(step - 1)
+            terms_d = [self.discriminator(number, fake) for number in numbers]
+        else:
+            terms_d = [self.discriminator(number) for number in numbers]
+            terms_g, _ = self.generator(step - 1)
+        return {name: torch.stack([terms[name] for terms in terms_d]).mean() for name in terms_d[0]} | terms_g
+
     def discriminator(self, number: int, fake: Tensor | None = None) -> dict[str, Tensor]:
         """The discriminator's step on Eq. 10-11; its terms. `fake` instead of fresh fakes where given."""
         config, gan, size = self.config, self.gan, self.config.batch_size

@@ -89,29 +89,23 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}
 
-        with Log(run, accelerator, start, config.steps, config.log_every, logged) as log, Stop(accelerator) as stop:
+        with Log(run, accelerator, start, config.steps, config.log_every, logged) as log:
             watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
-            for step in range(start + 1, config.steps + 1):
-                done = (step - 1) / config.steps
-                lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
-                gan.set_lr(lr)
-                numbers = range((step - 1) * config.n_dis, step * config.n_dis)
-                if config.reuse_fakes:
-                    terms_g, fake = steps.generator(step - 1)
-                    terms_d = [steps.discriminator(number, fake) for number in numbers]
-                else:
-                    terms_d = [steps.discriminator(number) for number in numbers]
-                    terms_g, _ = steps.generator(step - 1)
-                terms = {name: torch.stack([t[name] for t in terms_d]).mean() for name in terms_d[0]} | terms_g
-                log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
-                stopped = step < config.steps and stop.requested(step)
-                watch(step, stopped)
-                if stopped:
-                    break
-        if not stopped:
-            accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
-            if extractor:
-                final_scores(config, folder, extractor, accelerator)
+            with Stop(accelerator) as stop:
+                for step in range(start + 1, config.steps + 1):
+                    done = (step - 1) / config.steps
+                    lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
+                    gan.set_lr(lr)
+                    terms = steps.both(step)
+                    log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
+                    stopped = step < config.steps and stop.requested(step)
+                    watch(step, stopped)
+                    if stopped:
+                        break
+            if not stopped:
+                accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+                if extractor:
+                    final_scores(config, folder, extractor, accelerator)
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
