@@ -15,7 +15,7 @@ from mmgan.engine import cli, files
 from mmgan.engine.run import differences
 from mmgan.engine.values import shown
 from mmgan.errors import UserError
-from mmgan.statistics import Difference, difference, verdict
+from mmgan.experiments.differences import Difference, difference, verdict
 
 PROTOCOL = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
 """What must be the same of all evaluations."""

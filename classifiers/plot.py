@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mmgan.axes import log_scale
 from mmgan.engine import files
+from mmgan.experiments.figures import LINES, log_scale
 
 
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
@@ -48,10 +48,6 @@ def plot_reliability(parts: list[tuple[int, float, float]], path: Path) -> None:
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     figure.savefig(path, dpi=120)
-
-
-LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
-"""Line styles, so that arms are told apart without colour."""
 
 
 def plot_interpolation(arms: dict[str, list[dict[str, list[float]]]], path: Path) -> None:

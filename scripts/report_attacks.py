@@ -24,7 +24,7 @@ from classifiers.robustness import UNBOUNDED, Check
 from classifiers.tables import head, row
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.statistics import difference, interval, spread, verdict
+from mmgan.experiments.differences import difference, interval, spread, verdict
 
 PROTOCOL = (
     *("data", "images", "split", "num_images", "checkpoint", "seed"),

@@ -25,7 +25,7 @@ from classifiers.tables import head
 from classifiers.tables import row as _row
 from mmgan.engine import cli, files
 from mmgan.errors import UserError
-from mmgan.statistics import difference, interval, spread
+from mmgan.experiments.differences import difference, interval, spread
 
 NAMES = {
     "error": ("error, %", 100, 2),

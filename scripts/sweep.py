@@ -23,8 +23,8 @@ from pathlib import Path
 import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import last_of
-from mmgan.engine.sweep import GONE, SweepConfig, Worker, errors_of, open_study, runs_of, states
 from mmgan.errors import UserError
+from mmgan.experiments.sweep import GONE, SweepConfig, Worker, errors_of, open_study, runs_of, states
 from mmgan.gan.config import GANConfig
 from mmgan.gan.train import check
 from mmgan.scoring import ExtractorConfig

@@ -14,22 +14,23 @@ MAY = {
     "mixup": {"torch"},
     "data": {"torch", "torchvision", "numpy", "PIL", "filelock", "sklearn", "tqdm"}
     | {"mmgan.data", "mmgan.errors", "mmgan.memory", "mmgan.modules"},
-    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
+    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
+    "experiments": {"numpy", "scipy", "matplotlib", "jinja2", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
+    | {"mmgan.experiments", "mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
     "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
     | {
         f"mmgan.{name}"
-        for name in ("gan", "mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes", "memory")
+        for name in ("gan", "mixup", "data", "engine", "scoring", "experiments", "errors", "modules", "memory")
     },
 }
 """What each package of mmgan may import besides the standard library."""
 CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "pyautoattack"}
 CLASSIFIERS |= {"classifiers"}
 CLASSIFIERS |= {
-    f"mmgan.{name}"
-    for name in ("mixup", "data", "engine", "scoring", "errors", "modules", "statistics", "axes", "memory")
+    f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "experiments", "errors", "modules", "memory")
 }
 
 

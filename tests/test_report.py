@@ -22,9 +22,9 @@ import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mmgan.axes import log_scale
 from mmgan.data import to_network
 from mmgan.errors import UserError
+from mmgan.experiments.figures import log_scale
 from mmgan.gan.arms import read
 from mmgan.gan.diagnose import LAMS, diagnose
 from mmgan.gan.networks.resnet import ResNetDiscriminator

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmgan.statistics import Difference, difference, holm, verdict
+from mmgan.experiments.differences import Difference, difference, holm, verdict
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=3, max_size=9))

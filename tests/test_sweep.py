@@ -15,8 +15,8 @@ import yaml
 from filelock import FileLock
 
 from mmgan.engine import cli
-from mmgan.engine.sweep import SweepConfig, Worker, open_study, runs_of, states
 from mmgan.errors import UserError
+from mmgan.experiments.sweep import SweepConfig, Worker, open_study, runs_of, states
 from mmgan.gan.config import GANConfig, ScoreConfig
 from mmgan.scoring import Inception
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, begin, result, run, same, train, wait_for_step
@@ -250,7 +250,7 @@ def test_a_database_that_fails_gets_one_line_and_the_same_command_recovers(tmp_p
         tmp_path, "import os", "database = folder.parent / 'sweep.db'", "if folder.name == 'a':", f"  {damage}"
     )
     file.write_text(
-        "from pathlib import Path; from mmgan.engine import cli; from mmgan.engine.sweep import Worker\n"
+        "from pathlib import Path; from mmgan.engine import cli; from mmgan.experiments.sweep import Worker\n"
         f"runs, output = {{'a': [], 'b': []}}, Path({str(output)!r})\n"
         f"cli.run(lambda: print(Worker(Path({str(script)!r}), runs, output, output / 'sweep.db', 2).work()))"
     )

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from mmgan.statistics import Difference, verdict
+from mmgan.experiments.differences import Difference, verdict
 
 Found = Literal["shows", "undecided", "the opposite shows"]
 

@@ -30,8 +30,8 @@ from classifiers.studies._bottleneck import fit, network
 from mmgan.data import DataConfig, Images, load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
+from mmgan.experiments.differences import difference, interval, spread
 from mmgan.mixup import ClassifierMixup, Staged
-from mmgan.statistics import difference, interval, spread
 
 SEEDS = 4
 MIXED = {"none": None, "input": 0, "manifold": 1}

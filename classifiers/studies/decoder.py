@@ -28,14 +28,14 @@ from torch import Tensor, nn
 
 from classifiers.evaluate import LAMS, predict
 from classifiers.networks import Normalise
-from classifiers.plot import LINES
 from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import DataChange, load
 from mmgan.engine.randomness import batch_rows, stream
+from mmgan.experiments.differences import difference, interval, spread
+from mmgan.experiments.figures import LINES
 from mmgan.mixup import Staged
 from mmgan.mixup.plans import interpolate as mix
-from mmgan.statistics import difference, interval, spread
 
 SEEDS = 3
 LAYER = 2

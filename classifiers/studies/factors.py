@@ -29,12 +29,12 @@ from torch import Generator, Tensor, nn
 
 from classifiers.deform import deform
 from classifiers.evaluate import error, nll
-from classifiers.plot import LINES
 from classifiers.studies import Verdict, decide
 from classifiers.supervised import CrossEntropy, supervised
 from mmgan.engine.randomness import stream
+from mmgan.experiments.differences import difference, interval, spread
+from mmgan.experiments.figures import LINES
 from mmgan.mixup import ClassifierMixup, Plans, Staged
-from mmgan.statistics import difference, interval, spread
 
 SEEDS = 5
 SIZE = 28

@@ -20,7 +20,7 @@ from classifiers.plot import plot_interpolation
 from classifiers.studies import Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import DataChange, load
-from mmgan.statistics import difference, interval, spread
+from mmgan.experiments.differences import difference, interval, spread
 
 SEEDS = 3
 ARMS = ("none", "input", "manifold")

@@ -15,11 +15,11 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from classifiers.plot import LINES
 from classifiers.studies import Found, Verdict
 from mmgan.engine.randomness import stream
+from mmgan.experiments.differences import difference, interval
+from mmgan.experiments.figures import LINES
 from mmgan.mixup import ClassifierMixup
-from mmgan.statistics import difference, interval
 
 SEEDS = 10
 ALPHAS = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
 from mmgan.engine.randomness import stream
+from mmgan.experiments.differences import difference, interval, spread
 from mmgan.mixup import ClassifierMixup, Staged
-from mmgan.statistics import difference, interval, spread
 
 SEEDS = 5
 ARMS = ("baseline", "input mixup", "manifold mixup", "weight decay", "dropout", "batch norm", "noise")

@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from classifiers.plot import LINES
 from classifiers.studies import Found, Verdict
 from mmgan.engine.randomness import stream
+from mmgan.experiments.figures import LINES
 from mmgan.mixup import Plan
 
 SEEDS = 3

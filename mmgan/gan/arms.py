@@ -14,10 +14,10 @@ import yaml
 from mmgan.engine import files
 from mmgan.engine.run import HARMLESS
 from mmgan.errors import UserError
+from mmgan.experiments.differences import Difference, difference, holm
 from mmgan.gan.diagnose import LAMS
 from mmgan.scoring import records
 from mmgan.scoring.protocol import differing
-from mmgan.statistics import Difference, difference, holm
 
 T = TypeVar("T")
 LAYERS = {0: "input", 1: "h1", 2: "h2"}

@@ -22,8 +22,8 @@ from torch import Generator, Tensor, nn, vmap
 from torch.func import functional_call, stack_module_state
 
 from mmgan.engine.randomness import stream
+from mmgan.experiments.differences import difference, interval, spread, verdict
 from mmgan.mixup import DiscriminatorMixup, Staged, discriminator_loss, generator_loss
-from mmgan.statistics import difference, interval, spread, verdict
 
 SEEDS = 5
 SPLIT = DiscriminatorMixup(alpha=0.5, lam_per="batch", share="split", generator_weight=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mmgan.engine import files
+from mmgan.experiments.figures import LINES
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
@@ -16,7 +17,7 @@ def plot_losses(metrics: Path, path: Path) -> None:
     if not rows:
         return
     steps = [row["step"] for row in rows]
-    styles = cycle(("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 3))))
+    styles = cycle(LINES)
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     for name in (name for name in rows[-1] if name.startswith("loss/")):

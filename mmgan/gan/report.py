@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mmgan.axes import log_scale
+from mmgan.experiments.differences import interval, spread, verdict
+from mmgan.experiments.figures import log_scale
 from mmgan.gan.arms import LAYERS, Setting
 from mmgan.gan.diagnose import LAMS
-from mmgan.statistics import interval, spread, verdict
 
 MEASURES = {"is": "Inception Score", "fid": "FID"}
 

@@ -1,9 +1,13 @@
-"""Axes of pictures."""
+"""What all pictures share: line styles, marks, axes."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
+
+LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
+MARKS = "osv^D<>"
+"""Line styles and marks, so that lines are told apart without colour."""
 
 
 class _Plain(LogFormatter):
