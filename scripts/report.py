@@ -1,8 +1,9 @@
-"""Compare trained and scored GANs: Figure 9 of the paper, a table, statistics, diagnostics, samples.
+"""Compare runs: measures, claims, curves and samples of GANs, classifiers and whatever else a sweep ran.
 
     python scripts/report.py runs/figure9 --output runs/figure9-report
 
-Takes runs, or folders of runs as scripts/sweep.py makes them, finished or not.
+Takes runs, or folders of runs, finished or not. OUTPUT.md and OUTPUT/report.html are the page, OUTPUT/record.json holds
+its numbers: scripts/pages.py makes the page from it again.
 """
 
 from __future__ import annotations
@@ -14,28 +15,27 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 from pathlib import Path
 
 from mmgan.engine import cli
-from mmgan.errors import UserError
-from mmgan.gan.arms import read
-from mmgan.gan.report import write
+from mmgan.experiments import report as reports
 
 
-def report(runs: list[Path], output: Path = Path("report"), protocol: str | None = None) -> None:
-    """Compare trained and scored GANs: Figure 9 of the paper, a table, statistics, diagnostics, samples.
+def report(
+    runs: list[Path], output: Path = Path("report"), protocol: str | None = None, baseline: str | None = None
+) -> None:
+    """Compare runs: measures, claims, curves and samples of GANs, classifiers and whatever else a sweep ran.
 
     Args:
         runs: runs, or folders of runs
-        output: folder for report.html, which is complete in itself, pictures and runs.csv; OUTPUT.md is beside it
-        protocol: by which scores to compare; default: the one that the runs were scored by at their end
+        output: folder for report.html, which is complete in itself, record.json, runs.csv and pictures; OUTPUT.md is
+            beside it
+        protocol: which scores of GANs to compare; default: those that their configurations name for the end
+        baseline: the arm to compare the others with; default: the experiment's, or the one called none or supervised
     """
-    settings, name = read(runs, protocol)
     command = f"python scripts/report.py {' '.join(map(str, runs))} --output {output}"
-    try:
-        write(settings, name, command + (f" --protocol {protocol}" if protocol else ""), output)
-    except OSError as error:
-        raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
-    for setting in settings:
-        print(f"{setting.name or 'all runs'}: {sum(arm.scored for arm in setting.all)} scored runs")
-    print(f"look at {output / 'report.html'}")
+    command += f" --protocol {protocol}" if protocol else ""
+    command += f" --baseline {baseline}" if baseline else ""
+    record = reports.make(runs, output, command, protocol, baseline)
+    measured = sum(not one["unscored"] for one in record["runs"])
+    print(f"{measured} of {len(record['runs'])} runs are measured; look at {output / 'report.html'}")
 
 
 if __name__ == "__main__":

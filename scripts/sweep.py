@@ -1,10 +1,11 @@
-"""Train a grid of GANs, shared by any number of workers.
+"""Run an experiment: its arms and seeds, and the steps that follow each run, shared by any number of workers.
 
     python scripts/sweep.py --config configs/sweeps/figure9.yaml --output runs/figure9
 
 Every call is a worker; start as many as there are devices to train on (CUDA_VISIBLE_DEVICES chooses one), here and on
 machines that share the output folder, at any time. The runs of a worker that is killed are resumed by the others.
---options.KEY VALUE is an option of all runs, over those of the file.
+--options.KEY VALUE is an option of all runs, over those of the file. --trust lets the file name scripts and functions
+that are not mmgan's own.
 """
 
 from __future__ import annotations
@@ -16,53 +17,54 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import classifiers.load  # noqa: F401  # a classifier can be the extractor
+from classifiers.evaluation import evaluate
+
+import classifiers.training
+import mmgan.gan.train
+from classifiers.attacks import attack
+from classifiers.config import ClassifierConfig
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import last_of
 from mmgan.errors import UserError
-from mmgan.experiments.sweep import GONE, SweepConfig, Worker, errors_of, open_study, runs_of, states
+from mmgan.experiments.experiment import Experiment, Job, begin, jobs_of
+from mmgan.experiments.sweep import GONE, Worker, errors_of, open_study, states
 from mmgan.gan.config import GANConfig
-from mmgan.gan.train import check
-from mmgan.scoring import ExtractorConfig
+from mmgan.gan.score import score
 
-SCRIPT = Path(__file__).with_name("train_gan.py")
+SCRIPTS = Path(__file__).parent
+RUNS: Mapping[str, Any] = {
+    "train_gan": (GANConfig, mmgan.gan.train.check),
+    "train_cls": (ClassifierConfig, classifiers.training.check),
+}
+STEPS = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
+"""What is checked of a run, and of a step, before any starts."""
 
 
 def main() -> None:
     """Parse, check every run, work."""
     own, common = _split(sys.argv[1:])
-    arguments = cli.parse(SweepConfig, __doc__ or "", args=own)
+    trust = "--trust" in own
+    arguments = cli.parse(Experiment, __doc__ or "", args=[word for word in own if word != "--trust"])
     config, output = arguments.config, arguments.output
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a worker is one process; start several by themselves")
-    runs = runs_of(config, common)
-    checked: list[GANConfig] = []
-    extractors: list[ExtractorConfig] = []
-    for name, options in runs.items():
-        try:
-            made = cli.parse(GANConfig, "", [*options, "--output", name], named=sys.argv[1:]).config
-            unseeded = replace(made, seed=0)
-            if unseeded not in checked:
-                check(made)
-                checked.append(unseeded)
-            if made.score and made.score.extractor not in extractors:
-                made.score.extractor.build()
-                extractors.append(made.score.extractor)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+    jobs = jobs_of(config, common)
+    check(jobs.values(), trust)
     storage = config.storage or output / "sweep.db"
     if config.dry_run:
         with errors_of(storage):
-            found = states(list(runs), open_study(storage, output, create=False), output)
+            found = states(jobs, open_study(storage, output, create=False), output)
         for name, state in found.items():
-            print(f"{state:8} {name}  last checkpoint: {Path(last_of(output / name / 'checkpoints')).name}")
+            print(f"{state:8} {name}" + _at(output / jobs[name].folder) * jobs[name].first)
         print(_count(found))
         return
-    worker = Worker(SCRIPT, runs, output, storage, config.timeout)
+    worker = Worker(jobs, output, storage, config.timeout, SCRIPTS, partial(begin, config, output, common))
     found = worker.work()
     print(_count(found))
     if worker.signal:
@@ -73,7 +75,31 @@ def main() -> None:
         raise UserError(f"{', '.join(failed)} failed; the lines above say why")
     gone = [name for name, state in found.items() if state == GONE]
     if gone:
-        raise UserError(f"the checkpoints of {', '.join(gone)} are gone; the same command trains them again")
+        raise UserError(f"what {', '.join(gone)} made is gone; the same command makes it again")
+
+
+def check(jobs: Iterable[Job], trust: bool) -> None:
+    """Raise UserError, naming the job, for whatever can be known to fail before the first one starts."""
+    checked: list[Any] = []
+    for job in jobs:
+        try:
+            if not (SCRIPTS / f"{job.script}.py").is_file() and not trust and job.script not in sys.argv:
+                raise UserError(f"{job.script} is no script of mmgan's; let the file name it by --trust")
+            if job.first and job.script in RUNS:
+                kind, check_run = RUNS[job.script]
+                made = cli.parse(kind, "", [*job.options, "--output", job.name], named=sys.argv[1:]).config
+                if (unseeded := replace(made, seed=0)) not in checked:
+                    checked.append(unseeded)
+                    check_run(made)
+                score = getattr(made, "score", None)
+                if score and score.extractor not in checked:
+                    checked.append(score.extractor)
+                    score.extractor.build()
+            elif not job.first and job.script in STEPS and (job.script, job.options) not in checked:
+                checked.append((job.script, job.options))
+                cli.arguments_of(STEPS[job.script], [job.folder, *job.options])
+        except UserError as error:
+            raise UserError(f"{job.name}: {error}") from error
 
 
 def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -89,9 +115,13 @@ def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return own, common
 
 
-def _count(found: dict[str, str]) -> str:
+def _at(folder: Path) -> str:
+    return f"  last checkpoint: {Path(last_of(folder / 'checkpoints')).name}"
+
+
+def _count(found: Mapping[str, str]) -> str:
     counts = sorted(Counter(found.values()).items())
-    return f"{len(found)} runs: {', '.join(f'{n} {state}' for state, n in counts)}"
+    return f"{len(found)} jobs: {', '.join(f'{n} {state}' for state, n in counts)}"
 
 
 if __name__ == "__main__":

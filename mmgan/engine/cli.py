@@ -186,13 +186,7 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
     Of several functions the first argument names one. `folders` is a parameter that takes one or more of them.
     """
     args = sys.argv[1:] if args is None else args
-    parsers = {}
-    for function in functions:
-        parsers[function.__name__] = _Parser(description=(function.__doc__ or "").splitlines()[0])
-        skip: set[str | int] = {folders} if folders else set()
-        if folders:
-            parsers[function.__name__].add_argument(folders, nargs="+", type=Path, help="folders")
-        parsers[function.__name__].add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
+    parsers = {function.__name__: _parser_of(function, folders) for function in functions}
     parser, chosen = parsers[functions[0].__name__], functions[0]
     if len(functions) > 1:
         parser = _Parser()
@@ -206,6 +200,22 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         values = parser.parse_args(_switched(args, chosen))
         given = arguments(chosen, vars(values[chosen.__name__] if len(functions) > 1 else values))
     chosen(**given)
+
+
+def _parser_of(function: Callable[..., Any], folders: str | None = None) -> _Parser:
+    parser = _Parser(description=(function.__doc__ or "").splitlines()[0])
+    if folders:
+        parser.add_argument(folders, nargs="+", type=Path, help="folders")
+    skip: set[str | int] = {folders} if folders else set()
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
+    return parser
+
+
+def arguments_of(function: Callable[..., Any], args: Sequence[str]) -> dict[str, Any]:
+    """What a command line says a function is to be called with. Raises UserError like `parse`."""
+    with _mistakes_in_one_line(" (--help lists every option)", function):
+        modules.trust(modules.names_on(args, _naming(function)))
+        return arguments(function, vars(_parser_of(function).parse_args(_switched(args, function))))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Differences between arms of an experiment, paired by seed, what they say, and how they are written."""
+"""Differences between two arms of an experiment, paired by seed: interval, p value, correction, verdict, power."""
 
 from __future__ import annotations
 
@@ -6,45 +6,91 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
+
+LEVEL, POWER = 0.05, 0.8
+"""Of a two-sided test, and of finding a difference that is there."""
 
 
 class Difference(NamedTuple):
-    """Of an arm to another, paired by seed: mean, 95 % confidence interval and p value (Student's t, n - 1 degrees)."""
+    """One arm minus another, paired by seed: mean, 95 % confidence interval and p value (Student's t, n - 1)."""
 
     mean: float
     low: float
     high: float
     n: int
     p: float
-
-    def finite(self) -> dict[str, float | None]:
-        """By name, for JSON: None for what is endless or no number."""
-        return {key: value if np.isfinite(value) else None for key, value in self._asdict().items()}
+    deviation: float = float("nan")
+    """Standard deviation of the differences between seeds."""
 
 
 def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
-    """`arm` minus `other` over the seeds both have; for fewer than two the interval is endless and p not a number."""
+    """`arm` minus `other` over the seeds both have; for fewer than two, the interval is infinite and p NaN.
+
+    >>> difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 4.0}).mean
+    -1.5
+    """
     seeds = sorted(arm.keys() & other.keys())
     values = np.array([arm[seed] - other[seed] for seed in seeds])
     mean = float(values.mean()) if len(values) else np.nan
     if len(values) < 2:
         return Difference(mean, -np.inf, np.inf, len(values), np.nan)
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * error)
+    deviation = float(values.std(ddof=1))
+    error = deviation / np.sqrt(len(values))
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * error)
     p = 2 * float(stats.t.sf(abs(mean) / error, len(values) - 1)) if error else float(mean == 0)
-    return Difference(mean, mean - half, mean + half, len(values), p)
+    return Difference(mean, mean - half, mean + half, len(values), p, deviation)
 
 
-def verdict(found: Difference) -> str:
-    """What a difference says of the claim that it is negative; without a pair of runs there is no verdict."""
+def verdict(found: Difference, p: float | None = None) -> str:
+    """What a difference says of the claim that it is negative, by its interval or by a corrected `p` value."""
     if not found.n:
         return "no runs"
-    if found.high < 0:
-        return "shows"
-    if found.low > 0:
-        return "the opposite shows"
-    return "undecided"
+    if not (found.p if p is None else p) < LEVEL:
+        return "undecided"
+    return "shows" if found.mean < 0 else "the opposite shows"
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjustment of p values for there being several; those that are NaN stay and do not count."""
+    adjusted = [float(value) for value in p]
+    order = sorted((i for i, value in enumerate(adjusted) if not np.isnan(value)), key=lambda i: p[i])
+    least = 0.0
+    for rank, i in enumerate(order):
+        least = adjusted[i] = min(1.0, max(least, (len(order) - rank) * p[i]))
+    return adjusted
+
+
+def power(effect: float, n: int, level: float = LEVEL) -> float:
+    """The probability that a two-sided paired t test at `level` finds a true difference of `effect` deviations."""
+    bound, shift = stats.t.ppf(1 - level / 2, n - 1), abs(effect) * np.sqrt(n)
+    return float(stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift))
+
+
+def detectable(deviation: float, n: int, level: float = LEVEL) -> float:
+    """The least true difference that `n` seeds find with a probability of `POWER`, in the unit of `deviation`.
+
+    NaN for fewer than two seeds.
+    """
+    if n < 2 or np.isnan(deviation):
+        return float("nan")
+    highest = 1.0
+    while power(highest, n, level) < POWER:
+        highest *= 2
+    return deviation * float(optimize.brentq(lambda effect: power(effect, n, level) - POWER, 0, highest))
+
+
+def needed(mean: float, deviation: float, level: float = LEVEL, most: int = 10_000) -> int | None:
+    """How many seeds find a true difference of `mean` with a probability of `POWER`; None for more than `most`."""
+    if not deviation > 0:
+        return 2 if mean and deviation == 0 else None
+    low, high = 2, most
+    if not mean or power(mean / deviation, high, level) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(mean / deviation, middle, level) >= POWER else (middle + 1, high)
+    return low
 
 
 def spread(values: Mapping[int, float] | Sequence[float], decimals: int = 3) -> str:
@@ -55,21 +101,11 @@ def spread(values: Mapping[int, float] | Sequence[float], decimals: int = 3) -> 
     return f"{found.mean():.{decimals}f}" + (f" +- {found.std(ddof=1):.{decimals}f}" if len(found) > 1 else "")
 
 
-def interval(found: Difference | None, decimals: int = 3, factor: float = 1.0) -> str:
+def interval(found: Difference, decimals: int = 3, factor: float = 1.0) -> str:
     """A difference times `factor`, with its confidence interval, as text; - for none."""
-    if found is None or not found.n:
+    if not found.n:
         return "-"
     mean, low, high = (factor * value for value in found[:3])
     if found.n < 2:
         return f"{mean:+.{decimals}f} (n = 1)"
     return f"{mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjustment of p values for there being several; those that are no numbers stay and do not count."""
-    adjusted = [float(value) for value in p]
-    order = sorted((i for i, value in enumerate(adjusted) if not np.isnan(value)), key=lambda i: p[i])
-    least = 0.0
-    for rank, i in enumerate(order):
-        least = adjusted[i] = min(1.0, max(least, (len(order) - rank) * p[i]))
-    return adjusted

@@ -1,13 +1,22 @@
-"""What all pictures share: line styles, marks, axes."""
+"""Pictures of runs compared, and what all pictures share: line styles, marks, axes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.ticker import LogFormatter
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 MARKS = "osv^D<>"
 """Line styles and marks, so that lines are told apart without colour."""
+Curve = Sequence[Sequence[float]]
+"""x and y."""
 
 
 class _Plain(LogFormatter):
@@ -22,3 +31,95 @@ def log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(_Plain())
     axes.yaxis.set_minor_formatter(_Plain())
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, with one legend above its panels where they have labels."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if handles:
+        columns = min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6)), 6)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns, fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], path: Path, log: bool = False) -> None:
+    """Draw, by panel and arm, the curves of runs: a line for the mean of the runs, a band for their range.
+
+    Of the runs of an arm, points that not all have are left out.
+    """
+    wide = len(panels) == 1
+    figure = Figure(figsize=(9 if wide else 3.2 * len(panels), 4.2), layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for (title, arms), axes in zip(panels.items(), row, strict=True):
+        for i, (arm, runs) in enumerate(arms.items()):
+            common = sorted(set.intersection(*(set(x) for x, _ in runs)))
+            values = np.array([[dict(zip(x, y, strict=True))[point] for point in common] for x, y in runs])
+            line, color = LINES[i % len(LINES)], f"C{i % 10}"
+            axes.plot(common, values.mean(0), linestyle=line, color=color, label=arm)
+            axes.fill_between(common, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
+        axes.set(**({"xlabel": title} if wide else {"title": title}))
+        axes.grid(alpha=0.3, which="both")
+        if log:
+            log_scale(axes)
+    save(figure, path)
+
+
+class Mark(NamedTuple):
+    """The scores of an arm at one x: by measure, the values of its runs."""
+
+    line: str
+    x: float
+    values: Mapping[str, Sequence[float]]
+    whole: bool
+    """Whether it has as many runs as the other arms; else its mark is hollow."""
+
+
+def over_option(
+    marks: Sequence[Mark], baseline: Mapping[str, Sequence[float]], titles: Mapping[str, str], option: str, path: Path
+) -> None:
+    """Draw measures over an option, as the paper's Figure 9: means and deviations, the baseline dotted with its band.
+
+    `titles` by measure, a panel each.
+    """
+    figure = Figure(figsize=(5 * len(titles), 4.2), layout="constrained")
+    lines = list(dict.fromkeys(mark.line for mark in marks))
+    for axes, (measure, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
+        if base := baseline.get(measure):
+            middle, half = np.mean(base), np.std(base, ddof=1) if len(base) > 1 else 0.0
+            axes.axhline(middle, linestyle=":", color="black", label="baseline")
+            axes.axhspan(middle - half, middle + half, color="black", alpha=0.08)
+        for i, line in enumerate(lines):
+            shift = 1.03 ** (i - (len(lines) - 1) / 2)  # so that marks at one value lie beside each other
+            own = sorted((mark for mark in marks if mark.line == line and mark.values.get(measure)), key=lambda m: m.x)
+            color, shape = f"C{i % 10}", MARKS[i % len(MARKS)]
+            means = [np.mean(mark.values[measure]) for mark in own]
+            axes.plot([mark.x * shift for mark in own], means, linestyle=LINES[i % len(LINES)], color=color)
+            for mark, mean in zip(own, means, strict=True):
+                values = mark.values[measure]
+                error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                face = color if mark.whole else "white"
+                axes.errorbar(mark.x * shift, mean, error, fmt=shape, color=color, capsize=3, markerfacecolor=face)
+            axes.plot([], [], shape, linestyle=LINES[i % len(LINES)], color=color, label=line)
+        ticks = sorted({mark.x for mark in marks})
+        axes.set(xscale="log", xlabel=option, ylabel=title)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
+    """Lay pictures side by side, each below its name."""
+    columns = min(4, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
+    figure.subplots(rows, columns, squeeze=False)
+    for axes in figure.axes[len(pictures) :]:
+        axes.remove()
+    for axes, (name, file) in zip(figure.axes, pictures.items(), strict=False):
+        axes.imshow(imread(file), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
+        axes.set_title(name, fontsize=8)
+    figure.savefig(path, dpi=90)

@@ -1,26 +1,22 @@
-"""Many runs shared by many workers: which are left is kept in an Optuna storage, what they made in their folders."""
+"""Many jobs shared by many workers: which are left is kept in an Optuna storage, what they made in their folders."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
-from itertools import product
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import optuna
-import yaml
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -29,9 +25,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mmgan.engine import files
-from mmgan.engine.checkpoint import steps
 from mmgan.engine.stop import PARENT
 from mmgan.errors import UserError
+from mmgan.experiments.experiment import Job
 
 NAMES = {
     TrialState.COMPLETE: "done",
@@ -45,83 +41,47 @@ ORDER = (*NAMES.values(), GONE)
 """States of a run, of several trials of it the first of these."""
 
 
-@dataclass(frozen=True)
-class SweepConfig:
-    """A grid of runs."""
-
-    run: str
-    """Configuration that all runs start from, a YAML file of the script's."""
-    grids: list[dict[str, list[Any]]]
-    """Options and their values; every combination within a grid is a run. Options of seeds are named seed."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options that all runs have, over those of `run`."""
-    storage: str | None = None
-    """URL of Optuna's storage, which workers on several machines share; null: an SQLite file in the output folder."""
-    timeout: int = 300
-    """Seconds without a sign of life after which another worker takes up a worker's run."""
-    dry_run: bool = False
-    """List the runs and how far they are, and start none."""
-
-    def __post_init__(self) -> None:
-        if self.timeout < 1:
-            raise ValueError(f"timeout must be positive, not {self.timeout}")
-        for grid in self.grids:
-            empty = [key for key, values in grid.items() if not values]
-            if empty:
-                raise ValueError(f"{empty[0]} has no values; a single one is written [VALUE]")
-
-
-def runs_of(config: SweepConfig, options: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Every run of a sweep: its folder within the sweep's, and its options as a command line.
-
-    `options` are more that all runs have, as a command line, over those of `config`. By seeds, so that a sweep that is
-    stopped has as many of every arm. Raises UserError where two have one folder.
-    """
-    points = [dict(zip(grid, values, strict=True)) for grid in config.grids for values in product(*grid.values())]
-    found: dict[str, list[str]] = {}
-    for point in sorted(points, key=lambda point: point.get("seed", 0)):
-        name = _name(point)
-        if name in found:
-            raise UserError(f"the sweep has {name} twice; drop it from one of the grids")
-        common = {key: value for key, value in config.options.items() if key not in point}
-        found[name] = ["--config", config.run, *_line(common), *options, *_line(point)]
-    return found
-
-
-def _line(options: Mapping[str, Any]) -> list[str]:
-    return [word for key, value in options.items() for word in (f"--{key}", _plain(value))]
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    """ARM/seed-S, where ARM tells the values of the other options."""
-    arm = [f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in point.items() if key != "seed"]
-    words = [re.sub(r"[^\w.]+", "-", word).strip("-") for word in arm]
-    return f"{'_'.join(words) or 'run'}/seed-{point.get('seed', 0)}"
-
-
-def _plain(value: Any) -> str:
-    """A value as an option's text: YAML on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()
-
-
-def states(names: Sequence[str], study: optuna.Study | None, output: Path) -> dict[str, str]:
-    """How far every run is, by its name: done, running, waiting, failed or gone."""
-    found = dict.fromkeys(names, "waiting")
-    for trial in sorted(_trials(study), key=lambda trial: ORDER.index(_state(trial, output)), reverse=True):
-        found[trial.user_attrs["run"]] = _state(trial, output)
-    return {name: found[name] for name in names}
+def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:
+    """How far every job is, by its name: done, running, waiting, failed or gone."""
+    found = dict.fromkeys(jobs, "waiting")
+    for trial in sorted(_trials(study), key=lambda one: ORDER.index(_state(one, output)), reverse=True):
+        found[_job(trial).name] = _state(trial, output)
+    return {name: found[name] for name in jobs}
 
 
 def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
-    """The trials that were made for a run, without those that a worker began when the queue was empty."""
+    """The trials that were made for a job, without those that a worker began when the queue was empty."""
     trials = study.get_trials(deepcopy=False) if study else []
-    return [trial for trial in trials if "run" in trial.user_attrs and trial.state in NAMES]
+    return [trial for trial in trials if "job" in trial.user_attrs and trial.state in NAMES]
+
+
+def _job(trial: FrozenTrial | optuna.Trial) -> Job:
+    job = Job(**trial.user_attrs["job"])
+    return job._replace(options=tuple(job.options), needs=tuple(job.needs))  # JSON has lists alone
 
 
 def _state(trial: FrozenTrial, output: Path) -> str:
-    if trial.state == TrialState.COMPLETE and not steps(output / trial.user_attrs["run"] / "checkpoints"):
+    if trial.state == TrialState.COMPLETE and not made(_job(trial), output):
         return GONE
     return NAMES[trial.state]
+
+
+def made(job: Job, output: Path) -> bool:
+    """Whether what a job makes is there."""
+    return next((output / job.folder).glob(job.makes), None) is not None
+
+
+def command_of(job: Job, output: Path, scripts: Path) -> list[str]:
+    """The process of a job; the scripts that it may name by a word alone are in `scripts`."""
+    if job.script.endswith(".py"):
+        start = [job.script]
+    elif "." in job.script:
+        start = ["-m", "mmgan.experiments.call", job.script]
+    else:
+        start = [str(scripts / f"{job.script}.py")]
+    folder = str(output / job.folder)
+    options = [word.replace("{output}", str(output)) for word in job.options]
+    return [sys.executable, *start, *([*options, "--output", folder] if job.first else [folder, *options])]
 
 
 def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study | None:
@@ -181,47 +141,71 @@ def errors_of(storage: str | Path) -> Iterator[None]:
         ) from error
 
 
-def _enqueue(study: optuna.Study, name: str, options: Sequence[str]) -> None:
-    study.enqueue_trial({}, user_attrs={"run": name, "options": list(options)})
-
-
 class Worker:
-    """Takes one run of a sweep after the other, until none is left that nobody else has.
+    """Takes one job of a sweep after the other, until none is left that nobody else has.
 
-    A run is a process of its own, whose options are in the storage; it ends when its worker does.
+    A job is a process of its own; it ends when its worker does. Its options are in the storage.
     """
 
     def __init__(
-        self, script: Path, runs: Mapping[str, Sequence[str]], output: Path, storage: str | Path, timeout: int
+        self,
+        jobs: Mapping[str, Job],
+        output: Path,
+        storage: str | Path,
+        timeout: int,
+        scripts: Path = Path("scripts"),
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """`runs`: folder within `output` and options of each. Raises UserError where one cannot be had."""
-        self.script, self.runs, self.output, self.storage, self.timeout = script, runs, output, storage, timeout
+        """`begin` is called once the folder is there, before anything is queued.
+
+        Raises UserError where the folder or the storage cannot be had.
+        """
+        self.jobs, self.output, self.storage, self.timeout, self.scripts = jobs, output, storage, timeout, scripts
         self.child: subprocess.Popen[bytes] | None = None
         self.signal = 0
-        try:
+        self.queued: set[str] = set()
+        with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
-            with FileLock(output / ".sweep.lock"), errors_of(storage):  # one worker at a time makes tables and queue
-                self.study = self._opened()
-        except OSError as error:
-            raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
+            with self._alone():  # one worker at a time makes the tables
+                begin()
+                study = open_study(storage, output, create=True)
+            assert study is not None
+            self.study = study
+            self._queue(again=("failed", GONE))
 
-    def _opened(self) -> optuna.Study:
-        """The study, with every run in its queue that is not done and that nobody has."""
-        study = open_study(self.storage, self.output, create=True)
-        assert study is not None
-        trials = [trial for trial in _trials(study) if _state(trial, self.output) not in ("failed", GONE)]
-        known = {trial.user_attrs["run"]: trial.user_attrs["options"] for trial in trials}
-        for name, options in self.runs.items():
-            if name not in known:
-                _enqueue(study, name, options)
-            elif known[name] != list(options):
-                raise UserError(f"{self.output} holds a sweep whose {name} has other options; choose another --output")
-        return study
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One worker at a time; and what the storage raises is a UserError."""
+        with FileLock(self.output / ".sweep.lock"), errors_of(self.storage):
+            yield
+
+    def _queue(self, again: Sequence[str] = (GONE,)) -> None:
+        """Put every job in the queue that nobody has, whose needs are done, or whose state is one of `again`.
+
+        This worker does so once for each job. Raises UserError where the storage has a job with other options.
+        """
+        with self._alone():
+            trials = {_job(trial): _state(trial, self.output) for trial in _trials(self.study)}
+            known = {job.name: job for job, state in trials.items() if state not in ("failed", GONE)}
+            tried = {job.name for job in trials}
+            found = states(self.jobs, self.study, self.output)
+            for name, job in self.jobs.items():
+                if name in known and known[name] != job:
+                    raise UserError(
+                        f"{self.output} holds a sweep whose {name} has other options; choose another --output"
+                    )
+                new = name not in tried or (name not in known and found[name] in again)
+                if new and name not in self.queued and all(found[need] == "done" for need in job.needs):
+                    self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        self.queued.add(job.name)
+        self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
 
     def work(self) -> dict[str, str]:
         """Work, and wait for what others have taken, which may come back; the states in the end.
 
-        After SIGINT or SIGTERM the run at hand saves and is put back in the queue. Raises UserError where the storage
+        After SIGINT or SIGTERM the job at hand saves and is put back in the queue. Raises UserError where the storage
         fails.
         """
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -229,37 +213,58 @@ class Worker:
             with errors_of(self.storage):
                 while not self.signal:
                     self._take_back()
-                    found = states(list(self.runs), self.study, self.output).values()
-                    if "waiting" in found:
+                    self._queue()
+                    found = {trial.state for trial in _trials(self.study)}
+                    if TrialState.WAITING in found:
                         trial = self.study.ask()
                         self.study.tell(trial, *self._result(trial), skip_if_finished=True)
-                    elif "running" in found:
+                        if len(self.jobs) > 1 and "job" in trial.user_attrs:
+                            print(self.progress(), flush=True)
+                    elif TrialState.RUNNING in found:
                         time.sleep(min(self.timeout / 3, 10))
                     else:
                         break
-                return states(list(self.runs), self.study, self.output)
+                return states(self.jobs, self.study, self.output)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def progress(self) -> str:
+        """How many jobs are done, running and left, and when the rest will be, if they take as long as those before."""
+        trials = _trials(self.study)
+        found = states(self.jobs, self.study, self.output)
+        seconds: dict[str, list[float]] = {}
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE and trial.duration:
+                seconds.setdefault(_job(trial).makes, []).append(trial.duration.total_seconds())
+        running = [name for name, state in found.items() if state == "running"]
+        left = [name for name, state in found.items() if state in ("waiting", GONE)]
+        line = f"{len(found) - len(running) - len(left)} of {len(found)} done"
+        line += f", {len(running)} running, {len(left)} left"
+        times = [seconds.get(self.jobs[name].makes, []) for name in left]
+        if left and all(times):
+            rest = sum(sum(one) / len(one) for one in times) / (len(running) + 1)
+            ready = datetime.now() + timedelta(seconds=rest)
+            line += f"; the rest by {ready:%H:%M}" + (f" on {ready:%d %B}" if rest > 43_200 else "")
+        return line
+
     def _take_back(self) -> None:
-        """Queue again the runs of workers without a sign of life; should one of them live, its result is ignored."""
+        """Queue again the jobs of workers without a sign of life; should one of them live, its result is ignored."""
         for trial in _trials(self.study):
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             alive = max(started, trial.user_attrs.get("alive", 0.0))
             if trial.state == TrialState.RUNNING and abs(time.time() - alive) > self.timeout:  # clocks jump both ways
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                _enqueue(self.study, trial.user_attrs["run"], trial.user_attrs["options"])
+                self._enqueue(_job(trial))
 
     def _result(self, trial: optuna.Trial) -> tuple[float | None, TrialState]:
-        """Do the run that `trial` was queued for; its numbers are in its folder, so the value is 0."""
-        name = trial.user_attrs.get("run")
-        if name is None or self._elsewhere(trial, name):
+        """Do the job that `trial` was queued for; what it made is in its folder, so the value is 0."""
+        if "job" not in trial.user_attrs or self._elsewhere(trial):
             return None, TrialState.PRUNED  # another worker was quicker
-        self._wait_for_the_folder(trial, self.output / name)
-        print(f"{name}: started", flush=True)
-        options = trial.user_attrs["options"]
-        command = [sys.executable, str(self.script), *options, "--output", str(self.output / name)]
+        job = _job(trial)
+        self._wait_for_the_folder(trial, self.output / job.folder)
+        print(f"{job.name}: started", flush=True)
+        command = command_of(job, self.output, self.scripts)
         with subprocess.Popen(command, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())}) as child:
             self.child = child
             if self.signal:
@@ -267,12 +272,13 @@ class Worker:
             while (code := self._code(child)) is None:
                 self._sign_of_life(trial)
             self.child = None
-        if code == 0:
+        if code == 0 and made(job, self.output):
             return 0.0, TrialState.COMPLETE
         if self.signal:
-            _enqueue(self.study, name, options)
+            self._enqueue(job)
         else:
-            print(f"{name}: failed with exit code {code}; it is tried again when a worker starts", flush=True)
+            how = f"failed with exit code {code}" if code else f"ended without making {job.makes}"
+            print(f"{job.name}: {how}; it is tried again when a worker starts", flush=True)
         return None, TrialState.FAIL
 
     def _code(self, child: subprocess.Popen[bytes]) -> int | None:
@@ -297,8 +303,8 @@ class Worker:
             except Timeout:
                 self._sign_of_life(trial)
 
-    def _elsewhere(self, trial: optuna.Trial, name: str) -> bool:
-        others = [other for other in _trials(self.study) if other.user_attrs["run"] == name]
+    def _elsewhere(self, trial: optuna.Trial) -> bool:
+        others = [other for other in _trials(self.study) if _job(other).name == _job(trial).name]
         return any(
             _state(other, self.output) == "done" or (other.state == TrialState.RUNNING and other.number < trial.number)
             for other in others

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mmgan.data import DataChange
-from mmgan.engine import checkpoint
+from mmgan.engine import checkpoint as checkpoints
+from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.run import load
 from mmgan.gan.sample import generate, latents
-from mmgan.scoring import PROTOCOLS, Extractor, Protocol, Scorer, records
+from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
+from mmgan.scoring.protocol import comparable
 from mmgan.scoring.records import Record
 from mmgan.scoring.scorer import Draw
 
@@ -29,9 +33,68 @@ def draw(generator: nn.Module, z_dim: int, seed: int) -> Draw:
     return images
 
 
+def score(
+    run: Path,
+    checkpoint: Literal["best", "last"] | int = "last",
+    extractor: ExtractorConfig = Inception(),  # noqa: B008
+    protocol: Literal["train-50k", "test-10k", "miyato", "paper"] = "train-50k",
+    num_samples: int | None = None,
+    reference: Literal["train", "test"] | None = None,
+    metrics: str = "is,fid",
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    seed: int = 0,
+    batch_size: int = 256,
+    against: Path | None = None,
+    trust: bool = False,
+    data: DataChange = DataChange(),  # noqa: B008
+) -> None:
+    """Score a trained GAN by IS, FID, KID, precision and recall, and stamp the protocol on the scores.
+
+    Args:
+        run: folder of the run
+        checkpoint: last, best (by the scores taken while training), or the step of one that was kept
+        extractor: Inception (FID's own; --extractor.weights FILE), or Classifier: a run of scripts/train_cls.py on the
+            same data (--extractor.run FOLDER)
+        protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; paper:
+            50,000 against the test set, as its authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
+        num_samples: another number of samples than the protocol's
+        reference: another split of real images than the protocol's
+        metrics: any of is, fid, kid and prc (precision and recall), with commas between
+        weights: raw, ema (the average), or auto: ema where the run has one
+        seed: seed of the latents; sample i depends on it and on i alone
+        batch_size: images at once in each process
+        against: another run, scored before by the same protocol, to print beside this one
+        trust: let the run name classes that are not mmgan's own, which are then imported
+        data: the run's images, where they have moved since: --data.root FOLDER
+    """
+    if batch_size < 1:
+        raise UserError("batch_size must be positive")
+    changes: dict[str, Any] = {"metrics": tuple(re.findall(r"\w+", metrics.lower()))}
+    if num_samples is not None:
+        changes |= {"num_samples": num_samples, "is_samples": None}
+    if reference is not None:
+        changes |= {"reference": reference, "num_reference": None}
+    by = replace(PROTOCOLS[protocol], **changes)
+    name = protocol if len(changes) == 1 else f"{protocol}, changed"
+    checkpoints.of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
+    accelerator = accelerator_of()
+    built = extractor.build()
+    made = score_run(run, [checkpoint], built, by, name, accelerator, weights, seed, batch_size, trust, data)
+    if not accelerator.is_main_process:
+        return
+    print(summary(made))
+    if against:
+        others = [other for other in records.read(against) if other["checkpoint"] == checkpoint]
+        if not others:
+            raise UserError(f"{against} holds no score of its {checkpoint} checkpoint; score it first")
+        other = next((one for one in others if records.same(one, made[0])), others[-1])
+        comparable(other["stamp"], made[0]["stamp"])
+        print(records.table([(str(run), made[0]["scores"]), (str(against), other["scores"])]))
+
+
 def score_run(
     run: Path,
-    checkpoints: list[Literal["best", "last"] | int],
+    which: list[Literal["best", "last"] | int],
     extractor: Extractor,
     protocol: Protocol,
     name: str,
@@ -47,13 +110,13 @@ def score_run(
     With `trust` the run may name classes that are not mmgan's own; `data` says where its images are now. Raises
     UserError where there is nothing to load, or its images are of another size than the real ones.
     """
-    loaded = [load(run, which, weights, accelerator.device, trust) for which in checkpoints]
+    loaded = [load(run, one, weights, accelerator.device, trust) for one in which]
     scorer = Scorer(extractor, data.of(loaded[0].config.data), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
     floor = scorer.floor()
     made: list[Record] = []
-    for which, one in zip(checkpoints, loaded, strict=True):
-        record: Record = {"checkpoint": which, "step": one.step, "protocol": name, "dimension": scorer.dimension}
+    for label, one in zip(which, loaded, strict=True):
+        record: Record = {"checkpoint": label, "step": one.step, "protocol": name, "dimension": scorer.dimension}
         record |= {
             "stamp": scorer.stamp(seed, one.weights),
             "scores": scorer.score(draw(one.generator, one.config.generator.z_dim, seed)),
@@ -71,13 +134,13 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
     name = config.score.final if config.score else None
     if not name:
         return
-    checkpoints: list[Literal["best", "last"] | int] = ["last", "best"]
+    which: list[Literal["best", "last"] | int] = ["last", "best"]
     steps = {"last": config.steps}
     try:
-        steps["best"] = checkpoint.of_run(folder, "best").step
+        steps["best"] = checkpoints.of_run(folder, "best").step
     except UserError as error:  # it was torn since
         accelerator.print(f"{error}; only the last one is scored")
-        checkpoints.remove("best")
+        which.remove("best")
     protocol, seed, weights = PROTOCOLS[name], 0, "ema" if config.ema else "raw"
     ours = protocol.facts | {"extractor_hash": extractor.hash, "seed": seed, "generator": weights}
     made = {
@@ -89,9 +152,9 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
         and set(protocol.metrics) <= record["scores"].keys()
     }
     if made.keys() != steps.keys():
-        scored = score_run(folder, checkpoints, extractor, protocol, name, accelerator, trust=True)
+        scored = score_run(folder, which, extractor, protocol, name, accelerator, trust=True)
         made = {record["checkpoint"]: record for record in scored}
-    accelerator.print(summary([made[which] for which in steps]))
+    accelerator.print(summary([made[one] for one in steps]))
 
 
 def check_size(real: tuple[int, ...], made: tuple[int, ...]) -> None:

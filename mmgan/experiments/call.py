@@ -1,0 +1,25 @@
+"""Call a function by its name, as a sweep does: python -m mmgan.experiments.call package.module.f --lr 1."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from mmgan.engine import cli
+from mmgan.errors import UserError
+
+
+def main() -> None:
+    """Import the function that the first argument names, and call it with the others."""
+    sys.path.append(str(Path.cwd()))
+    module, _, name = sys.argv[1].rpartition(".")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"there is no function {sys.argv[1]} ({error})") from error
+    cli.call(function, args=sys.argv[2:])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,246 @@
+"""An experiment as data: its arms, seeds, the steps that follow a run, and what it claims before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from mmgan.engine import files
+from mmgan.errors import UserError
+from mmgan.experiments.published import published
+
+FILE = "experiment.json"
+"""Kept in an experiment's folder from its first start on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What follows a run: a script that takes the run's folder."""
+
+    script: str
+    """evaluate_cls, attack_cls, score_gan, another script's file, or a function as package.module.function."""
+    makes: str
+    """The file that it leaves in the run's folder; the step is done when that is there."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Its options. {output} is the experiment's folder, {seed} the run's seed, {next} the arm's next one; a value that
+    is the folder of another run, {output}/none/seed-{next}, makes the step wait for that run."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A direction that is stated before the runs: `arm` is below, or above, `other` by `measure`."""
+
+    arm: str
+    other: str
+    measure: str
+    """As results call it: fid, error, nll, fgsm/0.05."""
+    direction: Literal["below", "above"] = "below"
+    source: str = ""
+    """Where it is from: the id of a published figure (mmgan/experiments/published.yaml), or words."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of measures over a numeric option, as the paper's Figure 9; its lines are what else differs."""
+
+    over: str
+    """The option: mixup.alpha."""
+    measures: list[str]
+    """What is drawn, a panel each: is, fid."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A sweep of runs, what follows each, and what they are to decide."""
+
+    script: str
+    """train_gan, train_cls, another script's file, or a function as package.module.function."""
+    title: str = "Experiment"
+    about: str = ""
+    """What it is and what it is a proxy of, for the head of its page."""
+    configs: list[str] = field(default_factory=list)
+    """Configurations that all runs start from, merged from left to right."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of all runs, over those of `configs`; {seed} stands for the run's seed."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds of every arm that does not say its own."""
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options by the arm's name; `configs` lists more configurations for it, `seed` seeds of its own."""
+    grids: list[dict[str, list[Any]]] = field(default_factory=list)
+    """Options and their values; every combination within a grid is an arm, named by them; `seed` lists its seeds."""
+    steps: list[Step] = field(default_factory=list)
+    """What follows each run."""
+    makes: str = "checkpoints/step-*"
+    """What a run leaves in its folder; it is done when that is there, and done again when that is gone."""
+    baseline: str | None = None
+    """The arm that the report compares all others with; null: the claims alone say what is compared."""
+    claims: list[Claim] = field(default_factory=list)
+    """What the runs are to decide."""
+    drawing: Drawing | None = None
+    """A picture of measures over an option; null for none."""
+    planned: bool = False
+    """Planned beforehand: once begun, nothing but storage and timeout may change, and the report says so."""
+    storage: str | None = None
+    """URL of Optuna's storage, which workers on several machines share; null: an SQLite file in the output folder."""
+    timeout: int = 300
+    """Seconds without a sign of life after which another worker takes up a worker's run."""
+    dry_run: bool = False
+    """List the runs and how far they are, and start none."""
+
+    def __post_init__(self) -> None:
+        if self.timeout < 1:
+            raise ValueError(f"timeout must be positive, not {self.timeout}")
+        if not self.arms and not self.grids:
+            raise ValueError("arms and grids are both empty; one arm is written arms: {NAME: {}}")
+        for name in self.arms:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ValueError(f"arms: {name!r} must be letters, digits, '.', '_' and '-', for it names a folder")
+        for grid in self.grids:
+            empty = [key for key, values in grid.items() if not values]
+            if empty:
+                raise ValueError(f"{empty[0]} has no values; a single one is written [VALUE]")
+        made = [step.makes for step in self.steps]
+        if len(set(made)) < len(made):
+            raise ValueError("two steps have the same makes; each must leave a file of its own")
+        names = {arm for arm, _, _ in self.points()}
+        for claim in self.claims:
+            for arm in (claim.arm, claim.other):
+                if arm not in names:
+                    raise ValueError(f"claims: there is no arm {arm}; there are {', '.join(sorted(names))}")
+            if re.fullmatch(r"[a-z]+-[\w.-]+", claim.source) and claim.source not in published():
+                raise ValueError(f"claims: no published figure is called {claim.source}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline: there is no arm {self.baseline}; there are {', '.join(sorted(names))}")
+
+    def points(self) -> Iterator[tuple[str, dict[str, Any], list[int]]]:
+        """Every arm: its name, its options and its seeds."""
+        for name, options in self.arms.items():
+            yield name, {key: value for key, value in options.items() if key != "seed"}, self._seeds(options)
+        for grid in self.grids:
+            free = {key: values for key, values in grid.items() if key != "seed"}
+            for values in product(*free.values()):
+                point = dict(zip(free, values, strict=True))
+                yield arm_name(point), point, self._seeds(grid)
+
+    def _seeds(self, options: Mapping[str, Any]) -> list[int]:
+        seeds = options.get("seed", self.seeds)
+        if not isinstance(seeds, list) or not seeds or not all(isinstance(one, int) for one in seeds):
+            raise ValueError(f"seed must be a list of whole numbers, not {seeds!r}")
+        return seeds
+
+    def plan(self) -> dict[str, Any]:
+        """What may not change once a planned experiment has begun: all but storage, timeout and dry_run."""
+        return {key: value for key, value in asdict(self).items() if key not in ("storage", "timeout", "dry_run")}
+
+    def hash(self, common: Sequence[str] = ()) -> str:
+        """SHA-256 of the plan, of the configurations that it names and of `common`, options of all runs."""
+        named = [path for line in self.lines(common).values() for path in _after(line, "--config")]
+        contents = {path: hashlib.sha256(files.read(Path(path))).hexdigest() for path in sorted(set(named))}
+        text = json.dumps([self.plan(), contents, list(common)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def lines(self, common: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Every run: its folder within the experiment's, and its options as a command line.
+
+        `common` are more options of all runs, over those of the experiment. By seeds, so that a sweep that is stopped
+        has as many of every arm. Raises UserError where two have one folder.
+        """
+        runs = [(seed, arm, options) for arm, options, seeds in self.points() for seed in seeds]
+        found: dict[str, list[str]] = {}
+        for seed, arm, options in sorted(runs, key=lambda run: run[0]):
+            name = f"{arm}/seed-{seed}"
+            if name in found:
+                raise UserError(f"the sweep has {name} twice; drop it from one of the arms or grids")
+            own = {key: value for key, value in options.items() if key != "configs"}
+            shared = {key: value for key, value in self.options.items() if key not in own}
+            words = [word for path in (*self.configs, *options.get("configs", ())) for word in ("--config", path)]
+            words += [*_line(shared, seed), *common, *_line(own, seed), "--seed", str(seed)]
+            found[name] = words
+        return found
+
+
+class Job(NamedTuple):
+    """A process of a sweep: a run, or a step that follows one."""
+
+    name: str
+    """The run's folder within the sweep's; for a step, with the file that it makes behind it."""
+    folder: str
+    script: str
+    options: tuple[str, ...]
+    """{output} stands for the sweep's folder."""
+    makes: str
+    needs: tuple[str, ...]
+    """Runs that must be done before."""
+    first: bool
+    """Whether this is the run itself, which is told its folder by --output; a step's is its first argument."""
+
+
+def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job]:
+    """All jobs of an experiment by name, runs first."""
+    lines = experiment.lines(common)
+    jobs = {
+        name: Job(name, name, experiment.script, tuple(options), experiment.makes, (), True)
+        for name, options in lines.items()
+    }
+    seeds = {arm: own for arm, _, own in experiment.points()}
+    for name in lines:
+        arm, _, seed = name.rpartition("/seed-")
+        own = seeds[arm]
+        following = own[(own.index(int(seed)) + 1) % len(own)]
+        for step in experiment.steps:
+            options = tuple(word.replace("{next}", str(following)) for word in _line(step.options, int(seed)))
+            needs = (name, *(other for other in lines if f"{{output}}/{other}" in options))
+            own_name = f"{name} {step.makes}"
+            jobs[own_name] = Job(own_name, name, step.script, options, step.makes, needs, False)
+    return jobs
+
+
+def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> None:
+    """Keep the experiment, its hash and the time in its folder, before its first run.
+
+    Raises UserError where the folder's experiment was planned beforehand and differs.
+    """
+    file, now = output / FILE, experiment.hash(common)
+    kept = files.read_json(file) if file.exists() else {}
+    if kept.get("planned") and kept.get("hash") != now:
+        raise UserError(
+            f"{output} holds an experiment that was planned beforehand, with another hash ({str(kept['hash'])[:12]}, "
+            f"not {now[:12]}): arms, options, claims, configurations or seeds have changed; choose another --output"
+        )
+    if kept.get("hash") == now:
+        return
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"hash": now, "planned": experiment.planned and not kept, "begun": kept.get("begun", time)}
+    record |= {"changed": time if kept else None, "experiment": experiment.plan()}
+    files.write(file, json.dumps(record, indent=1) + "\n")
+
+
+def _after(line: Sequence[str], option: str) -> list[str]:
+    return [line[i + 1] for i, word in enumerate(line[:-1]) if word == option]
+
+
+def _line(options: Mapping[str, Any], seed: int) -> list[str]:
+    words = [(f"--{key}", plain(value).replace("{seed}", str(seed))) for key, value in options.items()]
+    return [word for pair in words for word in pair]
+
+
+def arm_name(point: Mapping[str, Any]) -> str:
+    """An arm's name from the values of its options."""
+    named = [f"{key.rpartition('.')[2]}-{plain(value)}" for key, value in point.items()]
+    return "_".join(re.sub(r"[^\w.]+", "-", word).strip("-") for word in named) or "run"
+
+
+def plain(value: Any) -> str:
+    """A value as an option's text: YAML on one line."""
+    if isinstance(value, str) and "{" in value:  # a placeholder, which YAML would quote
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()

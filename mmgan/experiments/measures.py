@@ -1,0 +1,73 @@
+"""What the measures of runs are called, and how they are written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """A number of a run, by its name in results: `fid`, `error`, `best/fid`, `fgsm/0.05`."""
+
+    title: str
+    decimals: int = 3
+    factor: float = 1.0
+    """What the number is multiplied by when it is written: 100 for per cent."""
+
+
+_PERCENT = 100.0
+KNOWN = {
+    "is": Measure("Inception Score"),
+    "fid": Measure("FID"),
+    "kid": Measure("KID", 5),
+    "precision": Measure("precision"),
+    "recall": Measure("recall"),
+    "d/real": Measure("d of training images"),
+    "d/held_out": Measure("d of held-out images"),
+    "d/fake": Measure("d of fakes"),
+    "d/gap": Measure("gap: d of training less held-out images"),
+    "spectral_norm/least": Measure("least spectral norm", 2),
+    "spectral_norm/largest": Measure("largest spectral norm", 2),
+    "error": Measure("error, %", 2, _PERCENT),
+    "nll": Measure("NLL", 4),
+    "ece": Measure("ECE, %", 2, _PERCENT),
+    "knn_1": Measure("kNN error, k = 1, %", 2, _PERCENT),
+    "knn_5": Measure("kNN error, k = 5, %", 2, _PERCENT),
+    "knn_20": Measure("kNN error, k = 20, %", 2, _PERCENT),
+    "deformed": Measure("error, mean of 17 deformations, %", 2, _PERCENT),
+    "clean": Measure("accuracy without attack, %", 1, _PERCENT),
+    "unbounded": Measure("accuracy under PGD without a bound, %", 1, _PERCENT),
+    "minutes": Measure("minutes of training, as the machine was loaded", 1),
+}
+ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "transfer": "transferred PGD", "autoattack": "AutoAttack"}
+FAMILIES = {
+    "best": Measure("{}, best checkpoint"),
+    "bend": Measure("bend of d's path at {}"),
+    "interpolated": Measure("NLL interpolated at {}, mean over lam"),
+    "deformed": Measure("accuracy, {}, %", 1, _PERCENT),
+    **{key: Measure(f"accuracy under {name}, eps {{}}, %", 1, _PERCENT) for key, name in ATTACKS.items()},
+}
+"""Measures that there are several of, by what stands before the slash."""
+
+
+def describe(name: str) -> Measure:
+    """What is known of a measure; one that is not is called by its name.
+
+    >>> describe("fgsm/0.05").title
+    'accuracy under FGSM, eps 0.05, %'
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    family, _, member = name.partition("/")
+    if member and family in FAMILIES:
+        inner = KNOWN.get(member)
+        found = FAMILIES[family]
+        return (inner or found)._replace(title=found.title.format(inner.title if inner else member))
+    if member and family in ("normalised", "l2"):  # attacks in another space, or another norm
+        inner = describe(member)
+        return inner._replace(title=f"{inner.title}, {family}")
+    return Measure(name)
+
+
+def layer_name(layer: int | str) -> str:
+    """A layer in the paper's words: input, h1, h2."""
+    return "input" if int(layer) == 0 else f"h{layer}"

@@ -1,0 +1,71 @@
+"""A page of headings, texts, tables and pictures, written as Markdown and as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from mmgan.engine import files
+
+
+@dataclass
+class Block:
+    """A part of a page: a heading (level 1 to 3), a paragraph, a list, a table or a picture."""
+
+    text: str = ""
+    """Of a picture, what it shows; of a folded list, what unfolds it. `code` and **bold** are marked as in Markdown."""
+    level: int = 0
+    table: list[list[str]] = field(default_factory=list)
+    """Its first row is the head."""
+    items: list[str] = field(default_factory=list)
+    folded: bool = False
+    picture: str = ""
+    """A file in the page's folder."""
+
+
+def write(blocks: Sequence[Block], page: Path, folder: Path) -> None:
+    """Write `page`, Markdown that shows the pictures in `folder`, and `folder`/report.html, which holds them."""
+    files.write(page, markdown(blocks, folder.name))
+    files.write(folder / "report.html", html(blocks, folder))
+
+
+def markdown(blocks: Sequence[Block], folder: str) -> str:
+    """The page in GitHub's Markdown."""
+    parts = []
+    for block in blocks:
+        if block.table:
+            rows = [block.table[0], ["---"] * len(block.table[0]), *block.table[1:]]
+            cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
+        elif block.picture:
+            parts.append(f"![{block.text}]({folder}/{block.picture})")
+        elif block.items:
+            items = "\n".join(f"- {item}" for item in block.items)
+            folded = f"<details>\n<summary>{block.text}</summary>\n\n{items}\n\n</details>"
+            parts.append(folded if block.folded else items)
+        else:
+            parts.append(f"{'#' * block.level} {block.text}".strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def html(blocks: Sequence[Block], folder: Path) -> str:
+    """The page with its pictures inside, a table of contents, and tables that a click on a head sorts."""
+    names = [block.picture for block in blocks if block.picture]
+    pictures = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = _inline
+    template = environment.from_string((Path(__file__).parent / "page.html").read_text())
+    return template.render(blocks=blocks, pictures=pictures)
+
+
+def _inline(text: str) -> Markup:
+    """A text with what is marked as code or bold, and with links to other pages as their text alone."""
+    safe = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", str(escape(text)))
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))

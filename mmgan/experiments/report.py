@@ -1,0 +1,499 @@
+"""Runs compared: a record that holds all their numbers, and the page that is made from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.image import imread
+
+from mmgan.engine import files
+from mmgan.engine.run import HARMLESS
+from mmgan.errors import UserError
+from mmgan.experiments import figures, page
+from mmgan.experiments.differences import (
+    LEVEL,
+    POWER,
+    Difference,
+    detectable,
+    difference,
+    holm,
+    interval,
+    needed,
+    spread,
+    verdict,
+)
+from mmgan.experiments.experiment import FILE, plain
+from mmgan.experiments.measures import ATTACKS, describe, layer_name
+from mmgan.experiments.page import Block
+from mmgan.experiments.published import published
+from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
+
+Record = dict[str, Any]
+BASELINES = ("none", "baseline", "plain", "supervised")
+"""What a baseline is called where nothing says which arm it is."""
+LOGARITHMIC = ("FID while training", "Validation NLL over epochs (Fig. 8)")
+
+
+class Group(NamedTuple):
+    """A table of the page: the measures that it takes, and what it says below."""
+
+    heading: str
+    takes: Callable[[str], bool]
+    rows: str
+    """What a row is: arm or measure."""
+    note: str = ""
+
+
+def _family(*names: str) -> Callable[[str], bool]:
+    return lambda measure: measure.partition("/")[0] in names
+
+
+GROUPS = (
+    Group(
+        "What the discriminator does",
+        _family("d", "bend", "spectral_norm"),
+        "arm",
+        "Mean logits d of training images, held-out real images and fakes; the gap shows how far the discriminator has "
+        "memorised its training images. Bend: the mean distance of a path's logits from a straight line, over their "
+        "rise. Spectral norms are of the weights as they are used.",
+    ),
+    Group("Interpolated targets", _family("interpolated"), "arm"),
+    Group("Deformed images (Table 5)", lambda name: name.startswith("deformed/"), "measure"),
+    Group("Under attack", _family("clean", "unbounded", *ATTACKS), "measure", "Accuracies: larger is better."),
+    Group(
+        "Under attack, normalised space",
+        _family("normalised"),
+        "measure",
+        "eps in units of the channels' deviations, and nothing is clamped, as in the authors' code.",
+    ),
+    Group("Under attack, L2", _family("l2"), "measure"),
+)
+"""All tables but the first, which has the measures that none of these takes."""
+
+
+def make(folders: Sequence[Path], output: Path, command: str, protocol: str | None, baseline: str | None) -> Record:
+    """Read runs, or folders of runs; write the record of what they measured to `output`, and its page.
+
+    `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is beside it. Raises
+    UserError like `results.read`, and where the baseline is no arm.
+    """
+    results = read(folders, protocol)
+    kept: Record = next((files.read_json(folder / FILE) for folder in folders if (folder / FILE).exists()), {})
+    stated = kept.get("experiment", {})
+    arms = arms_of(results)
+    baseline = baseline or stated.get("baseline")
+    if not kept:
+        baseline = baseline or next((name for name in BASELINES if name in arms), None)
+    if baseline is not None and baseline not in arms:
+        raise UserError(f"there is no arm {baseline!r} to compare with; --baseline can be {', '.join(arms)}")
+    first = [baseline] if baseline else []
+    order = list(dict.fromkeys([*first, *_points(stated), *arms]))
+    results.sort(key=lambda one: (order.index(one.arm), one.seed))
+    with files.writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        record: Record = {
+            "kind": "runs",
+            "title": stated.get("title") or f"Runs of {', '.join(map(str, folders))}",
+            "about": stated.get("about", ""),
+            "command": command,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "plan": {key: kept[key] for key in ("hash", "planned", "begun", "changed") if key in kept},
+            "claims": stated.get("claims", []),
+            "drawing": stated.get("drawing"),
+            "baseline": baseline,
+            "started": min(filter(None, (_started(one.folder) for one in results)), default=None),
+            "protocols": {name: facts for one in results for name, facts in one.protocols.items()},
+            "arms": {one.arm: _settings(one.config) for one in results},
+            "runs": [_of_run(one) for one in results],
+            "pictures": _pictures(results, output),
+        }
+        files.write(output / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write(record, output)
+    return record
+
+
+def _points(stated: Mapping[str, Any]) -> list[str]:
+    """Arms in the order of the experiment, as far as they are named."""
+    return list(stated.get("arms", {}))
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in HARMLESS | SEEDS}
+
+
+def _started(folder: Path) -> str | None:
+    """When a run was first started, UTC."""
+    try:
+        return str(files.read_json(folder / "environment.json")[0]["time"])
+    except (UserError, LookupError, TypeError):
+        return None
+
+
+def _of_run(one: Result) -> Record:
+    found = asdict(one) | {"folder": str(one.folder)}
+    rounded = {
+        group: {panel: [[float(f"{v:.6g}") for v in axis] for axis in xy] for panel, xy in panels.items()}
+        for group, panels in one.curves.items()
+    }
+    return {key: value for key, value in found.items() if key not in ("config", "protocols")} | {"curves": rounded}
+
+
+def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
+    """Copy the pictures that no number can make again: samples, examples under attack, and a single run's own."""
+    kept = []
+    firsts = {one.arm: one.folder for one in reversed(results)}
+    grids = {arm: grid for arm in reversed(firsts) if (grid := _last_grid(firsts[arm]))}
+    if grids:
+        figures.mosaic({f"{arm}\n{grid.stem}": grid for arm, grid in grids.items()}, output / "samples.png")
+        kept.append({"file": "samples.png", "text": "Samples of each arm's first run, from the same latents"})
+    own = ["plots/attack_examples.png"]
+    if len(firsts) == 1:
+        own += ["samples/grid.png", "samples/interpolation.png", "plots/losses.png", "plots/scores.png"]
+    for arm in reversed(firsts):
+        for file in (firsts[arm] / name for name in own):
+            if file.is_file():
+                name = file.name if len(firsts) == 1 else f"{file.stem}-{arm}.png"
+                shutil.copyfile(file, output / name)
+                kept.append({"file": name, "text": f"{file.stem.replace('_', ' ').capitalize()} of {arm}"})
+    return kept
+
+
+def _last_grid(run: Path) -> Path | None:
+    """The last sample grid of a run that can be read."""
+    for file in sorted((run / "samples").glob("step-*.png"), reverse=True):
+        try:
+            if file.is_file() and imread(file) is not None:
+                return file
+        except (OSError, SyntaxError, ValueError):  # as Pillow calls a damaged file
+            continue
+    return None
+
+
+def write(record: Record, output: Path) -> None:
+    """Write the pictures, runs.csv and pages of a record."""
+    results = [
+        Result(**{**one, "folder": Path(one["folder"])}, config=record["arms"][one["arm"]]) for one in record["runs"]
+    ]
+    names = list(dict.fromkeys(name for one in results for name in one.measures))
+    rows: list[list[Any]] = [["arm", "seed", "folder", *names]]
+    rows += [[one.arm, one.seed, one.folder, *(one.measures.get(name, "") for name in names)] for one in results]
+    with (output / "runs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    page.write(_blocks(record, results, names, output), output.with_name(f"{output.name}.md"), output)
+
+
+def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
+    blocks = [Block(record["title"], 1)]
+    blocks += [Block(text) for text in record["about"].split("\n\n") if text]
+    blocks += [Block(f"Made by `{record['command']}`, {record['made'][:10]}."), *_plan(record)]
+    blocks += [Block(_in_words(name, facts)) for name, facts in record["protocols"].items()]
+    blocks += [*_unscored(results), Block("Arms", 2), Block(table=_arms(record["arms"], results))]
+    shared = [f"`{key}` {text}" for key, text in _shared(record["arms"])]
+    blocks += [Block("Settings that all arms share", items=shared, folded=True)] if shared else []
+    if facts := [
+        f"{name}: `{key}` {_plain(value)}" for name, of in record["protocols"].items() for key, value in of.items()
+    ]:
+        blocks.append(Block("All that the measures depend on", items=facts, folded=True))
+    blocks += _claims(record, results)
+    scored = [one for one in results if not one.unscored]
+    main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
+    if main:
+        blocks += [Block("Measures", 2), Block(table=_by_arm(scored, main))]
+        blocks.append(Block("Mean +- standard deviation over the arm's runs."))
+    if record["baseline"] and len(record["arms"]) > 1:
+        blocks += _minus(scored, [name for name in main if name != "minutes"], record["baseline"])
+    blocks += _drawing(record, scored, output)
+    for group in GROUPS:
+        if own := [name for name in names if group.takes(name)]:
+            table = _by_arm(scored, own) if group.rows == "arm" else _by_measure(scored, own)
+            blocks += [Block(group.heading, 2), Block(table=table)]
+            blocks += [Block(group.note)] if group.note else []
+    blocks += _checks(results)
+    for number, title in enumerate(dict.fromkeys(key for one in results for key in one.curves), 1):
+        drawn = [one.curves[title] for one in results if title in one.curves]
+        panels = {panel: curves_of(results, title, panel) for panel in dict.fromkeys(p for own in drawn for p in own)}
+        figures.curves(panels, output / f"curves-{number}.png", log=title in LOGARITHMIC)
+        blocks += [Block(title, 2), Block(f"{title}: means over runs, and their range", picture=f"curves-{number}.png")]
+    if record["pictures"]:
+        blocks.append(Block("Pictures", 2))
+        blocks += [Block(one["text"], picture=one["file"]) for one in record["pictures"]]
+    return blocks + _published(names, list(record["arms"]))
+
+
+def _plan(record: Record) -> list[Block]:
+    """Whether the experiment was planned before its first run."""
+    plan, started = record["plan"], record["started"]
+    if not plan:
+        return []
+    if plan["planned"] and started and started >= plan["begun"]:
+        text = f"Planned beforehand: arms, seeds and claims were kept at {plan['begun']}, before the first run started"
+        text += f" ({started}), and have not changed since."
+    else:
+        text = (
+            f"Not planned beforehand; its arms, seeds and claims are those of {plan.get('changed') or plan['begun']}."
+        )
+    return [Block(text), Block("The plan's SHA-256", items=[f"`{plan['hash']}`"], folded=True)]
+
+
+def _in_words(name: str, facts: Mapping[str, Any]) -> str:
+    """A protocol as a sentence; all of it is in the folded list."""
+    if name.startswith("scores"):
+        return (
+            f"{name.capitalize()}: {facts.get('num_samples')} samples against {facts.get('num_reference', 'all')} "
+            f"{facts.get('reference')} images of {facts.get('data', 'the data set')}, "
+            f"{facts.get('extractor')} features."
+        )
+    if name == "evaluation":
+        return (
+            f"Evaluation: {facts['checkpoint']} checkpoint, {facts['num_images']} {facts['split']} images of "
+            f"{facts['data']}, {facts['num_train']} training images; interpolations of {facts['pairs']} pairs."
+        )
+    if name.startswith("attack"):
+        return (
+            f"{name.capitalize()}: {facts['norm']}, {facts['space']} space, {facts['num_images']} {facts['split']} "
+            f"images of {facts['data']}, {facts['checkpoint']} checkpoint; PGD of {facts['iterations']} iterations of "
+            f"{facts['step_size']}, {facts['restarts']} random starts, of which the worst counts."
+        )
+    return f"{name.capitalize()}: {'; '.join(f'{key} {_plain(value)}' for key, value in facts.items())}."
+
+
+def _plain(value: Any) -> str:
+    """A setting in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _unscored(results: Iterable[Result]) -> list[Block]:
+    """Which runs have no measures, and why."""
+    found = [f"`{one.folder}`: {one.unscored}" for one in results if one.unscored]
+    return [Block("Runs without measures:"), Block(items=found)] if found else []
+
+
+def _differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By arm, the options that tell arms apart."""
+    keys = list(dict.fromkeys(key for config in arms.values() for key in config))
+    values = {key: {plain(config[key]) for config in arms.values() if key in config} for key in keys}
+    absent = {key for key in keys if any(key not in config for config in arms.values())}
+    shown = [key for key in keys if len(values[key]) > 1 or (key in absent and key.endswith(".class"))]
+    shown += [key for key in keys if key in absent and any(config.get(key, 0) is None for config in arms.values())]
+    return {arm: {key: config[key] for key in dict.fromkeys(shown) if key in config} for arm, config in arms.items()}
+
+
+def _setting(key: str, value: Any) -> str:
+    """An option and its value in words."""
+    if value is None:
+        return f"no {key}"
+    if key.endswith("layers") and isinstance(value, list) and all(isinstance(one, int) for one in value):
+        return f"{key} {{{', '.join(map(layer_name, value))}}}"
+    return f"{key} {_plain(value)}"
+
+
+def _shared(arms: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    first, *others = arms.values()
+    return [(key, _plain(value)) for key, value in first.items() if all(one.get(key, "") == value for one in others)]
+
+
+def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> list[list[str]]:
+    rows = [["arm", "runs", "seeds", "what tells it apart"]]
+    for arm, options in _differences(arms).items():
+        own = [one for one in results if one.arm == arm]
+        scored = [str(one.seed) for one in own if not one.unscored]
+        count = str(len(own)) if len(scored) == len(own) else f"{len(scored)} of {len(own)}"
+        words = "; ".join(_setting(key, value) for key, value in options.items())
+        rows.append([f"`{arm}`", count, ", ".join(scored) or "-", words or "-"])
+    return rows
+
+
+def _cells(results: Sequence[Result], arm: str, name: str) -> str:
+    measure = describe(name)
+    return spread([measure.factor * value for value in of(results, arm, name).values()], measure.decimals)
+
+
+def _by_arm(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
+    head = ["arm", "n", *(describe(name).title for name in names)]
+    counts = {arm: sum(one.arm == arm for one in results) for arm in arms_of(results)}
+    return [head, *([f"`{arm}`", str(n), *(_cells(results, arm, name) for name in names)] for arm, n in counts.items())]
+
+
+def _by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
+    arms = [arm for arm in arms_of(results) if any(of(results, arm, name) for name in names)]
+    head = ["", *(f"`{arm}`" for arm in arms)]
+    return [head, *([describe(name).title, *(_cells(results, arm, name) for arm in arms)] for name in names)]
+
+
+def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> list[Block]:
+    """Every arm less the baseline."""
+    arms = [arm for arm in arms_of(results) if arm != baseline]
+    found = {name: [difference(of(results, arm, name), of(results, baseline, name)) for arm in arms] for name in names}
+    rows = [["arm", *(describe(name).title for name in names)]]
+    corrected = {name: holm([one.p for one in own]) for name, own in found.items()}
+    for i, arm in enumerate(arms):
+        cells = []
+        for name in names:
+            measure, p = describe(name), corrected[name][i]
+            text = interval(found[name][i], measure.decimals, measure.factor)
+            cells.append(text if np.isnan(p) else f"{text}, p {p:.3f}")
+        rows.append([f"`{arm}`", *cells])
+    return [
+        Block(f"Minus {baseline}", 2),
+        Block(table=rows),
+        Block(
+            "Paired by seed, with 95 % confidence intervals of Student's t; p is corrected for the number of arms "
+            "(Holm). An interval that holds 0 is no evidence of no difference."
+        ),
+    ]
+
+
+def decide(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[tuple[Difference, float, str]]:
+    """For each claim: arm minus other, paired by seed; p, corrected for the claims about its measure; the verdict."""
+    found = [
+        difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
+    ]
+    p = [float("nan")] * len(found)
+    for name in {one["measure"] for one in claims}:
+        own = [i for i, one in enumerate(claims) if one["measure"] == name]
+        for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
+            p[i] = value
+    sides = [-1 if one["direction"] == "above" else 1 for one in claims]
+    words = [verdict(one._replace(mean=side * one.mean), q) for one, side, q in zip(found, sides, p, strict=True)]
+    return list(zip(found, p, words, strict=True))
+
+
+def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
+    claims = record["claims"]
+    if not claims:
+        return []
+    head = ["claim", "by", "n", "difference", "p", "verdict", "could show", "seeds for this", "source"]
+    rows = [head]
+    for one, (found, p, word) in zip(claims, decide(claims, results), strict=True):
+        measure = describe(one["measure"])
+        level = LEVEL / sum(other["measure"] == one["measure"] for other in claims)
+        least = measure.factor * detectable(found.deviation, found.n, level)
+        seeds = needed(found.mean, found.deviation, level) if found.n > 1 else None
+        rows.append(
+            [
+                f"`{one['arm']}` {one['direction']} `{one['other']}`",
+                measure.title,
+                str(found.n),
+                interval(found, measure.decimals, measure.factor),
+                "-" if np.isnan(p) else f"{p:.3f}",
+                f"**{word}**",
+                "-" if np.isnan(least) else f"{least:.{measure.decimals}f}",
+                "-" if found.n < 2 else str(seeds or "over 10,000"),
+                _source(one),
+            ]
+        )
+    return [
+        Block("Claims", 2),
+        Block(table=rows),
+        Block(
+            "A difference is the first arm less the second, paired by seed, with its 95 % confidence interval "
+            "(Student's t). p is corrected for the claims about the same measure (Holm), and a verdict needs one below "
+            f"{LEVEL:.0%}; undecided is no evidence of no difference. Could show: the least true difference that as "
+            f"many seeds find with a probability of {POWER:.0%}. Seeds for this: how many find the difference seen, "
+            "were it the true one. Both are at the level that the correction asks of the smallest p."
+        ),
+    ]
+
+
+def _source(claim: Mapping[str, Any]) -> str:
+    """Where a claim is from, with the published numbers of its two arms."""
+    figure = published().get(claim["source"])
+    if figure is None:
+        return str(claim["source"]) or "-"
+    values = [figure.values.get(claim[key], "-") for key in ("other", "arm")]
+    unit = f" {figure.unit}" if figure.unit else ""
+    return f"{figure.place}, {figure.setting}: {values[0]} to {values[1]}{unit}"
+
+
+def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
+    """Measures over an option, of the arms that differ from the baseline in that option's section alone."""
+    drawing, baseline, arms = record["drawing"], record["baseline"], record["arms"]
+    if drawing is None and any("mixup.alpha" in config for config in arms.values()) and of_any(results, "fid"):
+        drawing = {"over": "mixup.alpha", "measures": ["is", "fid"]}
+    if drawing is None:
+        return []
+    over, measures = drawing["over"], drawing["measures"]
+    section = over.rpartition(".")[0]
+    base = baseline or next((arm for arm, config in arms.items() if config.get(section, 0) is None), None)
+
+    def outside(arm: str) -> dict[str, Any]:
+        return {key: value for key, value in arms[arm].items() if key.partition(".")[0] != section}
+
+    shown = {arm: arms[arm] for arm in arms if over in arms[arm] and (base is None or outside(arm) == outside(base))}
+    most = max((sum(one.arm == arm for one in results) for arm in arms), default=0)
+    differences = _differences(shown)
+    marks = []
+    for arm, config in shown.items():
+        values = {name: list(of(results, arm, name).values()) for name in measures}
+        label = "; ".join(_setting(key, value) for key, value in differences[arm].items() if key != over)
+        own = min(map(len, values.values()))
+        if own:
+            marks.append(figures.Mark(label or "mixed", float(config[over]), values, own == most))
+    if not marks:
+        return []
+    titles = {name: describe(name).title for name in measures}
+    bases = {name: list(of(results, base, name).values()) if base else [] for name in measures}
+    figures.over_option(marks, bases, titles, over, output / "over.png")
+    text = f"{' and '.join(titles.values())} over {over}: means and standard deviations; dotted, the baseline. "
+    return [Block(text + "A hollow mark has fewer runs than the largest arm.", picture="over.png")]
+
+
+def of_any(results: Iterable[Result], measure: str) -> bool:
+    """Whether any run has a measure."""
+    return any(measure in one.measures for one in results)
+
+
+def _checks(results: Sequence[Result]) -> list[Block]:
+    """In how many runs each sign of masked gradients was looked for and passed, and what was found where not."""
+    checks = {check["name"]: check["meaning"] for one in results for check in one.checks}
+    if not checks:
+        return []
+    arms = [arm for arm in arms_of(results) if any(one.checks for one in results if one.arm == arm)]
+    rows = [["", *(f"`{arm}`" for arm in arms), "what a failure means"]]
+    failures = []
+    for name, meaning in checks.items():
+        cells = []
+        for arm in arms:
+            own = [(one.seed, check) for one in results if one.arm == arm for check in one.checks]
+            measured = [(seed, check) for seed, check in own if check["name"] == name and check["passed"] is not None]
+            passed = sum(check["passed"] for _, check in measured)
+            cells.append(f"{passed} of {len(measured)}" if measured else "-")
+            failures += [
+                f"`{arm}`, seed {seed}: {name} ({check['found']})" for seed, check in measured if not check["passed"]
+            ]
+        rows.append([name, *cells, meaning])
+    blocks = [Block("Signs of masked gradients", 2), Block(table=rows), Block("Runs that passed, of those measured.")]
+    return blocks + ([Block("What failed", items=failures, folded=True)] if failures else [])
+
+
+def _published(names: Iterable[str], arms: Sequence[str]) -> list[Block]:
+    """The published figures of the measures and arms that are here."""
+    known = set(names)
+    found = [one for one in published().values() if one.measure in known and set(one.values) & set(arms)]
+    shown = [arm for arm in arms if any(arm in one.values for one in found)]
+    if not found or len(shown) < 2:
+        return []
+    rows = [["", "measure", *(f"`{arm}`" for arm in shown)]]
+    rows += [
+        [f"{one.place}: {one.setting}", describe(one.measure).title, *(one.values.get(arm, "-") for arm in shown)]
+        for one in found
+    ]
+    return [
+        Block("Published figures", 2),
+        Block(table=rows),
+        Block("Of other data and larger networks than a proxy's: directions compare, sizes do not."),
+    ]

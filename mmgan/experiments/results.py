@@ -1,0 +1,339 @@
+"""Runs read from their folders, each once: what they were told, what they measured, by which protocol.
+
+A run's folder may hold
+
+    scores.json                        scores of a GAN's checkpoints
+    evaluation.json                    a classifier on test images
+    attack.json, attack-NAME.json      a classifier under attack
+    result.json                        whatever else: {"protocol": {...}, "measures": {name: number},
+                                       "curves": {group: {panel: [[x, ...], [y, ...]]}}}, all but measures optional
+    metrics.jsonl                      what was measured while training
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmgan.engine import files
+from mmgan.engine.run import HARMLESS
+from mmgan.errors import UserError
+from mmgan.experiments.measures import ATTACKS, layer_name
+
+Curves = dict[str, dict[str, list[list[float]]]]
+"""By group and panel: x and y."""
+SEEDS = {"seed", "data.subset_seed"}
+"""Options that repetitions of a run differ in."""
+DAMAGE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+@dataclass
+class Result:
+    """One run."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Its options by their full names: `mixup.alpha`; a section's class is `mixup.class`."""
+    arm: str = ""
+    seed: int = 0
+    measures: dict[str, float] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By file, what its measures depend on."""
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """Signs of masked gradients: name, passed (null where not measured), found, meaning."""
+    unscored: str = ""
+    """Why it has no measures, where it has none; empty where it has."""
+
+
+def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
+    """The runs in `folders`, each a run or a folder of runs at any depth, with the names of their arms.
+
+    `protocol` says which scores of GANs count; None: those that their configurations name for the end. A run that is
+    damaged is left out with a warning. Raises UserError where there are no runs; where their measures are by unlike
+    protocols, naming the field; where a run is no repetition of its arm's others; and where an arm has a seed twice.
+    """
+    found = []
+    for file in dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("config.yaml"))):
+        try:
+            found.append(Result(file.parent, options_of(files.read_yaml(file))))
+            found[-1].seed = int(found[-1].config.get("seed", 0))
+        except DAMAGE as error:
+            _left_out(file.parent, error)
+    where = ", ".join(map(str, folders))
+    if not found:
+        raise UserError(f"there is no run in {where}: no folder with a config.yaml")
+    protocol = protocol or _named(found)
+    whole = []
+    for result in found:
+        try:
+            _fill(result, protocol)
+            whole.append(result)
+        except DAMAGE as error:
+            _left_out(result.folder, error)
+    if not whole:
+        raise UserError(f"all runs in {where} are damaged")
+    _same_protocols(whole)
+    name_arms(whole)
+    return whole
+
+
+def _left_out(folder: Path, error: BaseException) -> None:
+    reason = " ".join(f"{type(error).__name__ if not isinstance(error, UserError) else ''} {error}".split())[:200]
+    warnings.warn(f"{folder} is damaged and left out ({reason})", stacklevel=3)
+
+
+def _named(found: Iterable[Result]) -> str | None:
+    """The one protocol of GANs that configurations name; None where none does."""
+    named = {str(one.config["score.final"]) for one in found if one.config.get("score.final")}
+    if len(named) > 1:
+        raise UserError(f"the runs name {len(named)} protocols ({', '.join(sorted(named))}); choose one by --protocol")
+    return next(iter(named), None)
+
+
+def options_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The options of a configuration by their full names.
+
+    >>> options_of({"mixup": {"class_path": "a.B", "init_args": {"alpha": 1.0}}, "seed": 3})
+    {'mixup.class': 'B', 'mixup.alpha': 1.0, 'seed': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if not isinstance(value, dict):
+            found[name] = value
+        elif "class_path" in value:
+            found[f"{name}.class"] = str(value["class_path"]).rpartition(".")[2]
+            found |= options_of(value.get("init_args") or {}, f"{name}.")
+        else:
+            found |= options_of(value, f"{name}.")
+    return found
+
+
+def _fill(result: Result, protocol: str | None) -> None:
+    """Read what the run measured; raises one of DAMAGE for a damaged file."""
+    folder = result.folder
+    rows = files.read_rows(folder / "metrics.jsonl")
+    steps = result.config.get("steps")
+    if (folder / "scores.json").exists():
+        _scores(result, protocol)
+    if (folder / "evaluation.json").exists():
+        _evaluation(result, files.read_json(folder / "evaluation.json"))
+    for file in sorted(folder.glob("attack*.json")):
+        if not file.stem.endswith(".begun"):
+            _attack(result, file.stem, files.read_json(file))
+    if (folder / "result.json").exists():
+        _result(result, files.read_json(folder / "result.json"))
+    if not result.measures and not result.unscored:
+        ended = steps is None or any(row["step"] == steps for row in rows)
+        result.unscored = "not scored, evaluated or attacked" if ended else "not finished"
+    _metrics(result, rows)
+
+
+def _take(result: Result, name: str, protocol: dict[str, Any], measures: Mapping[str, Any]) -> None:
+    """Add measures of one file that are finite numbers, and what they depend on."""
+    numbers = {key: float(value) for key, value in measures.items()}
+    result.measures |= {key: value for key, value in numbers.items() if math.isfinite(value)}
+    result.protocols[name] = protocol
+
+
+def _scores(result: Result, protocol: str | None) -> None:
+    """Scores of the last and the best checkpoint."""
+    records = files.read_json(result.folder / "scores.json")
+    newest = {str(record["checkpoint"]): record for record in records if record["protocol"] == protocol}
+    others = sorted({str(record["protocol"]) for record in records if record["checkpoint"] == "last"} - {protocol})
+    last = newest.get("last")
+    if last is None or last["step"] != result.config.get("steps", last["step"]):  # scored by hand before the end
+        result.unscored = f"not scored by {protocol}" + (f", but by {', '.join(others)}" if others else "")
+        return
+    measures = {key: value for key, value in last["scores"].items() if not key.endswith("_std")}
+    if "best" in newest:
+        best = newest["best"]["scores"].items()
+        measures |= {f"best/{key}": value for key, value in best if not key.endswith("_std")}
+    _take(result, f"scores, {protocol}", dict(last["stamp"]), measures)
+
+
+def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
+    """A classifier on test images; smaller is better in all but the accuracy of each deformation."""
+    if not found["finished"]:
+        result.unscored = "evaluated before its training had finished"
+        return
+    curves = {layer: [float(value) for value in curve] for layer, curve in found["interpolated_nll"].items()}
+    measures = {key: found[key] for key in ("error", "nll", "ece", "knn_1", "knn_5", "knn_20") if key in found}
+    measures |= {f"interpolated/{layer_name(layer)}": np.mean(curve) for layer, curve in curves.items()}
+    if deformed := found.get("deformed_accuracy"):
+        measures["deformed"] = 1 - np.mean(list(deformed.values()))
+        measures |= {f"deformed/{name}": accuracy for name, accuracy in deformed.items()}
+    keys = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
+    _take(result, "evaluation", {key: found[key] for key in keys}, measures)
+    result.curves["NLL of interpolated targets over lam (Fig. 2)"] = {
+        f"mixed at {layer_name(layer)}": [list(found["lams"]), curve] for layer, curve in curves.items()
+    }
+
+
+def _attack(result: Result, name: str, found: Mapping[str, Any]) -> None:
+    """A classifier under attack; accuracies, so larger is better."""
+    if not found["finished"]:
+        result.unscored = "attacked before its training had finished"
+        return
+    space = name.removeprefix("attack").lstrip("-")
+    prefix = f"{space}/" if space else ""
+    measures = {f"{prefix}{key}": found[key]["accuracy"] for key in ("clean", "unbounded")}
+    group = f"Accuracy over eps, {space}" if space else "Accuracy over eps"
+    for attack, title in ATTACKS.items():
+        rows = found.get(attack, ())
+        if rows and [row["eps"] for row in rows] != found["eps"]:
+            raise ValueError(f"{attack} has other eps")
+        measures |= {f"{prefix}{attack}/{row['eps']:.4g}": row["accuracy"] for row in rows}
+        points = [(0.0, found["clean"]["accuracy"]), *((row["eps"], row["accuracy"]) for row in rows)]
+        if rows:
+            x, y = zip(*points, strict=True)
+            result.curves.setdefault(group, {})[title] = [list(x), [100 * value for value in y]]
+    keys = ("data", "images", "split", "num_images", "checkpoint", "seed", "norm", "space", "loss", "eps", "iterations")
+    _take(result, name, {key: found[key] for key in (*keys, "step_size", "restarts")}, measures)
+    for check in found["checks"]:
+        if check["passed"] not in (True, False, None):
+            raise ValueError("a check is damaged")
+        result.checks.append({**check, "name": f"{check['name']}, {space}" if space else check["name"]})
+
+
+def _result(result: Result, found: Mapping[str, Any]) -> None:
+    """What a user's own script measured."""
+    _take(result, "result", dict(found.get("protocol", {})), found["measures"])
+    for group, panels in found.get("curves", {}).items():
+        result.curves[str(group)] = {
+            str(panel): [[float(v) for v in axis] for axis in xy] for panel, xy in panels.items()
+        }
+
+
+def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Curves over training, the last diagnostics, and the minutes it took, of what rows hold as it should be."""
+
+    def curve(name: str, x: str) -> list[list[float]]:
+        points = [(row[x], row[name]) for row in rows if _number(row.get(name)) and _number(row.get(x))]
+        return [list(axis) for axis in zip(*points, strict=True)] if points else []
+
+    for group, name, x in (
+        ("FID while training", "score/fid", "step"),
+        ("Validation NLL over epochs (Fig. 8)", "validation/nll", "epoch"),
+    ):
+        if points := curve(name, x):
+            result.curves[group] = {x: points}
+    last = {key: value for row in rows for key, value in row.items()}
+    result.measures |= {key: last[key] for key in last if key.startswith("d/") and _number(last[key])}
+    if norms := [last[key] for key in last if key.startswith("spectral_norm/") and _number(last[key])]:
+        result.measures |= {"spectral_norm/least": min(norms), "spectral_norm/largest": max(norms)}
+    for key in sorted(last):
+        path = last[key]
+        if key.startswith("path/") and isinstance(path, list) and len(path) > 2 and all(map(_number, path)):
+            layer, lams = layer_name(key.removeprefix("path/")), [round(x, 6) for x in np.linspace(0, 1, len(path))]
+            group = "Logits on paths from fake to real, over the share of the real image"
+            result.curves.setdefault(group, {})[f"mixed at {layer}"] = [lams, path]
+            if path[0] != path[-1]:
+                result.measures[f"bend/{layer}"] = bend(path)
+    speeds = [(row["step"], row["steps_per_second"]) for row in rows if _number(row.get("steps_per_second"))]
+    starts = [0, *(step for step, _ in speeds)]
+    seconds = sum((step - start) / speed for start, (step, speed) in zip(starts, speeds, strict=False) if speed > 0)
+    if seconds:
+        result.measures["minutes"] = seconds / 60
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def bend(path: Sequence[float]) -> float:
+    """How far the logits on a path from fake to real are from a straight line: their mean distance, over the rise.
+
+    >>> bend([-1.0, 0.0, 1.0])
+    0.0
+    """
+    line = np.linspace(path[0], path[-1], len(path))
+    return float(np.abs(np.array(path) - line).mean() / abs(path[-1] - path[0]))
+
+
+def _same_protocols(results: Sequence[Result]) -> None:
+    """Raise UserError, naming the field, where the same kind of measure is by unlike protocols."""
+    first: dict[str, Result] = {}
+    for result in results:
+        for name, own in result.protocols.items():
+            reference = first.setdefault(name, result)
+            other = reference.protocols[name]
+            unlike = [key for key in {**other, **own} if other.get(key) != own.get(key)]
+            if unlike:
+                fields = "; ".join(f"{key} {own.get(key)}, not {other.get(key)}" for key in unlike)
+                raise UserError(
+                    f"{result.folder} is measured by another protocol than {reference.folder} ({name}): {fields}; "
+                    "measure one of them again"
+                )
+
+
+def name_arms(results: Sequence[Result]) -> None:
+    """Give runs that differ in their seeds alone one arm's name: their folder's, or what is told apart by options.
+
+    Raises UserError where an arm has a seed twice, and where seed-N folders side by side are no repetitions.
+    """
+    groups: list[list[Result]] = []
+    for result in results:
+        group = next((one for one in groups if not differing(one[0].config, result.config)), None)
+        if group is None:
+            groups.append(group := [])
+        twin = next((one for one in group if one.seed == result.seed), None)
+        if twin:
+            raise UserError(f"{twin.folder} and {result.folder} are the same run with the same seed; keep one of them")
+        group.append(result)
+    parents = [{result.folder.parent for result in group} for group in groups]
+    for i, (group, own) in enumerate(zip(groups, parents, strict=True)):
+        others = set().union(*(other for j, other in enumerate(parents) if j != i))
+        for result in group:
+            if result.folder.parent in others and re.fullmatch(r"seed-\d+", result.folder.name):
+                other = next(one for one in results if one not in group and one.folder.parent == result.folder.parent)
+                what = "; ".join(
+                    f"{key} {result.config.get(key)}, not {other.config.get(key)}"
+                    for key in differing(other.config, result.config)
+                )
+                raise UserError(f"{result.folder} is no repetition of {other.folder}: {what}")
+        if len(own) == 1 and not own & others:
+            name = next(iter(own)).name
+        else:
+            name = " and ".join(sorted({result.folder.name for result in group}))
+        for result in group:
+            result.arm = name
+    names = [group[0].arm for group in groups]
+    for group in groups:
+        if names.count(group[0].arm) > 1:
+            for result in group:
+                result.arm = str(result.folder.parent if len({r.folder for r in group}) > 1 else result.folder)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The options that differ, but for seeds and those that change no result."""
+    keys = dict.fromkeys([*old, *new])
+    ignored = HARMLESS | SEEDS
+    return [key for key in keys if key not in ignored and old.get(key) != new.get(key)]
+
+
+def of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:
+    """A measure of an arm by seed."""
+    return {one.seed: one.measures[measure] for one in results if one.arm == arm and measure in one.measures}
+
+
+def arms_of(results: Iterable[Result]) -> list[str]:
+    """The arms, in the order in which they come."""
+    return list(dict.fromkeys(one.arm for one in results))
+
+
+def curves_of(results: Iterable[Result], group: str, panel: str) -> dict[str, list[list[list[float]]]]:
+    """The curves of a panel, by arm: x and y of every run that has it."""
+    found: dict[str, list[list[list[float]]]] = {}
+    for one in results:
+        if panel in one.curves.get(group, {}):
+            found.setdefault(one.arm, []).append(one.curves[group][panel])
+    return found

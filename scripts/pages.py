@@ -1,0 +1,29 @@
+"""Make the pages of results again from the records beside them.
+
+python scripts/pages.py docs/results
+"""
+
+from __future__ import annotations
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
+from pathlib import Path
+
+from mmgan.engine import cli
+from mmgan.experiments.pages import remake
+
+
+def pages(folder: Path = Path("docs/results")) -> None:
+    """Make the pages of results again from the records beside them.
+
+    Args:
+        folder: where NAME.md is a page and NAME/ has its records
+    """
+    for page in remake(folder):
+        print(page)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: cli.call(pages))
