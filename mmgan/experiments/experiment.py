@@ -31,8 +31,8 @@ class Step:
     makes: str
     """The file that it leaves in the run's folder; the step is done when that is there."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Its options. {output} is the experiment's folder, {seed} the run's seed, {next} the arm's next one; a value that
-    is the folder of another run, {output}/none/seed-{next}, makes the step wait for that run."""
+    """Its options. $output is the experiment's folder, $seed the run's seed, $next the arm's next one; a value that
+    is the folder of another run, $output/none/seed-$next, makes the step wait for that run."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Experiment:
     configs: list[str] = field(default_factory=list)
     """Configurations that all runs start from, merged from left to right."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of all runs, over those of `configs`; {seed} stands for the run's seed."""
+    """Options of all runs, over those of `configs`; $seed stands for the run's seed."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds of every arm that does not say its own."""
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Job(NamedTuple):
     folder: str
     script: str
     options: tuple[str, ...]
-    """{output} stands for the sweep's folder."""
+    """$output stands for the sweep's folder."""
     makes: str
     needs: tuple[str, ...]
     """Runs that must be done before."""
@@ -197,8 +197,8 @@ def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job
         own = seeds[arm]
         following = own[(own.index(int(seed)) + 1) % len(own)]
         for step in experiment.steps:
-            options = tuple(word.replace("{next}", str(following)) for word in _line(step.options, int(seed)))
-            needs = (name, *(other for other in lines if f"{{output}}/{other}" in options))
+            options = tuple(word.replace("$next", str(following)) for word in _line(step.options, int(seed)))
+            needs = (name, *(other for other in lines if f"$output/{other}" in options))
             own_name = f"{name} {step.makes}"
             jobs[own_name] = Job(own_name, name, step.script, options, step.makes, needs, False)
     return jobs
@@ -229,7 +229,7 @@ def _after(line: Sequence[str], option: str) -> list[str]:
 
 
 def _line(options: Mapping[str, Any], seed: int) -> list[str]:
-    words = [(f"--{key}", plain(value).replace("{seed}", str(seed))) for key, value in options.items()]
+    words = [(f"--{key}", plain(value).replace("$seed", str(seed))) for key, value in options.items()]
     return [word for pair in words for word in pair]
 
 
@@ -241,6 +241,4 @@ def arm_name(point: Mapping[str, Any]) -> str:
 
 def plain(value: Any) -> str:
     """A value as an option's text: YAML on one line."""
-    if isinstance(value, str) and "{" in value:  # a placeholder, which YAML would quote
-        return value
     return yaml.safe_dump(value, default_flow_style=True, width=1e9).removesuffix("\n...\n").strip()

@@ -111,7 +111,7 @@ def over_option(
 
 
 def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
-    """Lay pictures side by side, each below its name."""
+    """Lay pictures side by side, each below its name; JPEG, for samples of many arms take much room."""
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
@@ -122,4 +122,4 @@ def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
         axes.imshow(imread(file), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
         axes.set_title(name, fontsize=8)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, pil_kwargs={"quality": 85} if path.suffix == ".jpg" else None)

@@ -152,8 +152,8 @@ def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
     firsts = {one.arm: one.folder for one in reversed(results)}
     grids = {arm: grid for arm in reversed(firsts) if (grid := _last_grid(firsts[arm]))}
     if grids:
-        figures.mosaic({f"{arm}\n{grid.stem}": grid for arm, grid in grids.items()}, output / "samples.png")
-        kept.append({"file": "samples.png", "text": "Samples of each arm's first run, from the same latents"})
+        figures.mosaic({f"{arm}\n{grid.stem}": grid for arm, grid in grids.items()}, output / "samples.jpg")
+        kept.append({"file": "samples.jpg", "text": "Samples of each arm's first run, from the same latents"})
     own = ["plots/attack_examples.png"]
     if len(firsts) == 1:
         own += ["samples/grid.png", "samples/interpolation.png", "plots/losses.png", "plots/scores.png"]
@@ -195,7 +195,8 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks += [Block(text) for text in record["about"].split("\n\n") if text]
     blocks += [Block(f"Made by `{record['command']}`, {record['made'][:10]}."), *_plan(record)]
     blocks += [Block(_in_words(name, facts)) for name, facts in record["protocols"].items()]
-    blocks += [*_unscored(results), Block("Arms", 2), Block(table=_arms(record["arms"], results))]
+    scored = [one for one in results if not one.unscored]
+    blocks += [*_unscored(results), *_drawing(record, scored, output), Block("Arms", 2), Block(table=_arms(record["arms"], results))]
     shared = [f"`{key}` {text}" for key, text in _shared(record["arms"])]
     blocks += [Block("Settings that all arms share", items=shared, folded=True)] if shared else []
     if facts := [
@@ -203,14 +204,12 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     ]:
         blocks.append(Block("All that the measures depend on", items=facts, folded=True))
     blocks += _claims(record, results)
-    scored = [one for one in results if not one.unscored]
     main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
     if main:
         blocks += [Block("Measures", 2), Block(table=_by_arm(scored, main))]
         blocks.append(Block("Mean +- standard deviation over the arm's runs."))
     if record["baseline"] and len(record["arms"]) > 1:
         blocks += _minus(scored, [name for name in main if name != "minutes"], record["baseline"])
-    blocks += _drawing(record, scored, output)
     for group in GROUPS:
         if own := [name for name in names if group.takes(name)]:
             table = _by_arm(scored, own) if group.rows == "arm" else _by_measure(scored, own)
@@ -296,6 +295,8 @@ def _setting(key: str, value: Any) -> str:
     """An option and its value in words."""
     if value is None:
         return f"no {key}"
+    if key.endswith(".class"):
+        return f"{key.removesuffix('.class')} {value}"
     if key.endswith("layers") and isinstance(value, list) and all(isinstance(one, int) for one in value):
         return f"{key} {{{', '.join(map(layer_name, value))}}}"
     return f"{key} {_plain(value)}"
@@ -415,8 +416,8 @@ def _source(claim: Mapping[str, Any]) -> str:
     if figure is None:
         return str(claim["source"]) or "-"
     values = [figure.values.get(claim[key], "-") for key in ("other", "arm")]
-    unit = f" {figure.unit}" if figure.unit else ""
-    return f"{figure.place}, {figure.setting}: {values[0]} to {values[1]}{unit}"
+    numbers = f": {values[0]} to {values[1]} {figure.unit}".rstrip() if "-" not in values else ""
+    return f"{figure.place}, {figure.setting}{numbers}"
 
 
 def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:

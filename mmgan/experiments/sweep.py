@@ -80,7 +80,7 @@ def command_of(job: Job, output: Path, scripts: Path) -> list[str]:
     else:
         start = [str(scripts / f"{job.script}.py")]
     folder = str(output / job.folder)
-    options = [word.replace("{output}", str(output)) for word in job.options]
+    options = [word.replace("$output", str(output)) for word in job.options]
     return [sys.executable, *start, *([*options, "--output", folder] if job.first else [folder, *options])]
 
 
