@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from classifiers.config import ClassifierConfig
-from classifiers.deform import TABLE_5
+from classifiers.evaluation.deform import TABLE_5
 from mmgan.engine import cli, files
 from mmgan.engine.run import differences
 from mmgan.engine.values import shown

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from classifiers.attacks.robustness import UNBOUNDED, Check
 from classifiers.compare import Arms, changes, minutes, numbers, of, read
 from classifiers.plot import plot_arms_attacked
-from classifiers.robustness import UNBOUNDED, Check
 from classifiers.tables import head, row
 from mmgan.engine import cli
 from mmgan.errors import UserError

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from classifiers.compare import PAPER, Arms, changes, claims, measures, minutes, numbers, of, read
-from classifiers.deform import TABLE_5
-from classifiers.plot import plot_epochs, plot_interpolation
+from classifiers.evaluation.deform import TABLE_5
+from classifiers.evaluation.plots import plot_interpolation
+from classifiers.plot import plot_epochs
 from classifiers.tables import head
 from classifiers.tables import row as _row
 from mmgan.engine import cli, files

@@ -79,6 +79,14 @@ def write(path: Path, content: str | bytes) -> None:
         raise
 
 
+def make(folder: Path) -> None:
+    """Make a folder where there is none; raises UserError, naming --output, where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --output") from error
+
+
 def is_ours(path: Path) -> bool:
     """Whether this is what a run leaves in its folder that was killed, or found no room, before it had begun."""
     return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(".part"))
