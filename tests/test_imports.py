@@ -27,7 +27,7 @@ MAY = {
     },
 }
 """What each package of mmgan may import besides the standard library."""
-CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "yaml", "pyautoattack"}
+CLASSIFIERS = {"torch", "accelerate", "matplotlib", "numpy", "PIL", "scipy", "sklearn", "tqdm", "yaml", "pyautoattack"}
 CLASSIFIERS |= {"classifiers"}
 CLASSIFIERS |= {
     f"mmgan.{name}" for name in ("mixup", "data", "engine", "scoring", "experiments", "errors", "modules", "memory")
