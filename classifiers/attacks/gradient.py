@@ -61,12 +61,7 @@ def fgsm(network: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
 
 
 def pgd(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: Attack,
-    noise: Tensor | None = None,
-    plans: Plans = Plans(),  # noqa: B008
+    network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None = None, plans: Plans | None = None
 ) -> Tensor:
     """Projected gradient ascent on the loss: `iterations` steps of `step_size`, each projected to within `eps` of x.
 
@@ -80,12 +75,7 @@ def pgd(
 
 
 def iterates(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    attack: Attack,
-    noise: Tensor | None = None,
-    plans: Plans = Plans(),  # noqa: B008
+    network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None = None, plans: Plans | None = None
 ) -> Iterator[Tensor]:
     """The images after every iteration of `pgd`, whose arguments these are."""
     eps, norm, bounded = attack.eps, attack.norm, attack.eps < math.inf
@@ -145,7 +135,7 @@ def _rows(factors: Tensor, like: Tensor) -> Tensor:
     return factors.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans) -> Tensor:
+def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans | None) -> Tensor:
     """The gradient of the sum over rows of the loss with respect to `x` alone."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():

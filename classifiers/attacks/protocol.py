@@ -143,7 +143,10 @@ def attack(
         bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
 
         def over_eps(name: str, measure: Callable[[Attack], dict[str, Any]]) -> list[dict[str, Any]]:
-            return [keep(f"{name} {one.eps}", partial(_row, one, measure)) for one in attacks]
+            def row(one: Attack) -> dict[str, Any]:
+                return {"eps": one.eps} | measure(one)
+
+            return [keep(f"{name} {one.eps}", partial(row, one)) for one in attacks]
 
         def pgd(one: Attack) -> dict[str, Any]:
             right, *marked = bench.pgd(one, marks=marks)
@@ -176,10 +179,6 @@ def attack(
     for check in signs:
         if check.passed is False:
             warnings.warn(f"not so: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
-
-
-def _row(attack: Attack, measure: Callable[[Attack], dict[str, Any]]) -> dict[str, Any]:
-    return {"eps": attack.eps} | measure(attack)
 
 
 class Begun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classifiers.config import ClassifierConfig
-from classifiers.evaluation.deform import TABLE_5, Deformation, deform, matrices
+from classifiers.evaluation.deform import TABLE_5, deform, matrices
 from classifiers.evaluation.measures import LAMS, ece, error, interpolated_nll, knn_error, nll, predict, reliability
 from classifiers.evaluation.plots import plot_interpolation, plot_reliability
 from classifiers.load import choose, finished, load_classifier, trained_rows
@@ -93,7 +94,8 @@ def evaluate(
         if deformations:
             found["deformed_accuracy"] = {}
         for row in TABLE_5 if deformations else ():
-            changed = predict(network, images, device, batch_size, change=_by(row, len(images), seed))
+            maps = matrices(row, len(images), seed)
+            changed = predict(network, images, device, batch_size, change=partial(_deformed, maps))
             found["deformed_accuracy"][row.name] = 1 - error(changed, labels)
             bar.update()
 
@@ -112,14 +114,8 @@ def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Image
     return Images(images[rows], labels[rows])
 
 
-def _by(row: Deformation, n: int, seed: int) -> Any:
-    """Deforms the images a slice says."""
-    maps = matrices(row, n, seed)
-
-    def change(x: Tensor, rows: slice) -> Tensor:
-        return deform(x, maps[rows].to(x.device))
-
-    return change
+def _deformed(maps: Tensor, x: Tensor, rows: slice) -> Tensor:
+    return deform(x, maps[rows].to(x.device))
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -180,14 +180,9 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         extent, means = EXTENT[target], centres(target)
         for axes, arm in zip(line, ARMS, strict=False):
             span = (-extent, extent, -extent, extent)
+            landscape = arms[arm]["landscape"]
             image = axes.imshow(
-                arms[arm]["landscape"],
-                origin="lower",
-                extent=span,
-                cmap="Greys_r",
-                vmin=0,
-                vmax=1,
-                interpolation="bilinear",
+                landscape, "Greys_r", origin="lower", extent=span, vmin=0, vmax=1, interpolation="bilinear"
             )
             axes.scatter(*means.T, s=60, facecolors="none", edgecolors="white", linewidths=2.5)
             axes.scatter(*means.T, s=60, facecolors="none", edgecolors="black", linewidths=1, label="Gaussians")

@@ -62,24 +62,13 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         return Verdict(claim, decide(found), f"{names} {spread(arm)} against {spread(other)}, {interval(found)}")
 
     manifold, visible = means["manifold"], means["input"]
-    results = [
-        made(
-            f"Mixed at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)",
-            manifold[layer],
-            means[other][layer],
-            "mean over lam",
-        )
-        for layer in LAYERS[1:]
-        for other, name in (("input", "Input Mixup"), ("none", "no mixup"))
-    ]
-    results.append(
-        made(
-            "Mixed at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)",
-            visible[0],
-            manifold[0],
-            "mean over lam",
-        )
-    )
+    results = []
+    for layer in LAYERS[1:]:
+        for other, name in (("input", "Input Mixup"), ("none", "no mixup")):
+            claim = f"Mixed at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)"
+            results.append(made(claim, manifold[layer], means[other][layer], "mean over lam"))
+    claim = "Mixed at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)"
+    results.append(made(claim, visible[0], manifold[0], "mean over lam"))
     change = {s: abs(manifold[0][s] - visible[0][s]) for s in visible[0]}
     gain = {s: float(np.mean([visible[k][s] - manifold[k][s] for k in LAYERS[1:]])) for s in visible[0]}
     claim = (

@@ -185,14 +185,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         side = [-SIDE, SIDE, -SIDE, SIDE]
         for axes, points, grid, extent in ((upper, "x", "x grid", side), (lower, "states", "h grid", h)):
             axes.imshow(
-                shown[grid],
-                origin="lower",
-                extent=extent,
-                cmap=shades,
-                vmin=0,
-                vmax=100,
-                aspect="auto",
-                rasterized=True,
+                shown[grid], shades, origin="lower", extent=extent, vmin=0, vmax=100, aspect="auto", rasterized=True
             )
             left, right, bottom, top = extent
             places = np.linspace(left, right, GRID), np.linspace(bottom, top, GRID)
