@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from classifiers.adversarial import AdversarialTraining
+from classifiers.attacks.adversarial import AdversarialTraining
 from classifiers.methods import SemiSupervised
 from classifiers.networks import NetworkConfig
 from classifiers.networks.preactresnet import PreActResNet

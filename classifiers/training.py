@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from classifiers.config import ClassifierConfig
-from classifiers.evaluate import error, nll, predict
+from classifiers.evaluation.measures import error, nll, predict
 from classifiers.networks import build
 from classifiers.plot import plot_training
 from classifiers.preprocess import blank, fit

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim import SGD
 
-from classifiers.adversarial import AdversarialTraining, attack
+from classifiers.attacks.adversarial import AdversarialTraining, attack
 from classifiers.config import ClassifierConfig
 from classifiers.supervised import draw, supervised
 from classifiers.unlabelled import Unlabelled

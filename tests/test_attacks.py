@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import json
+import math
 import shutil
 import signal
 from dataclasses import replace
@@ -25,14 +26,14 @@ from matplotlib.text import Text
 from scipy import stats
 from torch import Tensor, nn
 
-from classifiers import adversarial
-from classifiers.adversarial import AdversarialTraining
-from classifiers.attacks import Norm, direction, fgsm, iterates, pgd, project, start
+from classifiers.attacks import adversarial
+from classifiers.attacks.adversarial import AdversarialTraining
+from classifiers.attacks.gradient import Attack, Norm, direction, fgsm, iterates, pgd, project, start
+from classifiers.attacks.plots import plot_attacked
+from classifiers.attacks.robustness import Bench, accuracy, checks
 from classifiers.load import load_classifier
 from classifiers.networks import build
 from classifiers.networks.wideresnet import WideResNet
-from classifiers.plot import plot_attacked
-from classifiers.robustness import Attack, Bench, accuracy, checks
 from classifiers.supervised import BCESoftmax, CrossEntropy
 from mmgan.data import DataConfig, fingerprint, load
 from mmgan.engine import checkpoint
@@ -45,6 +46,7 @@ from tests.test_evaluate import command_here
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 EPS = {"linf": 0.03, "l2": 0.5}
+STEP = Attack(0.03, 0.03, 1)
 
 
 def network(**options: Any) -> Staged:
@@ -79,7 +81,7 @@ def one_hot(labels: Tensor) -> Tensor:
 
 def test_fgsm_is_that_of_torchattacks(f: Staged, batch: tuple[Tensor, Tensor]) -> None:
     x, labels = batch
-    ours = fgsm(f, x, one_hot(labels), 0.03)
+    ours = fgsm(f, x, one_hot(labels), replace(STEP, step_size=0.01, iterations=7))
     assert torch.equal(ours, torchattacks.FGSM(f, eps=0.03)(x, labels))
     assert not torch.equal(ours, x)
 
@@ -89,7 +91,7 @@ def test_pgd_is_that_of_torchattacks(f: Staged, batch: tuple[Tensor, Tensor], no
     x, labels = batch
     theirs = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}[norm]
     theirs = theirs(f, eps=EPS[norm], alpha=EPS[norm] / 4, steps=10, random_start=False)(x, labels)
-    ours = pgd(f, x, one_hot(labels), EPS[norm], EPS[norm] / 4, 10, norm)
+    ours = pgd(f, x, one_hot(labels), Attack(EPS[norm], EPS[norm] / 4, 10, norm))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if norm == "linf" else 1e-5)
 
 
@@ -104,7 +106,7 @@ def test_a_normalised_attack_is_that_of_the_authors_on_normalised_images(
     F.binary_cross_entropy(p, one_hot(labels)).backward()
     assert z.grad is not None
     theirs = z.detach() + 0.03 * z.grad.sign()
-    ours = fgsm(f, x, one_hot(labels), 0.03, scale=std, loss=BCESoftmax())
+    ours = fgsm(f, x, one_hot(labels), replace(STEP, scale=std, loss=BCESoftmax()))
     torch.testing.assert_close((ours - mean) / std, theirs, rtol=0, atol=2e-6)
     assert (ours < 0).any(), "nothing is clamped"
 
@@ -161,7 +163,7 @@ def test_every_iterate_keeps_to_budget_and_range(norm: Norm, seed: int, eps: flo
     y = F.one_hot(torch.arange(3), 4).float()
     unit = torch.tensor([0.3, 0.7])[:, None, None]
     scale = None if clamped else unit
-    found = list(iterates(f, x, y, eps, step, 3, norm, noise, scale))
+    found = list(iterates(f, x, y, Attack(eps, step, 3, norm, scale=scale), noise))
     assert len(found) == 3
     for moved in found:
         delta = (moved - x).double() / (1 if clamped else unit)
@@ -175,13 +177,13 @@ def test_without_a_bound_pgd_leaves_no_pixel_outside_0_and_1_and_fools_the_netwo
 ) -> None:
     x, _ = batch
     labels = f(x).argmax(1)
-    found = pgd(f, x, one_hot(labels), None, 0.01, 200)
+    found = pgd(f, x, one_hot(labels), Attack(math.inf, 0.01, 200))
     assert (found - x).abs().max() > 0.5
     assert found.min() >= 0
     assert found.max() <= 1
     assert (f(found).argmax(1) != labels).all()
     with pytest.raises(ValueError, match="needs a bound"):
-        pgd(f, x, one_hot(labels), None, 0.01, 1, noise=torch.zeros_like(x))
+        pgd(f, x, one_hot(labels), Attack(math.inf, 0.01, 1), torch.zeros_like(x))
 
 
 def test_an_attack_changes_nothing_in_the_network(batch: tuple[Tensor, Tensor]) -> None:
@@ -190,8 +192,8 @@ def test_an_attack_changes_nothing_in_the_network(batch: tuple[Tensor, Tensor]) 
     f.stages[1].eval()  # modes that differ
     f(x).sum().backward()
     before, image, gradients = copy.deepcopy(f), x.clone(), [p.grad.clone() for p in f.parameters()]
-    state = torch.get_rng_state()
-    found = pgd(f, x, one_hot(labels), 0.1, 0.05, 3, noise=torch.randn(x.shape, generator=torch.Generator()))
+    state, attack = torch.get_rng_state(), Attack(0.1, 0.05, 3)
+    found = pgd(f, x, one_hot(labels), attack, torch.randn(x.shape, generator=torch.Generator()))
     assert torch.equal(torch.get_rng_state(), state), "dropout is off"
     assert not found.requires_grad
     assert torch.equal(x, image)
@@ -201,15 +203,14 @@ def test_an_attack_changes_nothing_in_the_network(batch: tuple[Tensor, Tensor]) 
         assert torch.equal(one.grad, gradient)
     assert [m.training for m in f.modules()] == [m.training for m in before.modules()]
     f.eval()
-    assert torch.equal(
-        found, pgd(f, x, one_hot(labels), 0.1, 0.05, 3, noise=torch.randn(x.shape, generator=torch.Generator()))
-    )
+    assert torch.equal(found, pgd(f, x, one_hot(labels), attack, torch.randn(x.shape, generator=torch.Generator())))
 
 
 def test_an_image_is_attacked_alike_in_any_batch(f: Staged, batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch[0], one_hot(batch[1])
-    whole = pgd(f, x, y, 0.5, 0.1, 3, "l2")
-    parts = torch.cat([pgd(f, x[i : i + 1], y[i : i + 1], 0.5, 0.1, 3, "l2") for i in range(8)])
+    attack = Attack(0.5, 0.1, 3, "l2")
+    whole = pgd(f, x, y, attack)
+    parts = torch.cat([pgd(f, x[i : i + 1], y[i : i + 1], attack) for i in range(8)])
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
 
 
@@ -252,7 +253,7 @@ def test_without_mixup_both_orders_attack_the_images(f: Staged, batch: tuple[Ten
     for order in ("attack-mix", "mix-attack"):
         config = replace(CONFIG, order=order)
         found, targets, left = adversarial.attack(config, f, x, y, Plans(rows=8), CrossEntropy(), None)
-        assert torch.equal(found, fgsm(f, x, y, 0.05))
+        assert torch.equal(found, fgsm(f, x, y, replace(STEP, eps=0.05)))
         assert torch.equal(targets, y)
         assert not left
 
@@ -307,7 +308,7 @@ def bench(f: nn.Module, n: int = 40, batch_size: int = 16, **options: Any) -> Be
     with torch.no_grad():
         labels = f(pixels.float() / 255).argmax(1)
     labels[::5] = (labels[::5] + 1) % 10
-    made = {"classes": 10, "loss": CrossEntropy(), "norm": "linf", "scale": None, "seed": 0}
+    made = {"classes": 10, "seed": 0}
     return Bench(f, pixels, labels, batch_size=batch_size, accelerator=Accelerator(cpu=True), **(made | options))
 
 
@@ -320,7 +321,7 @@ def test_accuracy_under_attack_is_that_of_the_worst_restart(f: Staged) -> None:
     for restart in range(3):
         noise = torch.stack([torch.randn(3, 8, 8, generator=stream(0, f"start/{restart}", i)) for i in range(40)])
         with torch.no_grad():
-            after = [f(moved).argmax(1) == b.labels for moved in iterates(f, x, y, 0.004, 0.001, 5, noise=noise)]
+            after = [f(moved).argmax(1) == b.labels for moved in iterates(f, x, y, attack, noise)]
         if restart == 0:
             assert torch.equal(marked[0], after[1] & b.clean())
             assert torch.equal(marked[1], after[4] & b.clean())
@@ -334,8 +335,8 @@ def test_a_transferred_attack_is_made_on_the_other_network(f: Staged) -> None:
     b, other = bench(f), network(width=0.25)
     x, y = b.images.float() / 255, one_hot(b.labels)
     with torch.no_grad():
-        expected = (f(fgsm(other, x, y, 0.03)).argmax(1) == b.labels) & b.clean()
-    assert torch.equal(b.pgd(Attack(0.03, 0.03, 1), source=other)[0], expected)
+        expected = (f(fgsm(other, x, y, STEP)).argmax(1) == b.labels) & b.clean()
+    assert torch.equal(b.pgd(STEP, source=other)[0], expected)
 
 
 def test_the_unbounded_attack_goes_anywhere_whatever_the_norm() -> None:
@@ -346,11 +347,12 @@ def test_the_unbounded_attack_goes_anywhere_whatever_the_norm() -> None:
             logit = 0.1 * (x.flatten(1).sum(1) - 0.2 * 192)
             return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
-    b = replace(bench(network()), network=Far(), norm="l2", classes=2)
+    b = replace(bench(network()), network=Far(), classes=2)
     b = replace(b, images=torch.full((5, 3, 8, 8), 125, dtype=torch.uint8), labels=torch.ones(5, dtype=torch.int64))
     assert 0.29 * 192**0.5 > 4
-    assert b.pgd(Attack(2.0, 0.01, 200))[0].all()
-    assert not b.unbounded().any()
+    attack = Attack(2.0, 0.01, 200, "l2")
+    assert b.pgd(attack)[0].all()
+    assert not b.unbounded(attack).any()
 
 
 class Backwards(nn.Module):
@@ -368,7 +370,7 @@ def test_a_network_that_gains_from_fgsm_is_told(f: Staged) -> None:
     b = replace(bench(f), network=Backwards(f))
     with torch.no_grad():
         b.labels[::5] = f(b.images[::5].float() / 255).topk(2).indices[:, 1]
-    clean, under = accuracy(b.clean()), accuracy(b.fgsm(0.1))
+    clean, under = accuracy(b.clean()), accuracy(b.fgsm(replace(STEP, eps=0.1)))
     assert clean["accuracy"] == 0.8
     assert under["accuracy"] > 0.9
     leak = checks(SOUND | {"clean": clean, "fgsm": [{"eps": 0.1} | under]})[-1]
@@ -385,7 +387,7 @@ def test_autoattack_fools_the_network_and_draws_from_no_global_stream(f: Staged)
     b = bench(f, n=6)
     state = torch.get_rng_state()
     assert b.clean().any()
-    assert not b.auto(0.3).any()
+    assert not b.auto(replace(STEP, eps=0.3)).any()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -397,7 +399,7 @@ def test_autoattack_of_few_classes_aims_at_all_others(f: Staged, classes: int) -
     with torch.no_grad():
         b.labels[:] = few(b.images.float() / 255).argmax(1)
     assert b.clean().all()
-    assert not b.auto(0.3).any()
+    assert not b.auto(replace(STEP, eps=0.3)).any()
 
 
 class Few(nn.Module):
@@ -500,9 +502,9 @@ def test_the_numbers_of_a_run_are_those_of_its_network(attacked: Path) -> None:
     scale = f.stages[0][0].std
     with torch.no_grad():
         for i, eps in enumerate((0.05, 0.1)):
-            right = f(fgsm(f, x, y, eps)).argmax(1) == labels[rows]
+            right = f(fgsm(f, x, y, replace(STEP, eps=eps))).argmax(1) == labels[rows]
             assert found["fgsm"][i]["accuracy"] == right.double().mean().item()
-            right = f(fgsm(f, x, y, eps, scale=scale, loss=BCESoftmax())).argmax(1) == labels[rows]
+            right = f(fgsm(f, x, y, replace(STEP, eps=eps, scale=scale, loss=BCESoftmax()))).argmax(1) == labels[rows]
             assert normalised["fgsm"][i]["accuracy"] == right.double().mean().item()
     assert (found["loss"], normalised["loss"]) == ("CrossEntropy", "BCESoftmax")
     assert found["libraries"]["torch"] == importlib.metadata.version("torch")

@@ -19,6 +19,7 @@ from torch import nn
 
 from mmgan.engine import checkpoint, cli
 from mmgan.engine.log import Log
+from mmgan.engine.modes import evaluating
 from mmgan.engine.randomness import Draws, batch_rows, stream
 from mmgan.engine.run import Run, accelerator_of
 from mmgan.errors import UserError
@@ -353,3 +354,19 @@ def test_the_environment_of_accelerate_changes_no_gradients(monkeypatch: pytest.
     with pytest.raises(UserError, match="ACCELERATE_USE_FSDP is set"):
         accelerator_of()
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_after_evaluation_every_module_has_its_own_mode_though_something_failed() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
+    network[1][1].eval()
+    before = [module.training for module in network.modules()]
+    assert before == [True, True, True, True, False]
+
+    def fail() -> None:
+        with evaluating(network):
+            assert not any(module.training for module in network.modules())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [module.training for module in network.modules()] == before

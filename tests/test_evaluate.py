@@ -22,8 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
 from classifiers.compare import Claim, claims, minutes, read
-from classifiers.deform import TABLE_5, Deformation, deform, matrices
-from classifiers.evaluate import ece, error, interpolated_nll, knn_error, nll, predict
+from classifiers.evaluation.deform import TABLE_5, Deformation, deform, matrices
+from classifiers.evaluation.measures import ece, error, interpolated_nll, knn_error, nll, predict
 from classifiers.load import load_classifier
 from mmgan.data import load
 from mmgan.engine.randomness import stream

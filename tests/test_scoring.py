@@ -26,6 +26,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 import classifiers
 from classifiers.load import Classifier
+from classifiers.studies import Setting
 from classifiers.studies._saved import finished
 from mmgan import modules
 from mmgan.data import DataChange, DataConfig, load
@@ -735,5 +736,6 @@ def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script:
 def test_studies_of_saved_classifiers_read_images_where_they_are_now(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "seed-0").symlink_to(classifier)
-    _, config, _ = finished(tmp_path, "none", 0, DataChange(root="/elsewhere", resolution=8))
+    setting = Setting([0], runs=tmp_path, data=DataChange(root="/elsewhere", resolution=8))
+    _, config, _ = finished(setting, "none", 0)
     assert (config.data.name, config.data.root, config.data.resolution) == ("digits", "/elsewhere", 8)

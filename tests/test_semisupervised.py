@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig, ClassifierData
-from classifiers.evaluate import predict
+from classifiers.evaluation.measures import predict
 from classifiers.load import load_classifier
 from classifiers.methods.mean_teacher import mean_teacher
 from classifiers.methods.mixup_consistency import MixupConsistency, interpolation

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import math
-import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.metrics import pairwise_distances
 
 from classifiers import studies
-from classifiers.studies import Verdict, share_within
+from classifiers.studies import Setting, Verdict, share_within
 from mmgan import modules
 from mmgan.mixup import Staged
 from tests.conftest import ROOT, run
@@ -26,22 +26,23 @@ KEPT = ROOT / "docs/results/studies"
 NEEDS_IMAGES = pytest.mark.skipif(
     not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
 )
-FAST = [pytest.param("bottleneck", marks=NEEDS_IMAGES), "lambda", "spirals", "theorem"]
+FAST = [pytest.param("bottleneck", marks=NEEDS_IMAGES), "gan2d", "lambda", "spirals", "theorem"]
 
 
 def study(name: str) -> ModuleType:
-    return importlib.import_module("mmgan.gan.gan2d" if name == "gan2d" else f"classifiers.studies.{name}")
+    return importlib.import_module(f"classifiers.studies.{name}")
 
 
 def verdicts(name: str, numbers: dict[str, Any]) -> list[Verdict]:
-    return [Verdict(*one) for one in study(name).verdicts(numbers)]
+    found: list[Verdict] = study(name).verdicts(numbers)
+    return found
 
 
 def words(found: list[Verdict]) -> list[str]:
     return [one.found for one in found]
 
 
-@pytest.mark.parametrize("name", [*FAST, "gan2d"])
+@pytest.mark.parametrize("name", FAST)
 def test_a_fast_study_runs_and_gives_no_verdicts(name: str, tmp_path: Path) -> None:
     done = run("run_study", name, "--seeds", "2", "--output", str(tmp_path), "--fast")
     assert done.returncode == 0, done.stderr
@@ -73,13 +74,16 @@ def test_a_study_is_neither_run_twice_nor_overwritten_by_another(tmp_path: Path)
 
 
 def test_the_verdicts_of_a_whole_study_are_printed(tmp_path: Path) -> None:
-    kept = json.loads((KEPT / "lambda.json").read_text())
-    shutil.copyfile(KEPT / "lambda.json", tmp_path / "lambda.json")
+    kept = json.loads((KEPT / "lambda.json").read_text()) | {"title": "Another", "notes": ["Seen by hand."]}
+    (tmp_path / "lambda.json").write_text(json.dumps(kept))
     done = run("run_study", "lambda", "--output", str(tmp_path), "--seeds", str(kept["settings"]["seeds"]))
     assert done.returncode == 0, done.stderr
     for one in verdicts("lambda", kept["numbers"]):
         assert " ".join(one.claim.split()[:5]) in done.stdout
         assert one.found in done.stdout
+    record = json.loads((tmp_path / "lambda.json").read_text())
+    assert record["title"] == (study("lambda").__doc__ or "").partition(".\n")[0], "as the docstring now says"
+    assert record["notes"] == ["Seen by hand."]
 
 
 @pytest.mark.parametrize(
@@ -104,11 +108,26 @@ def test_a_file_that_is_no_study_s_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "lambda.json").read_text() == "[1]"
 
 
-@pytest.mark.parametrize("name", [*modules.names(studies), "gan2d"])
+@pytest.mark.parametrize("name", modules.names(studies))
+def test_every_study_has_the_same_form(name: str) -> None:
+    module = study(name)
+    assert isinstance(module.SEEDS, int)
+    assert isinstance(module.READS_RUNS, bool)
+    parameters = {one: list(inspect.signature(getattr(module, one)).parameters) for one in ("units", "run")}
+    assert parameters == {"units": ["setting"], "run": ["setting"]}
+    lines = (module.__doc__ or "").splitlines()
+    assert lines[0].endswith(".")
+    assert lines[1] == ""
+
+
+@pytest.mark.parametrize("name", modules.names(studies))
 def test_what_is_kept_is_what_its_numbers_say(name: str) -> None:
     record = json.loads((KEPT / f"{name}.json").read_text())
     assert [Verdict(**one) for one in record["verdicts"]] == verdicts(name, record["numbers"])
     assert record["settings"]["fast"] is False
+    assert (study(name).__doc__ or "").startswith(f"{record['title']}.\n\n")
+    assert record["about"].split() == (study(name).__doc__ or "").partition("\n\n")[2].split()
+    assert all(isinstance(note, str) for note in record.get("notes", []))
     assert (KEPT / f"{name}.json").stat().st_size <= 400_000
     assert (KEPT / f"{name}.png").stat().st_size <= 300_000
 
@@ -116,15 +135,16 @@ def test_what_is_kept_is_what_its_numbers_say(name: str) -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_progress_is_reported_as_often_as_said(name: str) -> None:
     reports: list[str] = []
-    study(name).run(range(1), True, reports.append)
-    assert len(reports) == study(name).units(1, True)
+    setting = Setting(range(1), True, reports.append)
+    study(name).run(setting)
+    assert len(reports) == study(name).units(setting)
 
 
 def test_lambda_is_exact_and_the_sampler_agrees() -> None:
     def density(lam: float) -> float:  # Beta(2, 2), integrated by hand: 3 lam^2 - 2 lam^3
         return 3 * lam**2 - 2 * lam**3
 
-    numbers = study("lambda").run(range(4), False, lambda _: None)
+    numbers = study("lambda").run(Setting(range(4)))
     assert numbers["exact"]["2.0"] == pytest.approx(2 * density(0.05), rel=1e-9)
     assert numbers["exact"]["1.0"] == pytest.approx(0.1)
     assert numbers["distance of 5 %"]["2.0"] == pytest.approx(stats.beta(2, 2).interval(0.95)[0])
@@ -136,7 +156,7 @@ def test_lambda_is_exact_and_the_sampler_agrees() -> None:
 
 def test_lambda_decides() -> None:
     lam = study("lambda")
-    numbers = lam.run(range(3), True, lambda _: None)
+    numbers = lam.run(Setting(range(3), True))
     for shares, word in (
         ([0.014, 0.015, 0.0145], "the opposite shows"),
         ([0.049, 0.051, 0.05], "shows"),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from classifiers.evaluate import interpolated_nll
+from classifiers.evaluation.measures import interpolated_nll
 from classifiers.load import load_classifier
-from classifiers.studies import decoder, interpolation
+from classifiers.studies import Setting, decoder, interpolation
 from mmgan.data import DataConfig, load
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
@@ -40,8 +40,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("study", [interpolation, decoder], ids=["interpolation", "decoder"])
 def test_a_fast_study_reports_its_units_and_draws_its_picture(study: Any, runs: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    text = json.dumps(study.run([0], True, said.append, runs=runs), allow_nan=False)
-    assert len(said) == study.units(1, True)
+    setting = Setting([0], True, said.append, runs)
+    text = json.dumps(study.run(setting), allow_nan=False)
+    assert len(said) == study.units(setting)
     assert len(text) < 400_000
     numbers = json.loads(text)
     assert {v.found for v in study.verdicts(numbers)} == {"undecided"}, "one seed decides nothing"
@@ -60,20 +61,20 @@ def test_the_command_takes_the_folder_of_the_runs(runs: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("study", [interpolation, decoder], ids=["interpolation", "decoder"])
 def test_a_run_that_is_missing_or_unfinished_is_refused(study: Any, runs: Path, tmp_path: Path) -> None:
-    def refused(words: str, **options: Any) -> None:
+    def refused(words: str, folder: Path | None) -> None:
         with pytest.raises(UserError, match=words):
-            study.run([0], True, lambda _: None, **options)
+            study.run(Setting([0], True, runs=folder))
 
-    refused("needs --runs")
-    refused("no run: it has no config.yaml", runs=tmp_path)
+    refused("needs --runs", None)
+    refused("no run: it has no config.yaml", tmp_path)
     shutil.copytree(runs, tmp_path / "runs")
     last = max((tmp_path / "runs" / "none" / "seed-0" / "checkpoints").iterdir())
     last.rename(last.with_name("step-000001"))
-    refused("seed-0 is not finished", runs=tmp_path / "runs")
+    refused("seed-0 is not finished", tmp_path / "runs")
 
 
 def test_the_curves_are_those_of_the_network_s_best_checkpoint(runs: Path) -> None:
-    found = interpolation.run([0], True, lambda _: None, runs=runs)
+    found = interpolation.run(Setting([0], True, runs=runs))
     network, _, _ = load_classifier(runs / "manifold" / "seed-0", "best", CPU)
     images, labels = load(DataConfig("digits", split="test"))
     for layer in range(3):

@@ -11,9 +11,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from classifiers.studies import factors
+from classifiers.studies import Setting, factors, gan2d
 from mmgan.engine.randomness import stream
-from mmgan.gan import gan2d
 
 HIGH, LOW = (0.9, 0.92, 0.91), (0.2, 0.25, 0.21)
 """A measure of three seeds that is clearly larger than another."""
@@ -189,7 +188,7 @@ def numbers_of_gans(better: str) -> dict[str, Any]:
 
 def test_the_verdicts_on_gans_follow_the_numbers() -> None:
     shows, opposite, same = ["shows"] * 2, ["the opposite shows"] * 2, ["undecided"] * 2
-    found = {better: [v[1] for v in gan2d.verdicts(numbers_of_gans(better))] for better in gan2d.ARMS}
+    found = {better: [v.found for v in gan2d.verdicts(numbers_of_gans(better))] for better in gan2d.ARMS}
     assert found["none"] == (opposite + same + opposite) * 2
     assert found["input"] == (shows + opposite + same) * 2
     assert found["hidden"] == (same + shows + shows) * 2
@@ -201,8 +200,9 @@ def test_the_verdicts_on_gans_follow_the_numbers() -> None:
 @pytest.mark.parametrize("study", [factors, gan2d], ids=["factors", "gan2d"])
 def test_a_fast_study_reports_its_units_and_draws_its_picture(study: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    text = json.dumps(study.run([0, 1], True, said.append), allow_nan=False)
-    assert len(said) == study.units(2, True)
+    setting = Setting([0, 1], True, said.append)
+    text = json.dumps(study.run(setting), allow_nan=False)
+    assert len(said) == study.units(setting)
     assert len(text) < 400_000
     numbers = json.loads(text)
     assert study.verdicts(numbers)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classifiers.attacks import unit
+from classifiers.attacks.gradient import unit
 from classifiers.methods import Batch, SemiSupervised
 from classifiers.supervised import Forward
 

@@ -1,26 +1,45 @@
-"""The paper's small analyses: a study is one file with `SEEDS`, `units`, `run`, `verdicts` and `plot`.
+"""The paper's small analyses: a study is one file with a docstring and the names below.
 
     SEEDS: int                                                 how many seeds it runs by default
-    units(seeds, fast) -> int                                  how often `run` reports progress
-    run(seeds, fast, progress) -> dict                         the numbers, ready for JSON; the long part
+    READS_RUNS: bool                                           whether it is of saved classifiers
+    units(setting) -> int                                      how often `run` reports progress
+    run(setting) -> dict                                       the numbers, ready for JSON; the long part
     verdicts(numbers) -> list of Verdict                       what they say of the paper's claims
     plot(numbers, path)                                        the picture, from the numbers alone
 
-A study of saved classifiers has `run(seeds, fast, progress, runs)`, with the folder they are in. `scripts/run_study.py`
-runs them by name. They are small, so they run on the CPU.
+The first line of the docstring is the study's title, the rest says what is done; both go into its record.
+`scripts/run_study.py` runs studies by name. They are small, so they run on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from mmgan.data import DataChange
 from mmgan.experiments.differences import Difference, verdict
 
 Found = Literal["shows", "undecided", "the opposite shows"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a study is asked to do."""
+
+    seeds: Sequence[int]
+    fast: bool = False
+    """A few seconds' form of it, whose numbers mean nothing."""
+    progress: Callable[[str], None] = lambda _: None
+    """Called after every part of the work, with its name."""
+    runs: Path | None = None
+    """Folder of the saved classifiers."""
+    data: DataChange = field(default_factory=DataChange)
+    """Where their images are now."""
 
 
 class Verdict(NamedTuple):

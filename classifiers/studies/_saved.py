@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from classifiers import load
 from classifiers.config import ClassifierConfig
-from mmgan.data import DataChange
+from classifiers.studies import Setting
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def finished(runs: Path | None, arm: str, seed: int, data: DataChange) -> tuple[Staged, ClassifierConfig, Tensor]:
-    """Network, configuration and rows of the images trained on (int64) of the run `runs`/`arm`/seed-`seed`.
+def finished(setting: Setting, arm: str, seed: int) -> tuple[Staged, ClassifierConfig, Tensor]:
+    """Network, configuration and rows of the images trained on (int64) of the run RUNS/`arm`/seed-`seed`.
 
-    `data` says where its images are now. The checkpoint is the best by validation error where there is one. Raises
-    UserError for a run that is not there, or not finished.
+    The checkpoint is the best by validation error where there is one. Raises UserError for a run that is not there, or
+    not finished.
     """
-    if runs is None:
+    if setting.runs is None:
         raise UserError("this study needs --runs FOLDER with the runs of scripts/compare_cls.sh, FOLDER/ARM/seed-N")
-    run = runs / arm / f"seed-{seed}"
+    run = setting.runs / arm / f"seed-{seed}"
     network, config, _ = load.load_classifier(run, "auto", DEVICE)
     if not load.finished(run, config):
         raise UserError(f"{run} is not finished; the command that trains it resumes it")
-    return network, replace(config, data=data.of(config.data)), load.trained_rows(run)
+    return network, replace(config, data=setting.data.of(config.data)), load.trained_rows(run)

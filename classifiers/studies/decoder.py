@@ -3,18 +3,18 @@
 A small convolutional decoder learns, by squared error in pixels, to undo the first two stages of a saved classifier
 that was trained with Manifold Mixup. Pairs of test images of different classes are then interpolated in pixels, and in
 hidden states that are decoded. The paper looks at the pictures and says that the second kind blends features rather
-than pixels, and that none of it shows a third category. Measured here:
+than pixels, and that none of it shows a third category.
 
-- how far decoded interpolations lie from the blend of the two decoded images, beside its error on test images;
-- what a judge, the saved classifier of the same seed that was trained without mixup and not used for the decoder, sees:
-  the share of interpolations it takes for a class that is neither of the two, and its probability outside the two. All
-  pairs are of images it classifies right. Decoding blurs, so pixel blends that went through encoder and decoder stand
-  beside the others.
+Measured is how far decoded interpolations lie from the blend of the two decoded images, beside the decoder's error on
+test images; and what a judge, the saved classifier of the same seed that was trained without mixup and not used for the
+decoder, sees: the share of interpolations it takes for a class that is neither of the two, and its probability outside
+the two. All pairs are of images it classifies right. Decoding blurs, so pixel blends that went through encoder and
+decoder stand beside the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,11 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classifiers.evaluate import LAMS, predict
+from classifiers.evaluation.measures import LAMS, predict
 from classifiers.networks import Normalise
-from classifiers.studies import Verdict, decide
+from classifiers.studies import Setting, Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
-from mmgan.data import DataChange, load
+from mmgan.data import load
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.experiments.figures import LINES
@@ -38,6 +38,7 @@ from mmgan.mixup import Staged
 from mmgan.mixup.plans import interpolate as mix
 
 SEEDS = 3
+READS_RUNS = True
 LAYER = 2
 BATCH, PAIRS, SHOWN = 64, 500, 3
 MARGIN = 0.01
@@ -57,9 +58,9 @@ def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
     )
 
 
-def units(seeds: int, fast: bool) -> int:
+def units(setting: Setting) -> int:
     """Tens of decoder steps, and an evaluation, of every seed."""
-    return seeds * (_steps(fast) // 10 + 1)
+    return len(setting.seeds) * (_steps(setting.fast) // 10 + 1)
 
 
 def _steps(fast: bool) -> int:
@@ -109,27 +110,22 @@ def third(logits: Tensor, left: Tensor, right: Tensor) -> tuple[float, float]:
     return ((predicted != left) & (predicted != right)).double().mean().item(), outside.mean().item()
 
 
-def run(
-    seeds: Sequence[int],
-    fast: bool,
-    progress: Callable[[str], None],
-    runs: Path | None = None,
-    data: DataChange = DataChange(),  # noqa: B008
-) -> dict[str, Any]:
+def run(setting: Setting) -> dict[str, Any]:
     """Errors, distances and the judge's view over lam by seed; the first seed's first pairs as pixels."""
-    numbers: dict[str, Any] = {"seeds": list(seeds), "lams": LAMS, "by_seed": {}}
-    for seed in seeds:
-        network, config, rows = finished(runs, "manifold", seed, data)
-        judge, _, _ = finished(runs, "none", seed, data)
+    numbers: dict[str, Any] = {"seeds": list(setting.seeds), "lams": LAMS, "by_seed": {}}
+    for seed in setting.seeds:
+        network, config, rows = finished(setting, "manifold", seed)
+        judge, _, _ = finished(setting, "none", seed)
         images, _ = load(config.data)
-        test, labels = (part[: 200 if fast else 2000] for part in load(replace(config.data, split="test")))
-        steps = _steps(fast)
-        shown = images[rows[: 200 if fast else None]]
-        made = train(network, shown, seed, steps, partial(_report, progress, seed))
-        numbers["by_seed"][str(seed)] = found = _measure(network, made, judge, test, labels, 50 if fast else PAIRS)
+        size, most = (200, 50) if setting.fast else (2000, PAIRS)
+        test, labels = (part[:size] for part in load(replace(config.data, split="test")))
+        steps = _steps(setting.fast)
+        shown = images[rows[: 200 if setting.fast else None]]
+        made = train(network, shown, seed, steps, partial(_report, setting.progress, seed))
+        numbers["by_seed"][str(seed)] = found = _measure(network, made, judge, test, labels, most)
         strips = found.pop("shown")
         numbers = {"data": config.data.name, "steps": steps, "shown": strips} | numbers  # of the first seed
-        progress(f"seed {seed}, evaluated")
+        setting.progress(f"seed {seed}, evaluated")
     return numbers
 
 

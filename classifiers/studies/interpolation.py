@@ -1,58 +1,53 @@
 """Fig. 2: how well saved classifiers predict the mixed target where they are shown mixed states.
 
-Pairs of test images are mixed at the input and after the first and the second group of blocks, at eleven values of lam;
-measured is the NLL of the mixed target, under classifiers trained without mixup, with Input Mixup and with Manifold
-Mixup. The paper: Manifold Mixup is far better where hidden states are mixed, and very slightly worse at the input. Its
-networks are CIFAR-10's; here whatever `scripts/compare_cls.sh` trained, a proxy on Fashion-MNIST.
+Test images are mixed in 1,000 pairs, at the input and after the first and the second group of blocks, at eleven values
+of lam; measured is the NLL of the mixed target, under classifiers trained without mixup, with Input Mixup and with
+Manifold Mixup. The paper: Manifold Mixup is far better where hidden states are mixed, and very slightly worse at the
+input. Its networks are CIFAR-10's; here whatever `scripts/compare_cls.sh` trained, a proxy on Fashion-MNIST.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifiers.evaluate import LAMS, interpolated_nll
-from classifiers.plot import plot_interpolation
-from classifiers.studies import Verdict, decide
+from classifiers.evaluation.measures import LAMS, interpolated_nll
+from classifiers.evaluation.plots import plot_interpolation
+from classifiers.studies import Setting, Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
-from mmgan.data import DataChange, load
+from mmgan.data import load
 from mmgan.experiments.differences import difference, interval, spread
 
 SEEDS = 3
+READS_RUNS = True
 ARMS = ("none", "input", "manifold")
 LAYERS = (0, 1, 2)
 PAIRS = 1000
 
 
-def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
+def units(setting: Setting) -> int:
     """Number of curves."""
-    return len(ARMS) * len(LAYERS) * seeds
+    return len(ARMS) * len(LAYERS) * len(setting.seeds)
 
 
-def run(
-    seeds: Sequence[int],
-    fast: bool,
-    progress: Callable[[str], None],
-    runs: Path | None = None,
-    data: DataChange = DataChange(),  # noqa: B008
-) -> dict[str, Any]:
+def run(setting: Setting) -> dict[str, Any]:
     """NLL by arm, seed, layer and lam; raises UserError where `runs` lacks a finished run."""
     curves: dict[str, dict[str, dict[str, list[float]]]] = {arm: {} for arm in ARMS}
-    for seed in seeds:
+    for seed in setting.seeds:
         for arm in ARMS:
-            network, config, _ = finished(runs, arm, seed, data)
-            images, labels = (part[: 100 if fast else PAIRS] for part in load(replace(config.data, split="test")))
+            network, config, _ = finished(setting, arm, seed)
+            size = 100 if setting.fast else PAIRS
+            images, labels = (part[:size] for part in load(replace(config.data, split="test")))
             classes = network(images[:1].to(DEVICE).float() / 255).shape[1]
             curves[arm][str(seed)] = {}
             for layer in LAYERS:
                 curve = interpolated_nll(network, images, labels, classes, layer, DEVICE)
                 curves[arm][str(seed)][str(layer)] = [round(value, 5) for value in curve]
-                progress(f"{arm}, seed {seed}, layer {layer}")
-    return {"seeds": list(seeds), "data": config.data.name, "pairs": len(images), "lams": LAMS, "nll": curves}
+                setting.progress(f"{arm}, seed {seed}, layer {layer}")
+    return {"seeds": list(setting.seeds), "data": config.data.name, "pairs": len(images), "lams": LAMS, "nll": curves}
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
@@ -67,24 +62,13 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         return Verdict(claim, decide(found), f"{names} {spread(arm)} against {spread(other)}, {interval(found)}")
 
     manifold, visible = means["manifold"], means["input"]
-    results = [
-        made(
-            f"Mixed at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)",
-            manifold[layer],
-            means[other][layer],
-            "mean over lam",
-        )
-        for layer in LAYERS[1:]
-        for other, name in (("input", "Input Mixup"), ("none", "no mixup"))
-    ]
-    results.append(
-        made(
-            "Mixed at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)",
-            visible[0],
-            manifold[0],
-            "mean over lam",
-        )
-    )
+    results = []
+    for layer in LAYERS[1:]:
+        for other, name in (("input", "Input Mixup"), ("none", "no mixup")):
+            claim = f"Mixed at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)"
+            results.append(made(claim, manifold[layer], means[other][layer], "mean over lam"))
+    claim = "Mixed at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)"
+    results.append(made(claim, visible[0], manifold[0], "mean over lam"))
     change = {s: abs(manifold[0][s] - visible[0][s]) for s in visible[0]}
     gain = {s: float(np.mean([visible[k][s] - manifold[k][s] for k in LAYERS[1:]])) for s in visible[0]}
     claim = (

@@ -2,8 +2,12 @@
 
 The claims: Input Mixup underfits, for a mix of two points of one arm may lie on the other, where Manifold Mixup fits
 the data perfectly; it is sure of real points and unsure elsewhere; no other regulariser does that; and it
-concentrates a class in a tight region. Nine fully connected layers, the fifth of two numbers; mixup with alpha 1, in
-the input or there.
+concentrates a class in a tight region.
+
+Two spirals of 512 points; nine fully connected layers of 64 units, but of two in the fifth, the bottleneck; 2,000 steps
+of Adam at 0.002 in batches of 128; mixup with alpha 1, in the input or at the bottleneck. The other regularisers are L2
+of 0.001, dropout of 0.5 but at the bottleneck, batch norm everywhere, and noise of deviation 0.5 at the bottleneck. The
+setting is ours, for the paper states no more than the layers; the other regularisers were not tuned.
 
 Measured on the training points, as in the figures: accuracy, NLL, mean confidence; and confidence of points uniform
 in x-space, those off the data. A network unsure of everything is unsure off the data too (Input Mixup is the surest
@@ -13,7 +17,6 @@ variance that is within a class, free of their scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classifiers.studies import Found, Verdict, by_seed, conjunction, decide, share_within
+from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.mixup import ClassifierMixup, Staged
 
 SEEDS = 5
+READS_RUNS = False
 ARMS = ("baseline", "input mixup", "manifold mixup", "weight decay", "dropout", "batch norm", "noise")
 POINTS = 512
 SIDE = 1.2
@@ -38,9 +42,9 @@ SIDE = 1.2
 GRID = 48
 
 
-def units(seeds: int, fast: bool) -> int:  # noqa: ARG001
+def units(setting: Setting) -> int:
     """A report for every network trained."""
-    return seeds * len(ARMS)
+    return len(setting.seeds) * len(ARMS)
 
 
 def spirals(seed: int) -> tuple[Tensor, Tensor]:
@@ -113,18 +117,18 @@ def picture(f: Staged, seed: int) -> dict[str, Any]:
     }
 
 
-def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+def run(setting: Setting) -> dict[str, Any]:
     """Every measure by arm and seed, and the picture of the first seed."""
-    steps = 50 if fast else 2000
+    steps = 50 if setting.fast else 2000
     measures: dict[str, dict[str, dict[str, float]]] = {arm: {} for arm in ARMS}
     pictures = {}
-    for seed in seeds:
+    for seed in setting.seeds:
         for arm in ARMS:
             f = train(arm, seed, steps)
             measures[arm][str(seed)] = {name: float(f"{value:.6g}") for name, value in measure(f, seed).items()}
-            if seed == seeds[0]:
+            if seed == setting.seeds[0]:
                 pictures[arm] = picture(f, seed)
-            progress(f"{arm}, seed {seed}")
+            setting.progress(f"{arm}, seed {seed}")
     return {"steps": steps, "measures": measures, "pictures": pictures}
 
 
@@ -181,14 +185,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         side = [-SIDE, SIDE, -SIDE, SIDE]
         for axes, points, grid, extent in ((upper, "x", "x grid", side), (lower, "states", "h grid", h)):
             axes.imshow(
-                shown[grid],
-                origin="lower",
-                extent=extent,
-                cmap=shades,
-                vmin=0,
-                vmax=100,
-                aspect="auto",
-                rasterized=True,
+                shown[grid], shades, origin="lower", extent=extent, vmin=0, vmax=100, aspect="auto", rasterized=True
             )
             left, right, bottom, top = extent
             places = np.linspace(left, right, GRID), np.linspace(bottom, top, GRID)

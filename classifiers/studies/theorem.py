@@ -3,12 +3,13 @@
 Theorem 1: with a linear output f and the squared loss, Eq. 4 reaches zero where dim H >= d - 1, for d classes.
 Corollary 1: states of a class then keep dim H - d + 1 directions to differ in. The abstract calls "the exact
 condition" that dim H exceeds d. Representations are free in the theorem (the lower network can do anything), so here
-they are variables, one a data point, and Eq. 4 is minimised over them and f.
+they are variables, one a data point, and Eq. 4, with lam uniform, is minimised over them and f.
 
 Linear f. With residuals r_i = A'h_i + b - y_i the residual of a mix is lam r_i + (1 - lam) r_j: linear. So f is right
 on every mix just when it is right on every point, which takes d points in general position, an affine space of d - 1
-dimensions. In fewer the best is the d - 1 equal singular values of the centred one-hot targets less dim H of them:
-`floor`. The loss is minimised exactly, over all pairs and with lam integrated out, by L-BFGS in double precision.
+dimensions. In fewer the best is the d - 1 equal singular values of the centred one-hot targets less dim H of them: for
+n points a loss of (d - 1 - dim H) / d times 2/3 less 1 / (3 (n - 1)), the lines of the picture's first panel. The loss
+is minimised exactly, over all pairs and with lam integrated out, by L-BFGS in double precision.
 
 Nonlinear f. It may turn between points, so states need no general position: it has to take one value at a point, so
 zero needs that no two of the segments between class points cross. In three dimensions, d points of a curve will do,
@@ -20,7 +21,6 @@ The map is a network of two hidden layers, trained from several starts by Adam; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -32,12 +32,13 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from classifiers.studies import Found, Verdict
+from classifiers.studies import Found, Setting, Verdict
 from mmgan.engine.randomness import stream
 from mmgan.experiments.figures import LINES
 from mmgan.mixup import Plan
 
 SEEDS = 3
+READS_RUNS = False
 DIMENSIONS, CLASSES = range(1, 13), (2, 3, 4, 5, 6, 8, 10)
 FREE_DIMENSIONS, FREE_CLASSES = (1, 2, 3), (3, 4, 5, 6)
 STARTS, WIDTH, NODES = 6, 48, 13
@@ -47,9 +48,9 @@ SMALL = 0.05
 """A nonlinear map is below its linear floor when its loss is below so much of it."""
 
 
-def units(seeds: int, fast: bool) -> int:
+def units(setting: Setting) -> int:
     """A report for every problem solved."""
-    return seeds * (len(_linear(fast)) + len(_free(fast)))
+    return len(setting.seeds) * (len(_linear(setting.fast)) + len(_free(setting.fast)))
 
 
 def _linear(fast: bool) -> list[tuple[int, int]]:
@@ -170,18 +171,18 @@ def crossings(points: list[list[float]]) -> int:
     return found
 
 
-def run(seeds: Sequence[int], fast: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+def run(setting: Setting) -> dict[str, Any]:
     """The least losses, by dimension, classes and seed, for a linear and a nonlinear f."""
     linear, free = [], []
-    for dimension, classes in _linear(fast):
-        for seed in seeds:
+    for dimension, classes in _linear(setting.fast):
+        for seed in setting.seeds:
             linear.append({"H": dimension, "d": classes, "seed": seed} | solve(dimension, classes, seed))
-            progress(f"linear, dim H {dimension}, d {classes}")
-    for dimension, classes in _free(fast):
-        for seed in seeds:
-            found = solve_free(dimension, classes, seed, 100 if fast else 3000)
+            setting.progress(f"linear, dim H {dimension}, d {classes}")
+    for dimension, classes in _free(setting.fast):
+        for seed in setting.seeds:
+            found = solve_free(dimension, classes, seed, 100 if setting.fast else 3000)
             free.append({"H": dimension, "d": classes, "seed": seed} | found)
-            progress(f"nonlinear, dim H {dimension}, d {classes}")
+            setting.progress(f"nonlinear, dim H {dimension}, d {classes}")
     return {"linear": linear, "free": free}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmgan.engine.modes import evaluating
 from mmgan.mixup import Plan, Plans
 
 LAYERS = (0, 1, 2)
@@ -54,13 +55,9 @@ def diagnose(
     Images are float32 [N, C, R, R] in [-1, 1] on its device, `held_out` real ones it was not trained on. Scalars: mean
     logits of each kind, `d/gap` of training over held-out images (overfitting), and `spectral_norms`.
     """
-    training = discriminator.training
-    discriminator.eval()
-    try:
+    with evaluating(discriminator):
         found = {"d/real": discriminator(real).mean().item(), "d/fake": discriminator(fake).mean().item()}
         if held_out is not None:
             found["d/held_out"] = discriminator(held_out).mean().item()
             found["d/gap"] = found["d/real"] - found["d/held_out"]
         return found | spectral_norms(discriminator), paths(discriminator, real, fake)
-    finally:
-        discriminator.train(training)

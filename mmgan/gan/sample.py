@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from mmgan.data import to_uint8
+from mmgan.engine.modes import evaluating
 from mmgan.engine.randomness import stream
 
 BLOCK = 1024
@@ -30,17 +31,12 @@ def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
-    """Images of `z` in batches, uint8 [B, C, H, W] on the generator's device, whose mode is left as it was."""
+    """Images of `z` in batches, uint8 [B, C, H, W] on the generator's device, whose modes are left as they were."""
     device = next(generator.parameters()).device
-    training = generator.training
-    try:
-        for batch in z.split(batch_size):
-            generator.eval()
+    for batch in z.split(batch_size):
+        with evaluating(generator):
             images = to_uint8(generator(batch.to(device)))
-            generator.train(training)
-            yield images
-    finally:
-        generator.train(training)
+        yield images
 
 
 def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from classifiers.attacks import Norm, check_eps, pgd
+from classifiers.attacks.gradient import Attack, Norm, check_eps, pgd
 from classifiers.supervised import ClassifierLoss
 from mmgan.mixup import Plans
 
@@ -27,7 +27,7 @@ class AdversarialTraining:
     random_start: bool = True
     """Start at random within the bound, not at the image."""
     order: Literal["attack-mix", "mix-attack"] = "attack-mix"
-    """With mixup: mix images that were attacked, or attack what is mixed (classifiers/adversarial.py)."""
+    """With mixup: mix images that were attacked, or attack what is mixed (classifiers/attacks/adversarial.py)."""
 
     def __post_init__(self) -> None:
         for name in ("eps", "step_size"):
@@ -65,16 +65,5 @@ def attack(
         x, mixed = plans.mix(0, x, y)
         y, plans = mixed, Plans(tuple(plan for plan in plans.plans if plan.layer), rows=len(x))
         seen = plans
-    x = pgd(
-        network,
-        x,
-        y,
-        config.eps,
-        config.step_size,
-        config.iterations,
-        config.norm,
-        noise=noise,
-        loss=loss,
-        plans=seen,
-    )
-    return x, y, plans
+    made = Attack(config.eps, config.step_size, config.iterations, config.norm, config.random_start, loss=loss)
+    return pgd(network, x, y, made, noise, seen), y, plans

@@ -1,4 +1,4 @@
-"""What a trained classifier does on images it was not trained on."""
+"""Measures of a trained classifier on images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
+from mmgan.engine.modes import evaluating
 from mmgan.engine.randomness import stream
 from mmgan.mixup import Plan, Plans, Staged
 
@@ -25,19 +26,17 @@ def predict(
     change: Callable[[Tensor, slice], Tensor] | None = None,
     stop: int | None = None,
 ) -> Tensor:
-    """Logits of uint8 images [N, C, R, R], float32 [N, classes] on the CPU; the network's mode is left as it was.
+    """Logits of uint8 images [N, C, R, R], float32 [N, classes] on the CPU; the network's modes are left as they were.
 
     `change` maps pixels in [0, 1], and which of the images they are, to the pixels to show instead. With `stop` the
     states of that layer of a staged network, not logits.
     """
-    training = network.training
-    network.eval()
     outputs = []
-    for rows in _slices(len(images), batch_size):
-        x = images[rows].to(device).float() / 255
-        x = change(x, rows) if change else x
-        outputs.append((network(x) if stop is None else network(x, stop=stop)).float().cpu())
-    network.train(training)
+    with evaluating(network):
+        for rows in _slices(len(images), batch_size):
+            x = images[rows].to(device).float() / 255
+            x = change(x, rows) if change else x
+            outputs.append((network(x) if stop is None else network(x, stop=stop)).float().cpu())
     return torch.cat(outputs)
 
 

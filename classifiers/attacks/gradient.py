@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from classifiers.supervised import ClassifierLoss, CrossEntropy
+from mmgan.engine.modes import evaluating
 from mmgan.mixup import Plans
 
 Norm = Literal["linf", "l2"]
@@ -29,80 +30,72 @@ def check_eps(eps: float, option: str, norm: Norm) -> None:
         raise ValueError(f"{option} is in pixels of [0, 1], where {eps} bounds nothing; 8/255 is {8 / 255:.4f}")
 
 
-def fgsm(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    norm: Norm = "linf",
-    scale: Tensor | None = None,
-    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
-) -> Tensor:
+@dataclass(frozen=True)
+class Attack:
+    """How images are attacked."""
+
+    eps: float
+    """Bound of the perturbation; infinite: none but [0, 1], the sanity check of appendix F."""
+    step_size: float
+    """Length of an iteration's step."""
+    iterations: int
+    norm: Norm = "linf"
+    random_start: bool = False
+    """Start at random within the bound (`start`), not at the image."""
+    restarts: int = 1
+    """How often an image is attacked, each time from another start; it counts as right if it always is."""
+    loss: ClassifierLoss = field(default_factory=CrossEntropy)
+    """What the attack raises."""
+    scale: Tensor | None = None
+    """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Else float32 [C, 1, 1], their unit,
+    and nothing is clamped: with the deviations that the network divides by, the authors' attack on normalised images.
+    """
+
+
+def fgsm(network: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Appendix F: x + eps sgn(grad_x L(x, y)), clamped to [0, 1]; one iteration of `pgd`, with `eps` as its step.
 
     With norm l2 the gradient is divided by its length instead. Arguments as of `pgd`.
     """
-    return pgd(network, x, y, eps, eps, 1, norm, scale=scale, loss=loss)
+    return pgd(network, x, y, replace(attack, step_size=attack.eps, iterations=1))
 
 
 def pgd(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float | None,
-    step_size: float,
-    iterations: int,
-    norm: Norm = "linf",
-    noise: Tensor | None = None,
-    scale: Tensor | None = None,
-    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
-    plans: Plans = Plans(),  # noqa: B008
+    network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None = None, plans: Plans | None = None
 ) -> Tensor:
     """Projected gradient ascent on the loss: `iterations` steps of `step_size`, each projected to within `eps` of x.
 
     `x` float32 [B, C, R, R] in [0, 1] and `y` float32 [B, classes], targets that the loss is to leave; the result is
-    like `x`. `eps` None: no bound but [0, 1], the sanity check of appendix F. `noise`, N(0, 1) like `x`, starts at
-    random (`start`). Without `scale` the result is clamped to [0, 1]; with it, float32 [C, 1, 1], `eps` and `step_size`
-    are in units of `scale` and nothing is clamped: given the deviations that the network divides by, the authors'
-    attack on normalised images. With `plans`, drawn for B rows, a network that takes them mixes
-    images and targets on the way.
+    like `x`. `noise`, N(0, 1) like `x`, is what a random start is made of; without it the start is `x`. With `plans`,
+    drawn for B rows, a network that takes them mixes images and targets on the way.
     """
-    for adversarial in iterates(network, x, y, eps, step_size, iterations, norm, noise, scale, loss, plans):
+    for adversarial in iterates(network, x, y, attack, noise, plans):
         x = adversarial
     return x
 
 
 def iterates(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float | None,
-    step_size: float,
-    iterations: int,
-    norm: Norm = "linf",
-    noise: Tensor | None = None,
-    scale: Tensor | None = None,
-    loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
-    plans: Plans = Plans(),  # noqa: B008
+    network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None = None, plans: Plans | None = None
 ) -> Iterator[Tensor]:
     """The images after every iteration of `pgd`, whose arguments these are."""
-    unit = x.new_ones(()) if scale is None else scale
+    eps, norm, bounded = attack.eps, attack.norm, attack.eps < math.inf
+    unit = x.new_ones(()) if attack.scale is None else attack.scale
 
     def within(moved: Tensor) -> Tensor:
-        if eps is not None:
+        if bounded:
             moved = x + unit * project((moved - x) / unit, eps, norm)
-        return moved.clamp(0, 1) if scale is None else moved
+        return moved.clamp(0, 1) if attack.scale is None else moved
 
     moved = x
     if noise is not None:
-        if eps is None:
+        if not bounded:
             raise ValueError("a random start needs a bound eps")
         moved = within(x + unit * start(noise, eps, norm))
-    with _evaluating(network):
-        for _ in range(iterations):
-            g = _gradient(network, moved, y, loss, plans)
-            moved = within(moved + unit * step_size * direction(unit * g, norm))
-            yield moved
+    for _ in range(attack.iterations):
+        with evaluating(network):
+            g = _gradient(network, moved, y, attack.loss, plans)
+        moved = within(moved + unit * attack.step_size * direction(unit * g, norm))
+        yield moved
 
 
 def direction(g: Tensor, norm: Norm) -> Tensor:
@@ -142,7 +135,7 @@ def _rows(factors: Tensor, like: Tensor) -> Tensor:
     return factors.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans) -> Tensor:
+def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans | None) -> Tensor:
     """The gradient of the sum over rows of the loss with respect to `x` alone."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -151,15 +144,3 @@ def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, pl
         with torch.autocast(x.device.type, enabled=False):
             total = loss(logits.float(), targets) * len(x)
     return torch.autograd.grad(total, x)[0]
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode while entered; afterwards every module has the mode it had."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

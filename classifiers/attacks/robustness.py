@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -14,8 +15,7 @@ from accelerate import Accelerator
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from classifiers.attacks import Norm, fgsm, iterates
-from classifiers.supervised import ClassifierLoss
+from classifiers.attacks.gradient import Attack, fgsm, iterates, pgd
 from mmgan.engine.randomness import stream
 
 UNBOUNDED = (200, 0.01)
@@ -27,16 +27,6 @@ SLACK = 0.01
 
 LEAST_CLASSES = 4
 """What AutoAttack needs."""
-
-
-class Attack(NamedTuple):
-    """PGD of classifiers/attacks.py, repeated: right is what is so without attack and after every restart."""
-
-    eps: float | None
-    step_size: float
-    iterations: int
-    random_start: bool = False
-    restarts: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,10 +44,6 @@ class Bench:
     labels: Tensor
     """int64 [N]."""
     classes: int
-    loss: ClassifierLoss
-    norm: Norm
-    scale: Tensor | None
-    """None: pixels, clamped to [0, 1]; else the unit of eps, see `pgd`."""
     seed: int
     batch_size: int
     accelerator: Accelerator
@@ -75,15 +61,14 @@ class Bench:
         """Which images the network gets right without attack: bool [N] on the CPU, as from all methods."""
         return self._over_processes(lambda x, y, _: self._right(x, y)[None])[0]
 
-    def fgsm(self, eps: float) -> Tensor:
-        """Which images it gets right under FGSM: bool [N].
+    def fgsm(self, attack: Attack) -> Tensor:
+        """Which images it gets right under FGSM, of the eps of `attack`: bool [N].
 
         Includes images already misclassified: a network that reads the label off the perturbation gains.
         """
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
-            target = F.one_hot(y, self.classes).float()
-            return self._right(fgsm(self.network, x, target, eps, self.norm, self.scale, self.loss), y)[None]
+            return self._right(fgsm(self.network, x, self._target(y), attack), y)[None]
 
         return self._over_processes(judge)[0]
 
@@ -103,7 +88,9 @@ class Bench:
                     break
                 noise = self._noise(restart, [rows[i] for i in left.tolist()]) if attack.random_start else None
                 images, labels = x[left], y[left]
-                for t, adversarial in enumerate(self._iterates(source or self.network, images, labels, attack, noise)):
+                for t, adversarial in enumerate(
+                    iterates(source or self.network, images, self._target(labels), attack, noise)
+                ):
                     if restart == 0 and t + 1 in marks:
                         marked[marks.index(t + 1), left] = self._right(adversarial, labels)
                 right[left] = self._right(adversarial, labels)
@@ -111,28 +98,29 @@ class Bench:
 
         return self._over_processes(judge, 1 + len(marks))
 
-    def unbounded(self) -> Tensor:
-        """Which images it gets right under appendix F's sanity check: bool [N].
+    def unbounded(self, attack: Attack) -> Tensor:
+        """Which images it gets right under appendix F's sanity check, by the loss and scale of `attack`: bool [N].
 
         Its steps move every pixel, whatever the norm: 200 of Euclidean length 0.01 would be a bound of 2.
         """
         iterations, step_size = UNBOUNDED
-        return replace(self, norm="linf").pgd(Attack(None, step_size, iterations))[0]
+        return self.pgd(Attack(math.inf, step_size, iterations, loss=attack.loss, scale=attack.scale))[0]
 
-    def auto(self, eps: float) -> Tensor:
+    def auto(self, attack: Attack) -> Tensor:
         """Which images it gets right under AutoAttack's standard version (Croce & Hein 2020): bool [N].
 
-        In pixel space, by the package pyautoattack. Its targeted parts aim at nine classes, or all others if there are
-        fewer; their loss compares with the fourth largest logit, so there are at least `LEAST_CLASSES`.
+        Of `attack` it takes eps and norm. In pixel space, by the package pyautoattack. Its targeted parts aim at nine
+        classes, or all others if there are fewer; their loss compares with the fourth largest logit, so there are at
+        least `LEAST_CLASSES`.
         """
         from pyautoattack import AutoAttack  # noqa: PLC0415  # an optional extra
 
         logging.getLogger("auto-attack").setLevel(logging.ERROR)
-        norm, device = {"linf": "Linf", "l2": "L2"}[self.norm], self.accelerator.device
+        norm, device = {"linf": "Linf", "l2": "L2"}[attack.norm], self.accelerator.device
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                made = AutoAttack(self.network, norm=norm, eps=eps, seed=self.seed, device=device)
+                made = AutoAttack(self.network, norm=norm, eps=attack.eps, seed=self.seed, device=device)
                 made.apgd_targeted.n_target_classes = made.fab.n_target_classes = min(9, self.classes - 1)
                 adversarial, _ = made.run_standard_evaluation(x, y, batch_size=len(x))
             return self._right(adversarial.to(device), y)[None]
@@ -145,22 +133,18 @@ class Bench:
         Images are float32 [n, C, R, R], classes int64 [n].
         """
         x, y = self._load(rows)
-        images = x
         noise = self._noise(0, rows.tolist()) if attack.random_start else None
-        for adversarial in self._iterates(self.network, x, y, attack, noise):
-            x = adversarial
+        moved = pgd(self.network, x, self._target(y), attack, noise)
         with torch.no_grad():
-            seen, fooled = (self.network(shown).argmax(1).cpu() for shown in (images, x))
-        return images.cpu(), seen, x.cpu(), fooled
+            seen, fooled = (self.network(shown).argmax(1).cpu() for shown in (x, moved))
+        return x.cpu(), seen, moved.cpu(), fooled
 
     def _load(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         device = self.accelerator.device
         return self.images[rows].to(device).float() / 255, self.labels[rows].to(device)
 
-    def _iterates(self, network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None) -> Any:
-        target = F.one_hot(y, self.classes).float()
-        eps, step, n = attack.eps, attack.step_size, attack.iterations
-        return iterates(network, x, target, eps, step, n, self.norm, noise, self.scale, self.loss)
+    def _target(self, y: Tensor) -> Tensor:
+        return F.one_hot(y, self.classes).float()
 
     def _noise(self, restart: int, rows: Sequence[int]) -> Tensor:
         shape = self.images.shape[1:]
@@ -202,8 +186,8 @@ class Check(NamedTuple):
 def checks(found: Mapping[str, Any]) -> list[Check]:
     """Whether robustness may be an effect of gradients that mislead (Athalye et al. 2018; Carlini et al. 2019).
 
-    `found` as scripts/attack_cls.py writes it; of each line the worst case is told. Passing them all is no proof of
-    robustness; failing one says that the accuracies under attack are too high.
+    `found` as protocol.py writes it; of each line the worst case is told. Passing them all is no proof of robustness;
+    failing one says that the accuracies under attack are too high.
     """
     fgsm, pgd, transfer = (
         {row["eps"]: row["accuracy"] for row in found.get(name, ())} for name in ("fgsm", "pgd", "transfer")

@@ -1,0 +1,1 @@
+"""Attacks on a classifier's pixels: by gradients, in training, and to measure robustness."""

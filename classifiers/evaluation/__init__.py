@@ -1,0 +1,1 @@
+"""What a trained classifier does on test images: measures, deformed images, and the protocol that takes them all."""
