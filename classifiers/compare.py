@@ -16,6 +16,7 @@ from mmgan.engine.run import differences
 from mmgan.engine.values import shown
 from mmgan.errors import UserError
 from mmgan.experiments.differences import Difference, difference, verdict
+from mmgan.experiments.published import published
 
 PROTOCOL = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
 """What must be the same of all evaluations."""
@@ -72,10 +73,7 @@ PAPER = (
     Figure(
         "deformed",
         "CIFAR-100, PreActResNet34",
-        {
-            arm: f"{100 - np.mean([getattr(row, column) for row in TABLE_5]):.2f}"
-            for arm, column in (("none", "none"), ("input", "input1"), ("manifold", "manifold"))
-        },
+        published()["table-5-mean"].values,
     ),
     Figure(
         "error",
