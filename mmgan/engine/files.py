@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,15 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Turn any OSError into a UserError that says what could not be written, and which option would name another."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another {option}") from error
 
 
 def is_ours(path: Path) -> bool:

@@ -198,12 +198,10 @@ class Worker:
         self.script, self.runs, self.output, self.storage, self.timeout = script, runs, output, storage, timeout
         self.child: subprocess.Popen[bytes] | None = None
         self.signal = 0
-        try:
+        with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
             with FileLock(output / ".sweep.lock"), errors_of(storage):  # one worker at a time makes tables and queue
                 self.study = self._opened()
-        except OSError as error:
-            raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
 
     def _opened(self) -> optuna.Study:
         """The study, with every run in its queue that is not done and that nobody has."""
