@@ -13,6 +13,7 @@ from classifiers.networks.preactresnet import PreActResNet
 from classifiers.preprocess import Preprocess
 from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import DataConfig
+from mmgan.engine.config import RunConfig
 from mmgan.mixup import ClassifierMixup, ClassifierRule
 
 
@@ -52,7 +53,7 @@ class ClassifierData(DataConfig):
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(RunConfig):
     """Training.
 
     >>> from classifiers import ClassifierConfig
@@ -92,31 +93,16 @@ class ClassifierConfig:
     """Divide lr by 10 at `milestones`, let it fall to 0 as half a cosine, or keep it."""
     milestones: Sequence[int] = (400, 800)
     """Epochs after which lr_schedule step divides by 10."""
-    init_from: str | None = None
-    """Another run, from whose last weights (and scale of the pixels) this one starts; null: random ones. The optimiser
-    and epochs start anew, and the other run is not needed after the first checkpoint."""
     seed: int = 0
     """Every random number follows from it, but for data.subset_seed's."""
-    mixed_precision: Literal["bf16", "fp16"] | None = None
-    """Half precision for convolutions and matrix products; null: none, though a GPU may use TF32 in convolutions."""
-    deterministic: bool = True
-    """Ask for algorithms that give the same bits every time (a warning names one that cannot); false: the fastest."""
-    log_every: int = 50
-    """Steps between rows of metrics.jsonl, each a mean over them."""
     validate_every: int = 1
     """Epochs between evaluations on the validation images."""
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
-    keep_checkpoints: int = 2
-    """How many of the last checkpoints to keep; the best one is kept beside them."""
-    tracker: str | None = "tensorboard"
-    """A tracker Accelerate knows (tensorboard, wandb, ...) for metrics and options; null: none."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "lr")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        super().__post_init__()
+        self.check_positive("epochs", "batch_size", "validate_every", "lr")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
         if self.nesterov and not self.momentum:

@@ -15,7 +15,7 @@ from mmgan.engine import cli
 from mmgan.experiments.pages import remake
 
 
-def pages(folder: Path = Path("docs/results")) -> None:
+def pages(folder: Path) -> None:
     """Make the pages of results again from the records beside them.
 
     Args:

@@ -20,7 +20,7 @@ import torch
 from torchvision.io import encode_png
 from tqdm import tqdm
 
-from mmgan.engine import cli
+from mmgan.engine import cli, files
 from mmgan.errors import UserError
 from mmgan.gan.run import load
 from mmgan.gan.sample import generate, interpolation, latents, save_grid
@@ -53,7 +53,7 @@ def sample(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     opened = load(run, checkpoint, weights, device, trust)
     folder = output or run / "samples"
-    try:
+    with files.writing(folder):
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
         save_grid(opened.sample(100, seed, batch_size=batch_size), folder / "grid.png", columns=10)
         path = interpolation(latents(seed, 0, 16, opened.config.generator.z_dim), rows=8, columns=12)
@@ -63,10 +63,8 @@ def sample(
             for start in range(0, num_images, batch_size):
                 images = opened.sample(min(batch_size, num_images - start), seed, start, batch_size)
                 for i, image in enumerate(images.cpu(), start):
-                    (folder / "images" / f"{i:06d}.png").write_bytes(encode_png(image).numpy().tobytes())
+                    files.write(folder / "images" / f"{i:06d}.png", encode_png(image).numpy().tobytes())
                 bar.update(len(images))
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror})") from error
     print(f"wrote grid.png, interpolation.png{f' and {num_images} images' if num_images else ''} to {folder}")
 
 

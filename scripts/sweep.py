@@ -23,12 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifiers.evaluation import evaluate
-
 import classifiers.training
 import mmgan.gan.train
-from classifiers.attacks import attack
+from classifiers.attacks.protocol import attack
 from classifiers.config import ClassifierConfig
+from classifiers.evaluation.protocol import evaluate
 from mmgan.engine import cli
 from mmgan.engine.checkpoint import last_of
 from mmgan.errors import UserError
@@ -42,7 +41,7 @@ RUNS: Mapping[str, Any] = {
     "train_gan": (GANConfig, mmgan.gan.train.check),
     "train_cls": (ClassifierConfig, classifiers.training.check),
 }
-STEPS = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
+STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
 """What is checked of a run, and of a step, before any starts."""
 
 

@@ -199,7 +199,7 @@ def test_a_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None
         Run(tmp_path / "thesis", "a: 1\n", accelerator)
     with Run(tmp_path / "run", "a: 1\n", accelerator), pytest.raises(UserError, match="another process"):
         Run(tmp_path / "run", "a: 1\n", accelerator)
-    with pytest.raises(UserError, match=r"cannot write the run to .*Not a directory"):
+    with pytest.raises(UserError, match=r"cannot write to .*Not a directory"):
         Run(tmp_path / "thesis" / "chapter.txt" / "run", "a: 1\n", accelerator)
 
 

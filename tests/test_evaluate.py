@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from classifiers.compare import Claim, claims, minutes, read
 from scipy import ndimage, stats
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
-from classifiers.compare import Claim, claims, minutes, read
 from classifiers.evaluation.deform import TABLE_5, Deformation, deform, matrices
 from classifiers.evaluation.measures import ece, error, interpolated_nll, knn_error, nll, predict
 from classifiers.load import load_classifier
@@ -128,15 +128,15 @@ def test_angles_are_uniform_and_each_image_s_own() -> None:
 def test_turns_by_90_degrees_and_no_zoom_are_exact(pictures: Tensor) -> None:
     quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).expand(6, 2, 2)
     torch.testing.assert_close(deform(pictures, quarter), torch.rot90(pictures, -1, (2, 3)), atol=1e-5, rtol=0)
-    same = Deformation("zoom", 100, 0, 0, 0, 0)
+    same = Deformation("zoom", 100)
     torch.testing.assert_close(deform(pictures, matrices(same, 6, 0)), pictures, atol=1e-5, rtol=0)
 
 
 def test_a_zoom_shows_a_box_of_its_percentage(pictures: Tensor) -> None:
-    half = deform(pictures, matrices(Deformation("zoom", 50, 0, 0, 0, 0), 6, 0))
+    half = deform(pictures, matrices(Deformation("zoom", 50), 6, 0))
     box = nn.functional.interpolate(pictures[:, :, 4:12, 4:12], scale_factor=2, mode="bilinear")
     torch.testing.assert_close(half[:, :, 1:-1, 1:-1], box[:, :, 1:-1, 1:-1], atol=1e-5, rtol=0)
-    out = deform(torch.ones(1, 1, 16, 16), matrices(Deformation("zoom", 200, 0, 0, 0, 0), 1, 0))
+    out = deform(torch.ones(1, 1, 16, 16), matrices(Deformation("zoom", 200), 1, 0))
     assert out[0, 0, 4:12, 4:12].eq(1).all()
     assert out.sum() == 64, "black around it"
 

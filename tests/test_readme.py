@@ -51,7 +51,7 @@ def test_the_rows_of_the_paper_s_tables_are_configurations(tmp_path: Path) -> No
 
 
 def test_files_and_options_it_names_exist() -> None:
-    for path in set(re.findall(r"(?:scripts|configs|docs|tests|mmgan|classifiers)/[\w./-]+", README)):
+    for path in set(re.findall(r"(?:scripts|benchmarks|configs|docs|tests|mmgan|classifiers)/[\w./-]+", README)):
         assert (ROOT / path.rstrip(".")).exists(), path
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / name).exists(), name

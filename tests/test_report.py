@@ -20,15 +20,15 @@ import torch
 import torch.nn.functional as F
 import yaml
 from matplotlib.figure import Figure
+from mmgan.gan.arms import read
+from mmgan.gan.report import bend, write
 from scipy import stats
 
 from mmgan.data import to_network
 from mmgan.errors import UserError
 from mmgan.experiments.figures import log_scale
-from mmgan.gan.arms import read
 from mmgan.gan.diagnose import LAMS, diagnose
 from mmgan.gan.networks.resnet import ResNetDiscriminator
-from mmgan.gan.report import bend, write
 from tests.conftest import run
 
 FID = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.mixup import DiscriminatorMixup
-from tests.conftest import run
+from tests.conftest import ROOT, run
 
 
 def steps(mixup: DiscriminatorMixup | None) -> Steps:
@@ -92,21 +95,48 @@ def test_networks_and_their_states_are_channels_last() -> None:
     assert all(formats)
 
 
+RECORDS = {"gan": "gan-64-presets.json", "classifier": "classifier.json", "scoring": "scoring.json"}
+
+
 @pytest.mark.parametrize(
-    ("options", "lines"),
+    ("program", "options", "lines"),
     [
         (
-            ["gan", "--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"],
+            "gan",
+            ["--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"],
             {"/ plain": 10, "three discriminator passes / one": 3, "peak memory": 2},
         ),
         (
-            ["classifier", "--resolution", "8", "--width", "0.125", "--batch_size", "4"],
+            "classifier",
+            ["--resolution", "8", "--width", "0.125", "--batch_size", "4"],
             {"images a second here / with a DataLoader": 1, "step with mixup at layer": 4},
         ),
-        (["scoring", "--resolution", "8", "--num_samples", "20"], {"images a second, features and moments": 1}),
+        ("scoring", ["--resolution", "8", "--num_samples", "20"], {"images a second, features and moments": 1}),
     ],
 )
-def test_the_benchmark_runs(options: list[str], lines: dict[str, int]) -> None:
-    done = run("benchmark", *options, "--rounds", "1")
+def test_a_benchmark_runs(program: str, options: list[str], lines: dict[str, int], tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    done = run(f"../benchmarks/{program}", *options, "--rounds", "1", "--output", str(file))
     assert done.returncode == 0, done.stderr
     assert {words: done.stdout.count(words) for words in lines} == lines
+    record = json.loads(file.read_text())
+    assert record["setting"]["resolution"] == 8
+    assert record["command"].startswith(f"python scripts/../benchmarks/{program}.py --resolution 8")
+    kept = [row["name"] for row in record["rows"]] + record["notes"]
+    assert all(done.stdout.count(name) == 1 for name in kept)
+    old = json.loads((ROOT / "docs/results/benchmark" / RECORDS[program]).read_text())
+    assert old.keys() == record.keys()
+    assert old["setting"].keys() == record["setting"].keys()
+    assert [row["name"] for row in old["rows"]] == [row["name"] for row in record["rows"]]
+
+
+def test_the_benchmark_s_networks_without_fused_convolutions_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    config = GANConfig(generator=ResNetGenerator(width=8), discriminator=ResNetDiscriminator(width=8), batch_size=4)
+    gans = []
+    for apart in (False, True):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        gans.append(import_module("gan").make_steps(16, 3, None, config, apart).gan)
+    for name, x in (("generator", torch.randn(4, 128)), ("discriminator", torch.randn(4, 3, 16, 16))):
+        fused, unfused = (gan.networks[name].eval()(x) for gan in gans)
+        torch.testing.assert_close(unfused, fused)

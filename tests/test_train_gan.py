@@ -332,5 +332,6 @@ def test_every_configuration_runs(tmp_path: Path, file: str, monkeypatch: pytest
     done = run("train_gan", *options, "--tracker", "null")
     assert done.returncode == 0, done.stderr
     head = (ROOT / file).read_text()
-    assert all(word in head for word in ("scripts/train_gan.py", "# Cost: ", "# Expected"))
+    assert all(word in head for word in ("scripts/train_gan.py", "# Cost: "))
+    assert "# Expected" in head or "# Published" in head
     assert "XXX" not in head

@@ -119,7 +119,8 @@ def attack(
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
     images, labels = images[rows], labels[rows]
     folder, name = output or run, "-".join(["attack", *([norm] * (norm != "linf")), *([space] * (space != "pixel"))])
-    files.make(folder / "plots")
+    with files.writing(folder):
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
 
     found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}
     found |= {"images": fingerprint(images), "num_images": len(images), "seed": seed, "run_seed": config.seed}

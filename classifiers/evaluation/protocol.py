@@ -61,7 +61,8 @@ def evaluate(
     train = _trained_on(run, config, saved)
     images, labels = load(replace(config.data, split=split)).labelled()
     folder = output or run
-    files.make(folder / "plots")
+    with files.writing(folder):
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
     classes, last, pairs = saved.state["classes"], network.depth - 1, slice(0, PAIRS)
 
     found: dict[str, Any] = {"checkpoint": which, "step": saved.step, "data": config.data.name, "split": split}

@@ -56,7 +56,8 @@ def study(
     if record:
         print(f"{file} has this study already; only its picture is drawn anew")
     else:
-        files.make(output)
+        with files.writing(output):
+            output.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         with tqdm(desc=name, disable=None, leave=False) as bar:
 

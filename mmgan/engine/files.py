@@ -83,7 +83,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(folder: Path, option: str = "--output") -> Iterator[None]:
-    """Raise a UserError that names `folder` and the option for it where something in it cannot be written."""
+    """Turn any OSError into a UserError that says what could not be written, and which option would name another."""
     try:
         yield
     except OSError as error:

@@ -98,12 +98,15 @@ class Run:
         self.best = folder / "best"
         self.metrics = folder / "metrics.jsonl"
         self._lock = FileLock(folder / ".lock")
-        try:
-            refuse_other_run(folder, config)
+        refuse_other_run(folder, config)
+        with files.writing(folder):
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._lock.acquire(timeout=0)
+                try:
+                    self._lock.acquire(timeout=0)
+                except Timeout as error:
+                    raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
                 for path in folder.glob(".*.part"):  # of a process that was killed while it wrote
                     path.unlink()
                 self.write("config.yaml", config)
@@ -111,10 +114,6 @@ class Run:
                 for name in ("checkpoints", "plots"):
                     (folder / name).mkdir(exist_ok=True)
             accelerator.wait_for_everyone()
-        except Timeout as error:
-            raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
-        except OSError as error:
-            raise UserError(f"cannot write the run to {folder} ({error.strerror}); choose another --output") from error
 
     def agree_on(self, saved: Checkpoint | None, keep: int) -> None:
         """Raise UserError when processes found different checkpoints, for they do not see the same folder then.

@@ -71,7 +71,7 @@ def _quadrature() -> Any:
 def power(effect: float, n: int, level: float = LEVEL) -> float:
     """The probability that a two-sided paired t test at `level` finds a true difference of `effect` deviations.
 
-    Of the noncentral t, as the mean over the distribution of the estimated deviation: SciPy's own has gaps at few seeds.
+    Of the noncentral t, as the mean over the estimated deviation's distribution: SciPy's own has gaps at few seeds.
     """
     nodes, weights = _quadrature()
     estimated = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, n - 1) / (n - 1))

@@ -44,25 +44,29 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], path: Path, log: bool = False) -> None:
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]], path: Path, x: str = "", y: str = "", log: bool = False
+) -> None:
     """Draw, by panel and arm, the curves of runs: a line for the mean of the runs, a band for their range.
 
-    Of the runs of an arm, points that not all have are left out.
+    Of the runs of an arm, points that not all have are left out. `x` and `y` label the axes.
     """
     wide = len(panels) == 1
     figure = Figure(figsize=(9 if wide else 3.2 * len(panels), 4.2), layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for (title, arms), axes in zip(panels.items(), row, strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
-            common = sorted(set.intersection(*(set(x) for x, _ in runs)))
-            values = np.array([[dict(zip(x, y, strict=True))[point] for point in common] for x, y in runs])
+            found = [dict(zip(*run, strict=True)) for run in runs]
+            common = sorted(set.intersection(*map(set, found)))
+            values = np.array([[run[point] for point in common] for run in found])
             line, color = LINES[i % len(LINES)], f"C{i % 10}"
             axes.plot(common, values.mean(0), linestyle=line, color=color, label=arm)
             axes.fill_between(common, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
-        axes.set(**({"xlabel": title} if wide else {"title": title}))
+        axes.set(title=title, xlabel=x)
         axes.grid(alpha=0.3, which="both")
         if log:
             log_scale(axes)
+    row[0].set(ylabel=y)
     save(figure, path)
 
 

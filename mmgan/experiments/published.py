@@ -12,7 +12,7 @@ from mmgan.engine import files
 from mmgan.engine.values import arguments
 from mmgan.errors import UserError
 
-START, END = "<!-- published: made by scripts/report.py pages -->", "<!-- /published -->"
+START, END = "<!-- published: made by scripts/pages.py -->", "<!-- /published -->"
 """What a page has before and after the table."""
 
 

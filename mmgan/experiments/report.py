@@ -196,7 +196,12 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks += [Block(f"Made by `{record['command']}`, {record['made'][:10]}."), *_plan(record)]
     blocks += [Block(_in_words(name, facts)) for name, facts in record["protocols"].items()]
     scored = [one for one in results if not one.unscored]
-    blocks += [*_unscored(results), *_drawing(record, scored, output), Block("Arms", 2), Block(table=_arms(record["arms"], results))]
+    blocks += [
+        *_unscored(results),
+        *_drawing(record, scored, output),
+        Block("Arms", 2),
+        Block(table=_arms(record["arms"], results)),
+    ]
     shared = [f"`{key}` {text}" for key, text in _shared(record["arms"])]
     blocks += [Block("Settings that all arms share", items=shared, folded=True)] if shared else []
     if facts := [

@@ -225,7 +225,7 @@ def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
         ("Validation NLL over epochs (Fig. 8)", "validation/nll", "epoch"),
     ):
         if points := curve(name, x):
-            result.curves[group] = {x: points}
+            result.curves[group] = {f"over {x}s": points}
     last = {key: value for row in rows for key, value in row.items()}
     result.measures |= {key: last[key] for key in last if key.startswith("d/") and _number(last[key])}
     if norms := [last[key] for key in last if key.startswith("spectral_norm/") and _number(last[key])]:

@@ -185,9 +185,9 @@ class Worker:
         This worker does so once for each job. Raises UserError where the storage has a job with other options.
         """
         with self._alone():
-            trials = {_job(trial): _state(trial, self.output) for trial in _trials(self.study)}
-            known = {job.name: job for job, state in trials.items() if state not in ("failed", GONE)}
-            tried = {job.name for job in trials}
+            trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
+            known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
+            tried = {job.name for job, _ in trials}
             found = states(self.jobs, self.study, self.output)
             for name, job in self.jobs.items():
                 if name in known and known[name] != job:

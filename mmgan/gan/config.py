@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmgan.data import DataConfig
+from mmgan.engine.config import RunConfig
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
@@ -56,7 +57,7 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(RunConfig):
     """Training.
 
     >>> from mmgan import GANConfig, losses, rules
@@ -95,32 +96,14 @@ class GANConfig:
     ema: float | None = None
     """Decay of an average of the generator's weights, from which samples are then made, with batch norm statistics of
     its own; null: none, as in the paper."""
-    init_from: str | None = None
-    """Another run, from whose last weights (networks, and average where both keep one) this one starts; null: random
-    ones. Optimisers and steps start anew, and the other run is not needed after the first checkpoint."""
-    seed: int = 0
-    """Every random number follows from it."""
-    mixed_precision: Literal["bf16", "fp16"] | None = None
-    """Half precision for convolutions and matrix products; null: none, though a GPU may use TF32 in convolutions."""
-    deterministic: bool = True
-    """Ask for algorithms that give the same bits every time (a warning names one that cannot); false: the fastest."""
-    log_every: int = 50
-    """Steps between rows of metrics.jsonl, each a mean over them."""
     score: ScoreConfig | None = None
     """Scores while training; null: none."""
     sample_every: int = 1000
     """Steps between sample grids, always of the same latents, and diagnostics of the discriminator."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """How many of the last checkpoints to keep."""
-    tracker: str | None = "tensorboard"
-    """A tracker Accelerate knows (tensorboard, wandb, ...) for metrics, options and sample grids; null: none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "n_dis", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        super().__post_init__()
+        self.check_positive("steps", "n_dis", "sample_every", "lr")
         if self.batch_size < 2 or self.generator_batch < 2:
             raise ValueError("batch_size and g_batch_size must be at least 2")
         if self.n_dis > 1000:

@@ -1,0 +1,91 @@
+"""What all benchmarks share: variants timed in turn, ratios within a round, and a record of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mmgan.engine import files
+
+
+class Ratio(NamedTuple):
+    """One time over another: the median of the rounds' ratios, and their range."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+
+
+class Times(dict[str, list[float]]):
+    """Seconds of every variant in every round."""
+
+    def ratio(self, name: str, a: str, b: str) -> Ratio:
+        """The time of variant `a` over that of `b`."""
+        ratios = [x / y for x, y in zip(self[a], self[b], strict=True)]
+        return Ratio(name, *(round(one(ratios), 4) for one in (statistics.median, min, max)))
+
+
+def measure(variants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Times:
+    """Time all variants in turn in every round, so that a drift of the machine's speed falls on all of them.
+
+    There is one more round than `rounds`, the first, which is dropped.
+    """
+    times = Times({name: [] for name in variants})
+    for number in range(rounds + 1):
+        for name, work in variants.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            work()
+            _synchronise(device)
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def report(
+    title: str,
+    setting: Mapping[str, Any],
+    device: torch.device,
+    ratios: Sequence[Ratio],
+    notes: Sequence[str],
+    output: Path | None,
+) -> None:
+    """Print what was measured; keep it as a record in JSON, from which a page can be made, where there is an `output`.
+
+    Raises UserError where that cannot be written.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    machine = f"{device.type} ({name}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    print(f"{title}: {', '.join(f'{key} {value}' for key, value in setting.items())}\n{machine}\n")
+    print("ratio, median (range over rounds)")
+    width = max(len(one.name) for one in ratios)
+    for one in ratios:
+        print(f"{one.name}:{'':{width - len(one.name)}} {one.median:5.2f}  ({one.low:.2f} to {one.high:.2f})")
+    print("", *notes, sep="\n")
+    if output:
+        record = {
+            "title": title,
+            "command": shlex.join(["python", *sys.argv]),
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine,
+            "setting": setting,
+            "rows": [one._asdict() for one in ratios],
+            "notes": notes,
+        }
+        with files.writing(output):
+            files.write(output, json.dumps(record, indent=1) + "\n")
