@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmgan.experiments.differences import Difference, difference, holm, verdict
+from mmgan.experiments.differences import Difference, detectable, difference, holm, needed, power, verdict
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=3, max_size=9))
@@ -19,7 +19,8 @@ def test_a_difference_is_scipys_paired_t_test(pairs: list[tuple[float, float]]) 
     found = difference(dict(enumerate(a)), dict(enumerate(b)))
     test = stats.ttest_rel(a, b)
     low, high = test.confidence_interval()
-    assert found == pytest.approx(Difference(float(np.mean(a - b)), low, high, len(a), test.pvalue), rel=1e-6, abs=1e-9)
+    expected = Difference(float(np.mean(a - b)), low, high, len(a), test.pvalue, float(np.std(a - b, ddof=1)))
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_only_seeds_of_both_arms_count() -> None:
@@ -45,6 +46,33 @@ def test_one_seed_has_no_interval_and_no_seed_no_mean() -> None:
 )
 def test_a_verdict_follows_from_the_interval(arm: dict[int, float], words: str) -> None:
     assert verdict(difference(arm, {0: 2.0, 1: 2.2, 2: 1.9})) == words
+
+
+def test_a_corrected_p_value_decides_where_there_is_one() -> None:
+    found = difference({0: 1.0, 1: 1.1, 2: 0.9}, {0: 2.0, 1: 2.2, 2: 1.9})
+    assert (verdict(found), verdict(found, 0.06)) == ("shows", "undecided")
+    assert verdict(difference({}, {}), 0.01) == "no runs"
+
+
+@pytest.mark.parametrize(("effect", "n", "level"), [(0.5, 34, 0.05), (1.0, 3, 0.05), (0.0, 5, 0.05), (0.8, 10, 0.01)])
+def test_power_is_that_of_the_noncentral_t_and_of_simulated_experiments(effect: float, n: int, level: float) -> None:
+    bound, shift = stats.t.ppf(1 - level / 2, n - 1), effect * np.sqrt(n)
+    exact = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
+    assert power(effect, n, level) == pytest.approx(exact, abs=1e-5)
+    drawn = np.random.default_rng(0).normal(effect, 1, (20_000, n))
+    found = (stats.ttest_1samp(drawn, 0, axis=1).pvalue < level).mean()
+    assert power(effect, n, level) == pytest.approx(found, abs=0.015)
+
+
+def test_the_seeds_needed_are_those_of_the_tables() -> None:
+    assert needed(0.5, 1.0) == 34  # Cohen's medium effect, 80 % at 5 %, two-sided: G*Power, and his tables
+    assert needed(-0.8, 1.0) == 15
+    assert detectable(2.0, 34) == pytest.approx(2 * 0.495, abs=0.001)
+    assert power(detectable(1.0, 3, 0.05 / 26), 3, 0.05 / 26) == pytest.approx(0.8)
+    assert needed(0.0, 1.0) is None
+    assert needed(1e-4, 1.0) is None, "more than anybody runs"
+    assert needed(0.1, 0.0) == 2
+    assert np.isnan(detectable(float("nan"), 1))
 
 
 def test_holms_adjustment_worked_out_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,12 @@ from filelock import FileLock
 
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from mmgan.experiments.sweep import SweepConfig, Worker, open_study, runs_of, states
+from mmgan.experiments.experiment import Experiment, Job, begin, jobs_of
+from mmgan.experiments.sweep import Worker, open_study, states
 from mmgan.gan.config import GANConfig, ScoreConfig
 from mmgan.scoring import Inception
-from tests.conftest import ENVIRONMENT, ROOT, SMALL, begin, result, run, same, train, wait_for_step
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same, train, wait_for_step
+from tests.conftest import begin as start
 
 STEPS = 40
 OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
@@ -31,7 +34,8 @@ NAMES = ["mixup-null/seed-0", "alpha-0.5_layers-0-1/seed-0", "mixup-null/seed-1"
 def sweep(folder: Path, **changes: Any) -> list[str]:
     """The options of a small sweep, whose configuration is written to `folder`."""
     file = folder / "sweep.yaml"
-    config = {"run": "configs/gan/digits.yaml", "options": OPTIONS, "grids": GRIDS, "timeout": 4} | changes
+    config = {"script": "train_gan", "configs": ["configs/gan/digits.yaml"], "options": OPTIONS, "grids": GRIDS}
+    config |= {"timeout": 4} | changes
     file.write_text(yaml.safe_dump(config))
     return ["--config", str(file), "--output", str(folder / "runs")]
 
@@ -47,13 +51,13 @@ def rest_of(process: subprocess.Popen[str]) -> str:
 
 def test_the_runs_of_a_killed_worker_are_resumed_by_another_and_none_is_done_twice(tmp_path: Path) -> None:
     options = sweep(tmp_path)
-    killed, other = begin("sweep", *options), begin("sweep", *options)
+    killed, other = start("sweep", *options), start("sweep", *options)
     wait_for_step(killed)
     killed.send_signal(signal.SIGKILL)
     rest_of(killed)  # to the end of what it started
     said = rest_of(other)
     assert other.returncode == 0, said
-    assert said.splitlines()[-1] == "4 runs: 4 done"
+    assert said.splitlines()[-1] == "4 jobs: 4 done"
     runs = {name: tmp_path / "runs" / name for name in NAMES}
     counts = sorted(starts(folder) for folder in runs.values())
     assert counts in ([1, 1, 1, 2], [1, 1, 1, 1])  # the killed worker's run may have been at its very end
@@ -67,24 +71,24 @@ def test_the_runs_of_a_killed_worker_are_resumed_by_another_and_none_is_done_twi
     assert same(result(tmp_path / "alone")[0], result(runs["alpha-0.5_layers-0-1/seed-1"])[0])
 
     again = run("sweep", *options)
-    assert again.stdout.splitlines() == ["4 runs: 4 done"]
+    assert again.stdout.splitlines() == ["4 jobs: 4 done"]
     assert sorted(starts(folder) for folder in runs.values()) == counts
 
 
 def test_a_worker_that_is_stopped_puts_its_run_back(tmp_path: Path) -> None:
     options = sweep(tmp_path, grids=GRIDS[:1])
-    worker = begin("sweep", *options)
+    worker = start("sweep", *options)
     wait_for_step(worker)
     worker.send_signal(signal.SIGTERM)
     said = rest_of(worker)
     assert worker.returncode == 128 + signal.SIGTERM, said
     assert "back in the queue" in said
     listed = run("sweep", *options, "--dry_run").stdout.splitlines()
-    assert listed[-1] == "2 runs: 2 waiting"
+    assert listed[-1] == "2 jobs: 2 waiting"
     assert "step-0000" in listed[0]
     assert not (tmp_path / "runs" / "mixup-null" / "seed-1").exists()
     done = run("sweep", *options)
-    assert done.stdout.splitlines()[-1] == "2 runs: 2 done", done.stderr
+    assert done.stdout.splitlines()[-1] == "2 jobs: 2 done", done.stderr
     assert starts(tmp_path / "runs" / "mixup-null" / "seed-0") == 2
 
 
@@ -95,12 +99,12 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again_by_the_nex
     (taken / "notes.txt").write_text("not a run")
     done = run("sweep", *options)
     assert done.returncode == 2
-    assert "2 runs: 1 done, 1 failed" in done.stdout
+    assert "2 jobs: 1 done, 1 failed" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: mixup-null/seed-0 failed; the lines above say why"
     assert "is not empty and not a run" in done.stderr
     (taken / "notes.txt").unlink()
     done = run("sweep", *options)
-    assert done.stdout.splitlines()[-1] == "2 runs: 2 done"
+    assert done.stdout.splitlines()[-1] == "2 jobs: 2 done"
 
 
 def test_a_worker_waits_for_a_run_that_a_killed_one_left_behind(tmp_path: Path) -> None:
@@ -108,12 +112,12 @@ def test_a_worker_waits_for_a_run_that_a_killed_one_left_behind(tmp_path: Path) 
     folder = tmp_path / "runs" / "mixup-null" / "seed-0"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
-        worker = begin("sweep", *options)
+        worker = start("sweep", *options)
         assert worker.stdout
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(timeout=12)
     said = rest_of(worker)
-    assert (worker.returncode, said.splitlines()[-1]) == (0, "1 runs: 1 done"), said
+    assert (worker.returncode, said.splitlines()[-1]) == (0, "1 jobs: 1 done"), said
     assert starts(folder) == 1
 
 
@@ -121,7 +125,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     done = run("sweep", *sweep(tmp_path), "--dry_run")
     assert done.stdout.splitlines() == [
         *(f"waiting  {name}  last checkpoint: none yet" for name in NAMES),
-        "4 runs: 4 waiting",
+        "4 jobs: 4 waiting",
     ]
     assert not (tmp_path / "runs").exists()
 
@@ -134,9 +138,14 @@ def test_a_mistake_in_one_run_of_the_grid_is_told_before_any_starts(tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
+def experiment(**changes: Any) -> Experiment:
+    """What a configuration of these options is."""
+    return cli.config_of(Experiment, {"script": "train_gan"} | changes)
+
+
 def test_a_grid_is_every_combination_of_its_values_by_seeds() -> None:
     grids: list[dict[str, list[Any]]] = [{"lr": [1e-4, 1e-3], "seed": [1, 0]}, {"loss": ["hinge"], "data.subset": [5]}]
-    found = runs_of(SweepConfig("a.yaml", grids, {"steps": 7, "lr": 3.0}))
+    found = experiment(configs=["a.yaml"], grids=grids, options={"steps": 7, "lr": 3.0, "x": "$seed"}).lines()
     assert list(found) == [
         "lr-0.0001/seed-0",
         "lr-0.001/seed-0",
@@ -144,24 +153,76 @@ def test_a_grid_is_every_combination_of_its_values_by_seeds() -> None:
         "lr-0.0001/seed-1",
         "lr-0.001/seed-1",
     ]
-    assert found["lr-0.001/seed-1"] == ["--config", "a.yaml", "--steps", "7", "--lr", "0.001", "--seed", "1"]
+    expected = "--config a.yaml --steps 7 --x 1 --lr 0.001 --seed 1"
+    assert " ".join(found["lr-0.001/seed-1"]) == expected
 
 
-def test_two_runs_of_one_folder_and_values_left_empty_are_refused() -> None:
+def test_an_arm_has_a_name_and_may_have_configurations_and_seeds_of_its_own() -> None:
+    arms = {"plain": {"mixup": None}, "other": {"configs": ["b.yaml"], "seed": [4], "lr": 0.5}}
+    found = experiment(configs=["a.yaml"], arms=arms, seeds=[0, 1], options={"lr": 3.0}).lines(["--steps", "9"])
+    assert list(found) == ["plain/seed-0", "plain/seed-1", "other/seed-4"]
+    assert " ".join(found["plain/seed-1"]) == "--config a.yaml --lr 3.0 --steps 9 --mixup null --seed 1"
+    assert " ".join(found["other/seed-4"]) == "--config a.yaml --config b.yaml --steps 9 --lr 0.5 --seed 4"
+
+
+def test_a_step_follows_its_run_and_waits_for_another_that_it_names() -> None:
+    steps = [{"script": "attack_cls", "makes": "attack.json", "options": {"transfer": "$output/a/seed-$next", "x": 1}}]
+    jobs = jobs_of(experiment(arms={"a": {}, "b": {}}, seeds=[3, 5], steps=steps))
+    assert [name for name, job in jobs.items() if job.first] == ["a/seed-3", "b/seed-3", "a/seed-5", "b/seed-5"]
+    job = jobs["b/seed-5 attack.json"]
+    assert (job.folder, job.needs) == ("b/seed-5", ("b/seed-5", "a/seed-3"))
+    assert job.options == ("--transfer", "$output/a/seed-3", "--x", "1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"grids": [{"lr": []}]}, "lr has no values"),
+        ({}, "arms and grids are both empty"),
+        ({"arms": {"../a": {}}}, "it names a folder"),
+        ({"arms": {"a": {"seed": 3}}}, "seed must be a list of whole numbers, not 3"),
+        ({"arms": {"a": {}}, "baseline": "b"}, "baseline: there is no arm b; there are a"),
+        ({"arms": {"a": {}}, "claims": [{"arm": "a", "other": "b", "measure": "fid"}]}, "claims: there is no arm b"),
+        (
+            {"arms": {"a": {}, "b": {}}, "claims": [{"arm": "a", "other": "b", "measure": "f", "source": "table-9"}]},
+            "no published figure is called table-9",
+        ),
+        ({"arms": {"a": {}}, "steps": [{"script": "x", "makes": "y"}] * 2}, "two steps have the same makes"),
+    ],
+)
+def test_an_experiment_that_cannot_be_meant_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        experiment(**changes)
+
+
+def test_two_runs_of_one_folder_are_refused() -> None:
     with pytest.raises(UserError, match="seed-0 twice"):
-        runs_of(SweepConfig("a.yaml", [{"lr": [1]}, {"lr": [1]}]))
-    with pytest.raises(ValueError, match="lr has no values"):
-        SweepConfig("a.yaml", [{"lr": []}])
+        experiment(grids=[{"lr": [1]}, {"lr": [1]}]).lines()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_experiment_of_ours_can_be_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    under = [file.with_name(name) for name in re.findall(r"Goes over configs/sweeps/([\w.]+\.yaml)", file.read_text())]
+    options = [word for one in (*under, file) for word in ("--config", str(one))]
+    found = cli.parse(Experiment, "", [*options, "--output", "o"]).config
+    assert len(jobs_of(found)) > 8
+    assert len(found.hash()) == 64
+
+
+def a_run(name: str, *options: str) -> Job:
+    """A job that a script does by itself."""
+    return Job(name, name, "", options, "checkpoints/step-*", (), True)
 
 
 def test_other_options_for_a_run_in_the_storage_are_refused_and_more_runs_are_welcome(tmp_path: Path) -> None:
-    file = tmp_path / "sweep.db"
-    Worker(Path("x"), {"a": ["--lr", "1"]}, tmp_path, file, timeout=9)
-    Worker(Path("x"), {"a": ["--lr", "1"], "b": ["--lr", "2"]}, tmp_path, file, timeout=9)
+    file, a, b = tmp_path / "sweep.db", a_run("a", "--lr", "1"), a_run("b", "--lr", "2")
+    Worker({"a": a}, tmp_path, file, timeout=9)
+    Worker({"a": a, "b": b}, tmp_path, file, timeout=9)
     study = open_study(file, tmp_path, create=False)
-    assert states(["a", "b"], study, tmp_path) == {"a": "waiting", "b": "waiting"}
+    assert states({"a": a, "b": b}, study, tmp_path) == {"a": "waiting", "b": "waiting"}
     with pytest.raises(UserError, match="whose b has other options"):
-        Worker(Path("x"), {"b": ["--lr", "3"]}, tmp_path, file, timeout=9)
+        Worker({"b": a_run("b", "--lr", "3")}, tmp_path, file, timeout=9)
 
 
 SCRIPT = """
@@ -181,8 +242,13 @@ def quick(folder: Path, *lines: str) -> Path:
     return file
 
 
+def two(script: Path) -> dict[str, Job]:
+    """Two runs of a script."""
+    return {name: a_run(name)._replace(script=str(script)) for name in "ab"}
+
+
 def work(script: Path, output: Path, storage: str | Path | None = None, timeout: int = 9) -> dict[str, str]:
-    return Worker(script, {"a": [], "b": []}, output, storage or output / "sweep.db", timeout).work()
+    return Worker(two(script), output, storage or output / "sweep.db", timeout).work()
 
 
 DONE = {"a": "done", "b": "done"}
@@ -209,7 +275,7 @@ def test_a_finished_run_whose_folder_is_gone_is_not_done_and_is_made_again(tmp_p
     script, output = quick(tmp_path), tmp_path / "runs"
     assert work(script, output) == DONE
     shutil.rmtree(output / "b")
-    assert states(["a", "b"], open_study(output / "sweep.db", output, create=False), output)["b"] == "gone"
+    assert states(two(script), open_study(output / "sweep.db", output, create=False), output)["b"] == "gone"
     assert work(script, output) == DONE
     assert [(output / name / "starts").read_text() for name in "ab"] == ["x", "x"]
 
@@ -230,9 +296,9 @@ def test_a_worker_that_was_taken_for_dead_goes_on_with_the_next_run(tmp_path: Pa
 
 def test_a_run_that_nobody_gave_a_sign_of_life_for_is_taken_up(tmp_path: Path) -> None:
     output = tmp_path / "runs"
-    left = Worker(quick(tmp_path), {"a": [], "b": []}, output, output / "sweep.db", timeout=1)
+    left = Worker(two(quick(tmp_path)), output, output / "sweep.db", timeout=1)
     left.study.ask()
-    assert states(["a", "b"], left.study, output) == {"a": "running", "b": "waiting"}
+    assert states(left.jobs, left.study, output) == {"a": "running", "b": "waiting"}
     assert work(quick(tmp_path), output, timeout=1) == DONE
 
 
@@ -251,8 +317,10 @@ def test_a_database_that_fails_gets_one_line_and_the_same_command_recovers(tmp_p
     )
     file.write_text(
         "from pathlib import Path; from mmgan.engine import cli; from mmgan.experiments.sweep import Worker\n"
-        f"runs, output = {{'a': [], 'b': []}}, Path({str(output)!r})\n"
-        f"cli.run(lambda: print(Worker(Path({str(script)!r}), runs, output, output / 'sweep.db', 2).work()))"
+        "from mmgan.experiments.experiment import Job\n"
+        f"output, script = Path({str(output)!r}), {str(script)!r}\n"
+        "runs = {name: Job(name, name, script, (), 'checkpoints/step-*', (), True) for name in 'ab'}\n"
+        "cli.run(lambda: print(Worker(runs, output, output / 'sweep.db', 2).work()))"
     )
     line = [sys.executable, str(file)]
     done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
@@ -277,7 +345,7 @@ def test_a_storage_that_cannot_be_opened_gets_one_line_without_its_password(
     tmp_path: Path, url: str, shown: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        Worker(Path("x"), {}, tmp_path, url, timeout=9)
+        Worker({}, tmp_path, url, timeout=9)
     assert str(caught.value).startswith(shown)
     assert "secret" not in str(caught.value)
 
@@ -288,7 +356,8 @@ def test_what_all_runs_need_is_checked_first_and_an_option_of_all_runs_is_merged
     inception = {"class_path": "Inception", "init_args": {"weights": str(tmp_path / "a")}}
     options = {"score": {"every": 7, "final": None, "extractor": inception}, "steps": 5}
     more = ["--score.extractor.weights", str(tmp_path / "b")]
-    runs = runs_of(SweepConfig("configs/gan/digits.yaml", [{"seed": [3]}], options), more)
+    config_file = str(ROOT / "configs" / "gan" / "digits.yaml")
+    runs = experiment(configs=[config_file], arms={"run": {}}, seeds=[3], options=options).lines(more)
     config = cli.parse(GANConfig, "", [*runs["run/seed-3"], "--output", "o"]).config
     assert config.score == ScoreConfig(every=7, final=None, extractor=Inception(weights=more[1]))
     assert (config.steps, config.seed) == (5, 3)
@@ -299,3 +368,105 @@ def test_what_all_runs_need_is_checked_first_and_an_option_of_all_runs_is_merged
     assert line.startswith("error: mixup-null/seed-0: no Inception weights (")
     assert more[1] in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_of_classifiers_with_steps_survives_a_killed_worker(tmp_path: Path) -> None:
+    options = ["--data.name", "digits", "--network.width", "0.0625", "--epochs", "2", "--milestones", "[1]"]
+    common = dict(zip([key.removeprefix("--") for key in options[::2]], map(yaml.safe_load, options[1::2]), strict=True))
+    common |= {"network.depth": 18, "log_every": 2, "checkpoint_every": 1, "tracker": None, "data.subset_seed": "$seed"}
+    attack = {"num_images": 10, "iterations": 2, "restarts": 1, "eps": [0.1], "transfer": "$output/none/seed-$next"}
+    config = {"script": "train_cls", "options": common, "seeds": [0, 1], "arms": {"none": {"mixup": None}}, "timeout": 4}
+    config |= {
+        "steps": [
+            {"script": "evaluate_cls", "makes": "evaluation.json", "options": {"deformations": False}},
+            {"script": "attack_cls", "makes": "attack.json", "options": attack},
+        ]
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    words = ["--config", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "runs")]
+    killed, other = start("sweep", *words), start("sweep", *words)
+    wait_for_step(killed)
+    killed.send_signal(signal.SIGKILL)
+    rest_of(killed)
+    said = rest_of(other)
+    assert other.returncode == 0, said
+    assert said.splitlines()[-1] == "6 jobs: 6 done"
+    assert "6 of 6 done, 0 running, 0 left" in said
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / "none" / f"seed-{seed}"
+        made = json.loads((folder / "attack.json").read_text())
+        assert made["source"] == str(tmp_path / "runs" / "none" / f"seed-{1 - seed}")
+        assert json.loads((folder / "evaluation.json").read_text())["run_seed"] == seed
+    again = run("sweep", *words)
+    assert again.stdout.splitlines() == ["6 jobs: 6 done"]
+
+
+FUNCTION = """
+import json
+from pathlib import Path
+
+def work(output: Path, seed: int = 0, level: float = 0.0) -> None:
+    \"\"\"Measure something.
+
+    Args:
+        output: folder
+        seed: seed
+        level: level
+    \"\"\"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.yaml").write_text(f"{{level: {level}, seed: {seed}}}")
+    values = {"measures": {"loss": level + 0.01 * seed}, "protocol": {"by": "hand"}}
+    (output / "result.json").write_text(json.dumps(values))
+"""
+
+
+def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "own_work.py").write_text(FUNCTION)
+    config = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1, 2], "title": "My own"}
+    config |= {"arms": {"high": {"level": 2.0}, "low": {"level": 1.0}}, "baseline": "high"}
+    config |= {"claims": [{"arm": "low", "other": "high", "measure": "loss"}], "planned": True}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    words = ["--config", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "runs")]
+    refused = run("sweep", *words)
+    assert refused.returncode == 2
+    assert "own_work.work is no script of mmgan's; let the file name it by --trust" in refused.stderr
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = run("sweep", *words, "--trust", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 jobs: 6 done"
+    reported = run("report", str(tmp_path / "runs"), "--output", str(tmp_path / "page"))
+    assert reported.returncode == 0, reported.stderr
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("# My own\n")
+    assert "| `low` below `high` | loss | 3 | -1.000 [-1.000, -1.000] | 0.000 | **shows** |" in page
+
+    config["seeds"] = [0, 1, 2, 3]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
+    changed = run("sweep", *words, "--trust", environment=environment)
+    assert changed.returncode == 2
+    assert "holds an experiment that was planned beforehand, with another hash" in changed.stderr
+
+
+def test_a_function_that_makes_nothing_has_failed(tmp_path: Path) -> None:
+    script = quick(tmp_path)
+    script.write_text("pass")
+    assert work(script, tmp_path / "runs") == {"a": "failed", "b": "failed"}
+
+
+def test_an_experiment_keeps_its_hash_and_says_when_it_has_changed(tmp_path: Path) -> None:
+    small = experiment(arms={"a": {}})
+    begin(small, tmp_path)
+    kept = json.loads((tmp_path / "experiment.json").read_text())
+    assert (kept["hash"], kept["planned"], kept["changed"]) == (small.hash(), False, None)
+    begin(experiment(arms={"a": {}}, timeout=7), tmp_path)
+    assert json.loads((tmp_path / "experiment.json").read_text()) == kept, "timeout is the worker's"
+    larger = experiment(arms={"a": {}, "b": {}}, planned=True)
+    begin(larger, tmp_path)
+    kept = json.loads((tmp_path / "experiment.json").read_text())
+    assert (kept["hash"], kept["planned"]) == (larger.hash(), False), "it was not planned when it began"
+    assert kept["changed"]
+    (tmp_path / "c.yaml").write_text("a: 1")
+    with_file = experiment(arms={"a": {}}, configs=[str(tmp_path / "c.yaml")])
+    before = with_file.hash()
+    (tmp_path / "c.yaml").write_text("a: 2")
+    assert with_file.hash() != before, "the configurations it names are part of it"
