@@ -92,7 +92,7 @@ def gan(
     for name, config in (("plain step", base), ("step with the preset paper at h1", with_mixup(base, "paper", 1))):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             notes.append(f"peak memory of the {name}: {process.submit(peak, make, config).result():.0f} MiB")
-    report("A GAN's step", setting, plain.accelerator.device, ratios, notes, output)
+    report(f"A GAN's step, widths {g_width}/{d_width}", setting, plain.accelerator.device, ratios, notes, output)
 
 
 def with_mixup(base: GANConfig, preset: str, layer: int) -> GANConfig:
