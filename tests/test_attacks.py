@@ -39,6 +39,7 @@ from mmgan.data import DataConfig, fingerprint, load
 from mmgan.engine import checkpoint
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
+from mmgan.experiments.results import read
 from mmgan.mixup import ClassifierCutMix, ClassifierMixup, ClassifierRule, Plans, Staged
 from tests.cls_runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, with_state
@@ -603,20 +604,18 @@ def seeds(attacked: Path, tmp_path: Path) -> Path:
 
 def test_a_report_compares_attacked_arms(seeds: Path, tmp_path: Path) -> None:
     shutil.rmtree(seeds / "adversarial" / "seed-0" / "plots")
-    done = run("report_attacks", str(seeds), str(tmp_path / "page"))
+    done = run("report", str(seeds), "--output", str(tmp_path / "page"))
     assert done.returncode == 0, done.stderr
-    numbers = of(tmp_path / "page", "report.json")["attack.json"]
-    found = numbers["minus none"]["adversarial"]["accuracy pgd 0.1"]
-    low, high = stats.ttest_rel([50, 70, 60], [20, 30, 25]).confidence_interval()
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    measures = {(one["arm"], one["seed"]): one["measures"] for one in of(tmp_path / "page", "record.json")["runs"]}
+    assert [measures["adversarial", seed]["pgd/0.1"] for seed in range(3)] == [0.5, 0.7, 0.6]
     text = (tmp_path / "page.md").read_text()
-    assert "| PGD-4, 2 restarts, eps 0.1 | 25.0 +- 5.0 | 60.0 +- 10.0 |" in text
+    assert "| accuracy under PGD, eps 0.1, % | 25.0 +- 5.0 | 60.0 +- 10.0 |" in text
     assert "| PGD is at least as strong as FGSM | 2 of 3 |" in text
-    assert "- `none`, seed 1, failed: PGD is at least as strong as FGSM (eps 0.1: +9.00 points)" in text
-    assert "| CIFAR-10, PreActResNet18 | 36.32 | 71.51 | 77.50 | 56.10 |" in text
-    assert "## Normalised space" in text
-    assert (tmp_path / "page" / "attack.png").stat().st_size > 8_000
-    assert (tmp_path / "page" / "examples-none.png").exists()
+    assert "- `none`, seed 1: PGD is at least as strong as FGSM (eps 0.1: +9.00 points)" in text
+    assert "| Table 3: CIFAR-10, PreActResNet18 | accuracy under FGSM, % | 36.32 | 56.10 |" in text
+    assert "## Under attack, normalised space" in text
+    assert (tmp_path / "page" / "curves-1.png").stat().st_size > 8_000
+    assert (tmp_path / "page" / "attack_examples-none.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -630,22 +629,19 @@ def test_a_report_compares_attacked_arms(seeds: Path, tmp_path: Path) -> None:
         {"checks": None},
     ],
 )
-def test_a_damaged_attack_is_named_in_one_line(
-    seeds: Path, tmp_path: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_with_a_damaged_attack_is_named_and_left_out(seeds: Path, change: dict[str, Any]) -> None:
     file = seeds / "none" / "seed-1" / "attack.json"
     file.write_text(json.dumps(of(file.parent) | change))
-    code, text = command_here(capsys, "report_attacks", str(seeds), str(tmp_path / "page"))
-    assert (code, len(text.splitlines())) == (2, 1)
-    assert f"{file.parent} has a damaged attack.json" in text
+    with pytest.warns(UserWarning, match=f"{file.parent} is damaged and left out"):
+        found = read([seeds])
+    assert len(found) == 5
 
 
-def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path, tmp_path: Path) -> None:
+def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path) -> None:
     file = seeds / "none" / "seed-1" / "attack.json"
     file.write_text(json.dumps(of(file.parent) | {"restarts": 7}))
-    done = run("report_attacks", str(seeds), str(tmp_path / "page"))
-    assert done.returncode == 2
-    assert "with restarts 7, others with 2" in done.stderr
+    with pytest.raises(UserError, match=r"by another protocol than .* \(attack\): restarts (7, not 2|2, not 7)"):
+        read([seeds])
 
 
 @pytest.mark.parametrize(

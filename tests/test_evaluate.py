@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import runpy
 import shutil
 import sys
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from classifiers.compare import Claim, claims, minutes, read
 from scipy import ndimage, stats
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from classifiers.load import load_classifier
 from mmgan.data import load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
+from mmgan.experiments.results import of, read
 from mmgan.mixup import Staged
 from tests.conftest import ROOT, run, train
 
@@ -281,149 +280,60 @@ def command_here(capsys: pytest.CaptureFixture[str], script: str, *options: str)
 
 
 def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
-    done = run("report_cls", str(arms), str(tmp_path / "page"))
+    done = run("report", str(arms), "--output", str(tmp_path / "page"))
     assert done.returncode == 0, done.stderr
-    numbers = json.loads((tmp_path / "page" / "report.json").read_text())
-    errors = {arm: list(of_arm.values()) for arm, of_arm in ERRORS.items()}
-    found = numbers["minus none"]["manifold"]["error"]
-    low, high = stats.ttest_rel(errors["manifold"], errors["none"]).confidence_interval()
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
-    assert numbers["claims"][0]["verdict"] == "undecided"
+    errors = {arm: [100 * value for value in of_arm.values()] for arm, of_arm in ERRORS.items()}
+    test = stats.ttest_rel(errors["manifold"], errors["none"])
+    low, high = test.confidence_interval()
+    mean = np.mean(errors["manifold"]) - np.mean(errors["none"])
     text = (tmp_path / "page.md").read_text()
-    assert f"{100 * np.mean(errors['none']):.2f} +- {100 * np.std(errors['none'], ddof=1):.2f}" in text
-    assert "| manifold below none | error, mean of 17 deformations, % | 3 | +0.00 [+0.00, +0.00] | undecided |" in text
-    assert "| *the paper: CIFAR-10, PreActResNet18, 1200 epochs* | 5.12 | 2.89 |" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("- `manifold`: mixup None, not "))
-    assert all(word in line for word in ("ClassifierMixup", "alpha", "2.0", "layers")), "and what it leaves to defaults"
-    assert "in 0 of 17 rows; in the paper in 14." in text
-    assert f"python scripts/report_cls.py {arms} {tmp_path / 'page'}" in text
-    for name in ("interpolation", "epochs"):
-        assert f"(page/{name}.png)" in text
-        assert (tmp_path / "page" / f"{name}.png").stat().st_size > 10_000
-
-
-def test_a_report_of_single_runs_without_deformations_has_no_intervals(arms: Path, tmp_path: Path) -> None:
-    for arm in ERRORS:
-        for seed in (1, 2):
-            shutil.rmtree(arms / arm / f"seed-{seed}")
-        found = evaluation(arms / arm / "seed-0")
-        del found["deformed_accuracy"]
-        (arms / arm / "seed-0" / "evaluation.json").write_text(json.dumps(found))
-    done = run("report_cls", str(arms), str(tmp_path / "page"))
-    assert done.returncode == 0, done.stderr
-    assert "| -2.00 (n = 1) |" in done.stdout
-    assert "Table 5" not in done.stdout
-    text = (tmp_path / "page" / "report.json").read_text()
-    assert "Infinity" not in text
-    assert json.loads(text)["minus none"]["manifold"]["error"]["low"] is None
+    assert f"| `manifold` | {mean:+.2f} [{low:+.2f}, {high:+.2f}], p {test.pvalue:.3f} |" in text
+    assert f"| `none` | 3 | {np.mean(errors['none']):.2f} +- {np.std(errors['none'], ddof=1):.2f} |" in text
+    assert "| Table 1: CIFAR-10, PreActResNet18, 1200 epochs | error, % | 5.12 | 2.89 |" in text
+    assert "mixup.alpha 2.0" in text
+    assert "Evaluation: best checkpoint, 297 test images of digits, 1200 training images" in text
+    kept = json.loads((tmp_path / "page" / "record.json").read_text())
+    found = evaluation(arms / "none" / "seed-0")
+    measures = next(one["measures"] for one in kept["runs"] if one["arm"] == "none")
+    assert measures["interpolated/h1"] == pytest.approx(np.mean(found["interpolated_nll"]["1"]))
+    assert measures["deformed"] == pytest.approx(1 - np.mean(list(found["deformed_accuracy"].values())))
+    assert measures["deformed/rotation U(-20, 20)"] == found["deformed_accuracy"]["rotation U(-20, 20)"]
+    for title in ("NLL of interpolated targets over lam (Fig. 2)", "Validation NLL over epochs (Fig. 8)"):
+        assert f"## {title}" in text
+    for number in (1, 2):
+        assert (tmp_path / "page" / f"curves-{number}.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"split": "train"}, "evaluated with split train, others with test"),
-        ({"checkpoint": "last"}, "evaluated with checkpoint last, others with best"),
-        ({"num_images": 7}, "evaluated with num_images 7, others with 297"),
-        ({"images": "0"}, "evaluated with images 0, others with"),
-        ({"data": "mnist"}, "evaluated with data mnist, others with digits"),
-        ({"finished": False}, "before its training had finished"),
+        ({"split": "train"}, "split test, not train|split train, not test"),
+        ({"checkpoint": "last"}, "checkpoint best, not last|checkpoint last, not best"),
+        ({"num_images": 7}, "num_images 7, not 297|num_images 297, not 7"),
+        ({"images": "0"}, "images 0, not|images .*, not 0"),
+        ({"data": "mnist"}, "data mnist, not digits|data digits, not mnist"),
     ],
 )
 def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dict[str, Any], words: str) -> None:
-    assert {arm: len(runs) for arm, runs in read(arms).items()} == {"none": 3, "manifold": 3}
+    assert {arm: len(of(read([arms]), arm, "error")) for arm in ERRORS} == {"none": 3, "manifold": 3}
     change(arms / "none" / "seed-1", **values)
-    with pytest.raises(UserError, match=words):
-        read(arms)
+    with pytest.raises(UserError, match=f"is measured by another protocol than .*evaluation.*: ({words})"):
+        read([arms])
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("evaluation.json", "{"),
-        ("evaluation.json", "[" * 5000),
-        ("evaluation.json", "[1]"),
-        ("evaluation.json", {"error": "low"}),
-        ("evaluation.json", {"interpolated_nll": {"0": [1.0, "x"]}}),
-        ("evaluation.json", {"interpolated_nll": [1.0]}),
-        ("evaluation.json", {"deformed_accuracy": {}}),
-        ("evaluation.json", {"finished": True, "interpolated_nll": {"0": [1.0], "1": [1.0, 2.0]}}),
-        ("config.yaml", "[1"),
-        ("config.yaml", None),
-    ],
-)
-def test_a_damaged_evaluation_is_named_in_one_line(arms: Path, name: str, content: Any) -> None:
-    run = arms / "none" / "seed-1"
-    if content is None:
-        (run / name).unlink()
-        (run / name).mkdir()
-    elif isinstance(content, str):
-        (run / name).write_text(content)
-    else:
-        change(run, **content)
-    with pytest.raises(UserError, match=f"{re.escape(str(run))} has a damaged evaluation.json or config.yaml"):
-        read(arms)
+def test_an_evaluation_before_the_end_of_training_does_not_count(arms: Path) -> None:
+    change(arms / "none" / "seed-1", finished=False)
+    found = read([arms])
+    assert list(of(found, "none", "error")) == [0, 2]
+    assert [one.unscored for one in found if one.unscored] == ["evaluated before its training had finished"]
 
 
-def test_damaged_metrics_cost_the_report_its_curves_alone(arms: Path, tmp_path: Path) -> None:
-    (arms / "none" / "seed-1" / "metrics.jsonl").write_bytes(b"\xff\n[3]\n{\n")
-    (arms / "none" / "seed-2" / "metrics.jsonl").unlink()
-    done = run("report_cls", str(arms), str(tmp_path / "page"))
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "page" / "epochs.png").exists()
-
-
-def test_runs_that_are_no_repetitions_of_one_another_are_refused(
-    arms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_repetition_with_another_option_is_refused(arms: Path) -> None:
     file = arms / "none" / "seed-1" / "config.yaml"
     config = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump(config | {"lr": 0.2}))
-    with pytest.raises(UserError, match=r"is no repetition of its arm's other runs: lr 0\.1, not 0\.2"):
-        read(arms)
+    with pytest.raises(UserError, match=r"is no repetition of .*: lr 0\.\d, not 0\.\d"):
+        read([arms])
     file.write_text(yaml.safe_dump(config | {"seed": 0}))
-    with pytest.raises(UserError, match="are both of seed 0"):
-        read(arms)
-    file.write_text(yaml.safe_dump(config))
-    result = arms / "none" / "seed-1" / "evaluation.json"
-    text = result.read_text()
-    result.write_text(text.replace('"pairs"', '"couples"'))
-    with pytest.raises(UserError, match="does not say pairs"):
-        read(arms)
-    result.write_text(text[:-5])
-    with pytest.raises(UserError, match=r"has a damaged evaluation\.json"):
-        read(arms)
-    result.write_text(text)
-    code, said = command_here(capsys, "report_cls", str(arms), str(tmp_path / "page"), "--baseline", "nothing")
-    assert code == 2
-    assert "has no arm 'nothing' to compare with; --baseline can be manifold, none" in said
-    with pytest.raises(UserError, match="holds no evaluated run"):
-        read(tmp_path / "page")
-
-
-# Statistics
-
-
-@pytest.mark.parametrize(
-    ("arm", "words"),
-    [
-        ({0: 1.0, 1: 1.1, 2: 0.9}, "shows"),
-        ({0: 3.0, 1: 3.2, 2: 3.1}, "the opposite shows"),
-        ({0: 1.0, 1: 2.9, 2: 2.0}, "undecided"),
-        ({0: 1.0}, "undecided"),
-    ],
-)
-def test_a_verdict_follows_from_the_numbers(arm: dict[int, float], words: str) -> None:
-    other = {0: 2.0, 1: 2.2, 2: 1.9}
-    arms: Any = {"a": {s: {"error": v} for s, v in arm.items()}, "b": {s: {"error": v} for s, v in other.items()}}
-    ((_, _, said),) = claims(arms, (Claim("a", "b", "error", ""), Claim("a", "missing", "error", "")))
-    assert said == words
-
-
-def test_the_minutes_of_a_run_follow_from_its_speeds(tmp_path: Path) -> None:
-    rows = [
-        {"step": 60, "steps_per_second": 2.0},
-        {"step": 60, "validation/nll": 1.0},
-        {"step": 80, "steps_per_second": 1},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert minutes(tmp_path / "metrics.jsonl") == pytest.approx((60 / 2 + 20) / 60)
+    with pytest.raises(UserError, match="are the same run with the same seed"):
+        read([arms])

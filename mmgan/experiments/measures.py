@@ -36,6 +36,7 @@ KNOWN = {
     "deformed": Measure("error, mean of 17 deformations, %", 2, _PERCENT),
     "clean": Measure("accuracy without attack, %", 1, _PERCENT),
     "unbounded": Measure("accuracy under PGD without a bound, %", 1, _PERCENT),
+    "fgsm": Measure("accuracy under FGSM, %", 1, _PERCENT),
     "minutes": Measure("minutes of training, as the machine was loaded", 1),
 }
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "transfer": "transferred PGD", "autoattack": "AutoAttack"}

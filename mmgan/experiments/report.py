@@ -488,7 +488,7 @@ def _checks(results: Sequence[Result]) -> list[Block]:
 
 def _published(names: Iterable[str], arms: Sequence[str]) -> list[Block]:
     """The published figures of the measures and arms that are here."""
-    known = set(names)
+    known = {*names, *(name.partition("/")[0] for name in names)}
     found = [one for one in published().values() if one.measure in known and set(one.values) & set(arms)]
     shown = [arm for arm in arms if any(arm in one.values for one in found)]
     if not found or len(shown) < 2:

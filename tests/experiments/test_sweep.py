@@ -372,10 +372,18 @@ def test_what_all_runs_need_is_checked_first_and_an_option_of_all_runs_is_merged
 
 def test_a_sweep_of_classifiers_with_steps_survives_a_killed_worker(tmp_path: Path) -> None:
     options = ["--data.name", "digits", "--network.width", "0.0625", "--epochs", "2", "--milestones", "[1]"]
-    common = dict(zip([key.removeprefix("--") for key in options[::2]], map(yaml.safe_load, options[1::2]), strict=True))
+    common = dict(
+        zip([key.removeprefix("--") for key in options[::2]], map(yaml.safe_load, options[1::2]), strict=True)
+    )
     common |= {"network.depth": 18, "log_every": 2, "checkpoint_every": 1, "tracker": None, "data.subset_seed": "$seed"}
     attack = {"num_images": 10, "iterations": 2, "restarts": 1, "eps": [0.1], "transfer": "$output/none/seed-$next"}
-    config = {"script": "train_cls", "options": common, "seeds": [0, 1], "arms": {"none": {"mixup": None}}, "timeout": 4}
+    config = {
+        "script": "train_cls",
+        "options": common,
+        "seeds": [0, 1],
+        "arms": {"none": {"mixup": None}},
+        "timeout": 4,
+    }
     config |= {
         "steps": [
             {"script": "evaluate_cls", "makes": "evaluation.json", "options": {"deformations": False}},
@@ -420,7 +428,10 @@ def work(output: Path, seed: int = 0, level: float = 0.0) -> None:
 """
 
 
-def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(tmp_path: Path) -> None:
+def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     (tmp_path / "own_work.py").write_text(FUNCTION)
     config = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1, 2], "title": "My own"}
     config |= {"arms": {"high": {"level": 2.0}, "low": {"level": 1.0}}, "baseline": "high"}
@@ -430,8 +441,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(tmp_pa
     refused = run("sweep", *words)
     assert refused.returncode == 2
     assert "own_work.work is no script of mmgan's; let the file name it by --trust" in refused.stderr
-    environment = {"PYTHONPATH": str(tmp_path)}
-    done = run("sweep", *words, "--trust", environment=environment)
+    done = run("sweep", *words, "--trust")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "6 jobs: 6 done"
     reported = run("report", str(tmp_path / "runs"), "--output", str(tmp_path / "page"))
@@ -442,7 +452,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(tmp_pa
 
     config["seeds"] = [0, 1, 2, 3]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
-    changed = run("sweep", *words, "--trust", environment=environment)
+    changed = run("sweep", *words, "--trust")
     assert changed.returncode == 2
     assert "holds an experiment that was planned beforehand, with another hash" in changed.stderr
 
