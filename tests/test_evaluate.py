@@ -290,7 +290,7 @@ def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
     assert f"| `manifold` | {mean:+.2f} [{low:+.2f}, {high:+.2f}], p {test.pvalue:.3f} |" in text
     assert f"| `none` | 3 | {np.mean(errors['none']):.2f} +- {np.std(errors['none'], ddof=1):.2f} |" in text
     assert "| Table 1: CIFAR-10, PreActResNet18, 1200 epochs | error, % | 5.12 | 2.89 |" in text
-    assert "mixup.alpha 2.0" in text
+    assert "- `mixup.alpha` 2.0, where there is any" in text
     assert "Evaluation: best checkpoint, 297 test images of digits, 1200 training images" in text
     kept = json.loads((tmp_path / "page" / "record.json").read_text())
     found = evaluation(arms / "none" / "seed-0")

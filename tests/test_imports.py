@@ -16,7 +16,18 @@ MAY = {
     | {"mmgan.data", "mmgan.errors", "mmgan.memory", "mmgan.modules"},
     "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
-    "experiments": {"numpy", "scipy", "matplotlib", "jinja2", "yaml", "filelock", "optuna", "sqlalchemy", "tqdm"}
+    "experiments": {
+        "numpy",
+        "scipy",
+        "matplotlib",
+        "jinja2",
+        "markupsafe",
+        "yaml",
+        "filelock",
+        "optuna",
+        "sqlalchemy",
+        "tqdm",
+    }
     | {"mmgan.experiments", "mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},

@@ -202,20 +202,23 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
     chosen(**given)
 
 
-def _parser_of(function: Callable[..., Any], folders: str | None = None) -> _Parser:
+def _parser_of(function: Callable[..., Any], folders: str | None = None, positional: bool = True) -> _Parser:
     parser = _Parser(description=(function.__doc__ or "").splitlines()[0])
     if folders:
         parser.add_argument(folders, nargs="+", type=Path, help="folders")
     skip: set[str | int] = {folders} if folders else set()
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
+    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=skip)
     return parser
 
 
-def arguments_of(function: Callable[..., Any], args: Sequence[str]) -> dict[str, Any]:
-    """What a command line says a function is to be called with. Raises UserError like `parse`."""
+def arguments_of(function: Callable[..., Any], args: Sequence[str], positional: bool = True) -> dict[str, Any]:
+    """What a command line says a function is to be called with; not `positional`, all of it has an option's name.
+
+    Raises UserError like `parse`.
+    """
     with _mistakes_in_one_line(" (--help lists every option)", function):
         modules.trust(modules.names_on(args, _naming(function)))
-        return arguments(function, vars(_parser_of(function).parse_args(_switched(args, function))))
+        return arguments(function, vars(_parser_of(function, None, positional).parse_args(_switched(args, function))))
 
 
 @contextmanager

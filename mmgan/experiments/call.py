@@ -18,7 +18,7 @@ def main() -> None:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"there is no function {sys.argv[1]} ({error})") from error
-    cli.call(function, args=sys.argv[2:])
+    function(**cli.arguments_of(function, sys.argv[2:], positional=False))
 
 
 if __name__ == "__main__":

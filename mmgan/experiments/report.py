@@ -202,8 +202,8 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
         Block("Arms", 2),
         Block(table=_arms(record["arms"], results)),
     ]
-    shared = [f"`{key}` {text}" for key, text in _shared(record["arms"])]
-    blocks += [Block("Settings that all arms share", items=shared, folded=True)] if shared else []
+    if shared := _shared(record["arms"]):
+        blocks.append(Block("Settings that all arms share", items=shared, folded=True))
     if facts := [
         f"{name}: `{key}` {_plain(value)}" for name, of in record["protocols"].items() for key, value in of.items()
     ]:
@@ -307,9 +307,14 @@ def _setting(key: str, value: Any) -> str:
     return f"{key} {_plain(value)}"
 
 
-def _shared(arms: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    first, *others = arms.values()
-    return [(key, _plain(value)) for key, value in first.items() if all(one.get(key, "") == value for one in others)]
+def _shared(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The options in which all arms that have them agree, in words."""
+    found = []
+    for key in dict.fromkeys(key for config in arms.values() for key in config):
+        values = [config[key] for config in arms.values() if key in config]
+        if all(value == values[0] for value in values[1:]):
+            found.append(f"`{key}` {_plain(values[0])}" + (", where there is any" if len(values) < len(arms) else ""))
+    return found
 
 
 def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> list[list[str]]:

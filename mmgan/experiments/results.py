@@ -63,8 +63,8 @@ def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
     found = []
     for file in dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("config.yaml"))):
         try:
-            found.append(Result(file.parent, options_of(files.read_yaml(file))))
-            found[-1].seed = int(found[-1].config.get("seed", 0))
+            config = options_of(files.read_yaml(file))
+            found.append(Result(file.parent, config, seed=int(config.get("seed", 0))))
         except DAMAGE as error:
             _left_out(file.parent, error)
     where = ", ".join(map(str, folders))

@@ -1,4 +1,4 @@
-"""Runs that tests make by hand, read and reported: complete, incomplete, by mixed protocols, damaged; the page itself."""
+"""Runs that tests make by hand, read and reported: whole, incomplete, by mixed protocols, damaged; the page itself."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ FID = {
     "0.5 [0, 1, 2]": [19.9, 20.9, 22.0],
     "0.1 [0, 1, 2]": [22.0, 22.5, 24.5],
 }
-NAMES = {mixup: re.sub(r"[^\w.]+", "-", mixup).strip("-") for mixup in FID}
+NAMES = {mixup: re.sub(r"[^\w.]+", "-", mixup.replace("null", "plain")).strip("-") for mixup in FID}
+"""Arms by what they mix."""
 STAMP = {"extractor": "inception", "num_samples": 50, "reference": "train", "versions": {"torch": "2"}}
 
 
 def make(root: Path, mixup: str, seed: int, fid: float | None, arm: str | None = None, **changes: Any) -> Path:
     """A run's folder, as far as a report reads it; without a score where `fid` is None."""
-    folder = root / (arm or re.sub(r"[^\w.]+", "-", mixup).strip("-")) / f"seed-{seed}"
+    name = re.sub(r"[^\w.]+", "-", mixup.replace("null", "plain")).strip("-")
+    folder = root / (arm or name) / f"seed-{seed}"
     (folder / "samples").mkdir(parents=True)
     alpha, _, layers = mixup.partition(" ")
     drawn = {} if mixup == "null" else {"alpha": float(alpha), "layers": json.loads(layers), "lam": "uniform"}
@@ -77,7 +79,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def page_of(runs: Path, output: Path, baseline: str | None = "null") -> str:
+def page_of(runs: Path, output: Path, baseline: str | None = "plain") -> str:
     """The report as Markdown."""
     report([runs], output, "a command", None, baseline)
     return output.with_name(f"{output.name}.md").read_text()
@@ -93,12 +95,12 @@ def table(page: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_differences_are_scipys_and_corrected_for_the_number_of_arms(runs: Path, tmp_path: Path) -> None:
-    done = run("report", str(runs), "--output", str(tmp_path / "page"), "--baseline", "null")
+    done = run("report", str(runs), "--output", str(tmp_path / "page"), "--baseline", "plain")
     assert done.returncode == 0, done.stderr
     assert "12 of 12 runs are measured" in done.stdout
     page = (tmp_path / "page.md").read_text()
-    assert f"`python scripts/report.py {runs} --output {tmp_path / 'page'} --baseline null`" in page
-    rows, measures = table(page, "Minus null"), table(page, "Measures")
+    assert f"`python scripts/report.py {runs} --output {tmp_path / 'page'} --baseline plain`" in page
+    rows, measures = table(page, "Minus plain"), table(page, "Measures")
     tests = {name: stats.ttest_rel(FID[name], FID["null"]) for name in FID if name != "null"}
     ordered = sorted(tests, key=lambda name: tests[name].pvalue)
     adjusted = np.maximum.accumulate([min(1, (3 - i) * tests[name].pvalue) for i, name in enumerate(ordered)])
@@ -112,21 +114,21 @@ def test_differences_are_scipys_and_corrected_for_the_number_of_arms(runs: Path,
         assert cells["FID"] == f"{np.mean(FID[name]):.3f} +- {np.std(FID[name], ddof=1):.3f}"
         assert cells["FID, best checkpoint"].startswith(f"{np.mean(FID[name]) - 0.5:.3f}")
         assert cells["minutes of training, as the machine was loaded"].startswith(f"{(20 / 2 + 20 / 0.5) / 60:.1f}")
-    assert "null" not in rows
+    assert "plain" not in rows
 
 
 CLAIMS = [
-    {"arm": NAMES["0.5 [0]"], "other": "null", "measure": "fid", "source": "appendix-g-fid"},
-    {"arm": NAMES["0.5 [0, 1, 2]"], "other": "null", "measure": "fid"},
-    {"arm": NAMES["0.1 [0, 1, 2]"], "other": "null", "measure": "fid", "direction": "above", "source": "a thought"},
-    {"arm": NAMES["0.5 [0]"], "other": "null", "measure": "is", "direction": "above"},
+    {"arm": NAMES["0.5 [0]"], "other": "plain", "measure": "fid", "source": "appendix-g-fid"},
+    {"arm": NAMES["0.5 [0, 1, 2]"], "other": "plain", "measure": "fid"},
+    {"arm": NAMES["0.1 [0, 1, 2]"], "other": "plain", "measure": "fid", "direction": "above", "source": "a thought"},
+    {"arm": NAMES["0.5 [0]"], "other": "plain", "measure": "is", "direction": "above"},
 ]
 
 
 def state(folder: Path, planned: bool = True, **changes: Any) -> Experiment:
     """Keep an experiment with those claims in a folder, as a sweep does."""
     values = {"script": "train_gan", "title": "Four arms", "about": "One.\n\nTwo.", "claims": CLAIMS}
-    values |= {"arms": {name: {} for name in NAMES.values()}, "baseline": "null", "planned": planned} | changes
+    values |= {"arms": {name: {} for name in NAMES.values()}, "baseline": "plain", "planned": planned} | changes
     experiment = cli.config_of(Experiment, values)
     begin(experiment, folder)
     return experiment
@@ -153,7 +155,7 @@ def test_claims_are_decided_by_corrected_p_values_and_say_what_as_many_seeds_can
         effect = float(found[6]) / difference.std(ddof=1)
         drawn = np.random.default_rng(0).normal(effect, 1, (20_000, 3))
         assert (stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05 / 3).mean() == pytest.approx(0.8, abs=0.02)
-    assert cells[2][0].replace("`", "") == f"{NAMES['0.1 [0, 1, 2]']} above null"
+    assert cells[2][0].replace("`", "") == f"{NAMES['0.1 [0, 1, 2]']} above plain"
     assert cells[0][8] == "appendix G, CIFAR-10, at least three runs"
     assert cells[2][8] == "a thought"
     assert cells[3][4] == f"{stats.ttest_rel(FID['0.5 [0]'], FID['null']).pvalue:.3f}", "one claim needs no correction"
@@ -179,7 +181,7 @@ def test_a_plan_counts_where_it_was_kept_before_the_first_run(
     runs: Path, tmp_path: Path, started: str, planned: bool
 ) -> None:
     state(runs)
-    (runs / "null" / "seed-0" / "environment.json").write_text(json.dumps([{"time": f"{started}T00:00:00+00:00"}]))
+    (runs / "plain" / "seed-0" / "environment.json").write_text(json.dumps([{"time": f"{started}T00:00:00+00:00"}]))
     page = page_of(runs, tmp_path / "page", None)
     assert ("Planned beforehand: arms, seeds and claims were kept at" in page) == planned
     assert ("Not planned beforehand" in page) == (not planned)
@@ -187,7 +189,7 @@ def test_a_plan_counts_where_it_was_kept_before_the_first_run(
 
 def test_the_record_is_enough_to_make_the_page_again(runs: Path, tmp_path: Path) -> None:
     state(runs)
-    Image.new("L", (40, 40)).save(runs / "null" / "seed-0" / "samples" / "step-000040.png")
+    Image.new("L", (40, 40)).save(runs / "plain" / "seed-0" / "samples" / "step-000040.png")
     before = page_of(runs, tmp_path / "results" / "page", None)
     folder = tmp_path / "results" / "page"
     drawn = sorted(path.name for path in folder.iterdir())
@@ -237,7 +239,7 @@ def test_an_incomplete_grid_is_drawn_and_said_to_be_one(runs: Path, tmp_path: Pa
     assert f"- `{unscored}`: not finished" in page
     arms = table(page, "Arms")
     assert (arms["1.0-1"][:2], arms["1.0-2"][:2]) == (["0 of 1", "-"], ["1", "0"])
-    assert table(page, "Minus null")["1.0-2"][1] == "-1.000 (n = 1)"
+    assert table(page, "Minus plain")["1.0-2"][1] == "-1.000 (n = 1)"
     assert "1.0-1" not in table(page, "Measures")
 
 
@@ -286,7 +288,7 @@ CONFIG = {"seed": 1, "n_dis": 5, "steps": 40, "mixup": None, "data": {"name": "d
     ],
 )
 def test_a_damaged_run_is_named_and_left_out(runs: Path, name: str, content: bytes | None) -> None:
-    folder = runs / "null" / "seed-1"
+    folder = runs / "plain" / "seed-1"
     (folder / name).unlink(missing_ok=True)
     if content is None:
         (folder / name).mkdir()
@@ -296,15 +298,15 @@ def test_a_damaged_run_is_named_and_left_out(runs: Path, name: str, content: byt
         found = read([runs], None)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-    assert of(found, "null", "fid") == {0: 21.0, 2: 23.0}
+    assert of(found, "plain", "fid") == {0: 21.0, 2: 23.0}
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[" * 5000, b"3\n[]\n", b'{"step": 40, "path/0": [1], "d/real": "x"}\n'])
 def test_damaged_metrics_and_samples_leave_the_scores_as_they_are(runs: Path, tmp_path: Path, content: bytes) -> None:
-    before = table(page_of(runs, tmp_path / "page"), "Minus null")
-    (runs / "null" / "seed-1" / "metrics.jsonl").write_bytes(content)
-    (runs / "null" / "seed-0" / "samples" / "step-000040.png").write_bytes(b"\x89PNG no picture")
-    assert table(page_of(runs, tmp_path / "page"), "Minus null") == before
+    before = table(page_of(runs, tmp_path / "page"), "Minus plain")
+    (runs / "plain" / "seed-1" / "metrics.jsonl").write_bytes(content)
+    (runs / "plain" / "seed-0" / "samples" / "step-000040.png").write_bytes(b"\x89PNG no picture")
+    assert table(page_of(runs, tmp_path / "page"), "Minus plain") == before
 
 
 def test_a_report_of_damaged_runs_alone_gets_one_line(tmp_path: Path) -> None:
@@ -345,19 +347,19 @@ def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -
         read([tmp_path / "nothing"], None)
     with pytest.raises(UserError, match="no arm 'nothing' to compare with; --baseline can be 0"):
         page_of(runs, tmp_path / "page", "nothing")
-    twin = runs / "null" / "again"
-    shutil.copytree(runs / "null" / "seed-0", twin)
+    twin = runs / "plain" / "again"
+    shutil.copytree(runs / "plain" / "seed-0", twin)
     with pytest.raises(UserError, match="same run with the same seed"):
         read([runs], None)
     shutil.rmtree(twin)
     other = make(runs, "null", 7, 20.0, lr=3.0)
-    with pytest.raises(UserError, match=r"null/seed-\d is no repetition of .*null/seed-\d: lr"):
+    with pytest.raises(UserError, match=r"plain/seed-\d is no repetition of .*plain/seed-\d: lr"):
         read([runs], None)
     shutil.rmtree(other)
     make(runs, "1.0 [1]", 0, None, score={"final": "paper"})
     with pytest.raises(UserError, match="2 protocols"):
         read([runs], None)
-    assert len(of(read([runs], "train-50k"), "null", "fid")) == 3
+    assert len(of(read([runs], "train-50k"), "plain", "fid")) == 3
 
 
 def test_runs_outside_of_arms_are_called_by_their_folders(tmp_path: Path) -> None:

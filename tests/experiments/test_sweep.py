@@ -433,7 +433,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
 ) -> None:
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     (tmp_path / "own_work.py").write_text(FUNCTION)
-    config = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1, 2], "title": "My own"}
+    config: dict[str, Any] = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1, 2], "title": "My own"}
     config |= {"arms": {"high": {"level": 2.0}, "low": {"level": 1.0}}, "baseline": "high"}
     config |= {"claims": [{"arm": "low", "other": "high", "measure": "loss"}], "planned": True}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
