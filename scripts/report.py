@@ -12,6 +12,8 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
+import shlex
+import sys
 from pathlib import Path
 
 from mmgan.engine import cli
@@ -19,7 +21,12 @@ from mmgan.experiments import report as reports
 
 
 def report(
-    runs: list[Path], output: Path = Path("report"), protocol: str | None = None, baseline: str | None = None
+    runs: list[Path],
+    output: Path = Path("report"),
+    protocol: str | None = None,
+    baseline: str | None = None,
+    title: str | None = None,
+    about: str | None = None,
 ) -> None:
     """Compare runs: measures, claims, curves and samples of GANs, classifiers and whatever else a sweep ran.
 
@@ -29,11 +36,11 @@ def report(
             beside it
         protocol: which scores of GANs to compare; default: those that their configurations name for the end
         baseline: the arm to compare the others with; default: the experiment's, or the one called none or supervised
+        title: of the page; default: the experiment's
+        about: a paragraph below it; default: the experiment's
     """
-    command = f"python scripts/report.py {' '.join(map(str, runs))} --output {output}"
-    command += f" --protocol {protocol}" if protocol else ""
-    command += f" --baseline {baseline}" if baseline else ""
-    record = reports.make(runs, output, command, protocol, baseline)
+    words = {key: text for key, text in (("title", title), ("about", about)) if text}
+    record = reports.make(runs, output, shlex.join(["python", *sys.argv]), protocol, baseline, words)
     measured = sum(not one["unscored"] for one in record["runs"])
     print(f"{measured} of {len(record['runs'])} runs are measured; look at {output / 'report.html'}")
 

@@ -61,5 +61,5 @@ def test_it_runs_the_readme_s_loop(installed: Path, tmp_path: Path) -> None:
 def test_it_carries_its_data_and_types(installed: Path) -> None:
     assert (installed / "mmgan" / "py.typed").exists()
     assert (installed / "classifiers" / "py.typed").exists()
-    assert (installed / "mmgan" / "gan" / "report.html").exists()
+    assert (installed / "mmgan" / "experiments" / "page.html").exists()
     assert (installed / "mmgan" / "experiments" / "published.yaml").exists()

@@ -1,4 +1,4 @@
-"""The classifiers that studies take from the runs of scripts/compare_cls.sh."""
+"""The classifiers that studies take from the runs of configs/sweeps/classifiers_fashion_mnist.yaml."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def finished(setting: Setting, arm: str, seed: int) -> tuple[Staged, ClassifierC
     not finished.
     """
     if setting.runs is None:
-        raise UserError("this study needs --runs FOLDER with the runs of scripts/compare_cls.sh, FOLDER/ARM/seed-N")
+        raise UserError("this study needs --runs FOLDER with the runs of configs/sweeps/classifiers_fashion_mnist.yaml")
     run = setting.runs / arm / f"seed-{seed}"
     network, config, _ = load.load_classifier(run, "auto", DEVICE)
     if not load.finished(run, config):

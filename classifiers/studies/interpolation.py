@@ -3,7 +3,7 @@
 Test images are mixed in 1,000 pairs, at the input and after the first and the second group of blocks, at eleven values
 of lam; measured is the NLL of the mixed target, under classifiers trained without mixup, with Input Mixup and with
 Manifold Mixup. The paper: Manifold Mixup is far better where hidden states are mixed, and very slightly worse at the
-input. Its networks are CIFAR-10's; here whatever `scripts/compare_cls.sh` trained, a proxy on Fashion-MNIST.
+input. Its networks are CIFAR-10's; here whatever the experiment classifiers_fashion_mnist trained, a proxy.
 """
 
 from __future__ import annotations

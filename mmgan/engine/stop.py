@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 PARENT = "MMGAN_PARENT"
-"""Environment variable by which a worker (mmgan/engine/sweep.py) tells its runs its process number."""
+"""Environment variable by which a worker (mmgan/experiments/sweep.py) tells its runs its process number."""
 
 
 class Stop:

@@ -13,7 +13,7 @@ from mmgan.experiments.page import Block
 
 
 def remake(folder: Path) -> list[Path]:
-    """Write every page whose records are in a folder NAME of `folder`: NAME.md, and NAME/report.html.
+    """Write every page NAME.md whose records are in the folder NAME of `folder`, and of runs NAME/report.html too.
 
     A folder holds record.json, of runs compared, or one JSON file for each study, or for each benchmark. A page that
     has a place for the paper's published figures gets them. Raises UserError where there are no records.
@@ -24,7 +24,8 @@ def remake(folder: Path) -> list[Path]:
         if (own / "record.json").exists():
             report.write(files.read_json(own / "record.json"), own)
         elif records := [files.read_json(file) for file in sorted(own.glob("*.json"))]:
-            page.write(studies(records) if "verdicts" in records[0] else benchmarks(records), name, own)
+            blocks = studies(records) if "verdicts" in records[0] else benchmarks(records)
+            files.write(name, page.markdown(blocks, own.name))
         else:
             continue
         made.append(name)

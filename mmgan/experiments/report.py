@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +80,17 @@ GROUPS = (
 """All tables but the first, which has the measures that none of these takes."""
 
 
-def make(folders: Sequence[Path], output: Path, command: str, protocol: str | None, baseline: str | None) -> Record:
+def make(
+    folders: Sequence[Path],
+    output: Path,
+    command: str,
+    protocol: str | None = None,
+    baseline: str | None = None,
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> Record:
     """Read runs, or folders of runs; write the record of what they measured to `output`, and its page.
+
+    `words` are its title and what it is about, in place of the experiment's.
 
     `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is beside it. Raises
     UserError like `results.read`, and where the baseline is no arm.
@@ -106,6 +116,7 @@ def make(folders: Sequence[Path], output: Path, command: str, protocol: str | No
             "command": command,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan": {key: kept[key] for key in ("hash", "planned", "begun", "changed") if key in kept},
+            **words,
             "claims": stated.get("claims", []),
             "drawing": stated.get("drawing"),
             "baseline": baseline,
@@ -454,7 +465,7 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
         own = min(map(len, values.values()))
         if own:
             marks.append(figures.Mark(label or "mixed", float(config[over]), values, own == most))
-    if not marks:
+    if len(marks) < 2:
         return []
     titles = {name: describe(name).title for name in measures}
     bases = {name: list(of(results, base, name).values()) if base else [] for name in measures}

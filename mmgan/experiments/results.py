@@ -300,7 +300,7 @@ def name_arms(results: Sequence[Result]) -> None:
                     for key in differing(other.config, result.config)
                 )
                 raise UserError(f"{result.folder} is no repetition of {other.folder}: {what}")
-        if len(own) == 1 and not own & others:
+        if len(own) == 1 and all(re.fullmatch(r"seed-\d+", result.folder.name) for result in group):
             name = next(iter(own)).name
         else:
             name = " and ".join(sorted({result.folder.name for result in group}))
