@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
+from mmgan.mixup.staged import check_layers
 
 
 def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
@@ -145,7 +145,11 @@ def _network(
         raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
-    _check_layers(config, network, pool)
+    for section, rule in config.rules.items():
+        try:
+            check_layers(rule, network, pool[:2].float() / 255, partial(stream, config.seed, "checked layer"))
+        except ValueError as error:
+            raise UserError(f"{section}.layers {list(rule.layers)}: {error}") from error
     return network
 
 
@@ -157,22 +161,6 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
             raise UserError(f"{section}batch_size {batch} is larger than the {there} training images")
         if batch % processes:
             raise UserError(f"{section}batch_size {batch} must be a multiple of the {processes} processes")
-
-
-@torch.no_grad()
-def _check_layers(config: ClassifierConfig, network: Staged, images: Tensor) -> None:
-    """Raise UserError for a layer that the network does not have, or at which a rule cannot mix; `images` are uint8."""
-    network = copy.deepcopy(network)  # whose running statistics may change
-    for section, rule in config.rules.items():
-        layers = f"{section}.layers {list(rule.layers)}"
-        if max(rule.layers) >= network.depth:
-            raise UserError(f"{layers}: {type(config.network).__name__} has layers 0 to {network.depth - 1}")
-        for layer in rule.layers:
-            plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
-            try:
-                network(images[:2].float() / 255, plans)
-            except (ValueError, RuntimeError) as error:
-                raise UserError(f"{layers}: {error}") from error
 
 
 def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:

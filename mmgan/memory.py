@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import psutil
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmgan.errors import UserError
 
@@ -34,6 +33,8 @@ def needed_for(
     `build` makes the networks, and `forward` passes two rows through them, both with tensors that have shapes and
     nothing else. Infinite for sizes that cannot be counted; the networks alone where they cannot be called so.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415  # takes long to import
+
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

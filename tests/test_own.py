@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -173,7 +174,8 @@ def test_the_name_of_a_file_or_folder_is_no_name_of_code(folder: Path) -> None:
 
 
 def test_a_sweep_s_file_makes_no_code_run(folder: Path) -> None:
-    sweep = {"run": str(ROOT / "configs/gan/digits.yaml"), "grids": [{"mixup": ["mine.rules.Halves"], "seed": [0]}]}
+    sweep: dict[str, Any] = {"script": "train_gan", "configs": [str(ROOT / "configs/gan/digits.yaml")]}
+    sweep |= {"grids": [{"mixup": ["mine.rules.Halves"]}]}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     done = call(folder, "sweep", "--config", "sweep.yaml", "--output", "sweep")
     assert done.returncode == 2

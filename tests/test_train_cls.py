@@ -164,7 +164,7 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         (["--batch_size", "2000"], "larger than the 400 training images"),
-        (["--mixup.layers", "[5]"], "WideResNet has layers 0 to 3"),
+        (["--mixup.layers", "[5]"], "the network has layers 0 (its input) to 3"),
         (["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,3]"], "mixup.layers [0, 3]: CutMix needs states"),
         (["--data.validation", "1500"], "leaves none of 1500 images"),
         (["--lr_schedule", "step"], "milestones [400, 800] must lie within the 20 epochs"),

@@ -205,7 +205,7 @@ def fails(*options: str) -> str:
     [
         (["--stepz", "1"], "unrecognized arguments: --stepz"),
         (["--mixup.alpha", "1.5"], "mixup.alpha must be in (0, 1], not 1.5"),
-        (["--mixup.layers", "[0,9]"], "the discriminator has layers 0 (its input) to 3"),
+        (["--mixup.layers", "[0,9]"], "the network has layers 0 (its input) to 3"),
         (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
         (["--data.name", "cifar10"], "cifar10 is not in"),
         (["--data.name", "cifar11"], "data.name 'cifar11' is none of cifar10"),

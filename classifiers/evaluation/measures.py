@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from mmgan.engine.modes import evaluating
@@ -74,6 +73,8 @@ def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
 def knn_error(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int) -> float:
     """Error of a vote of the `k` nearest (Euclidean) of the training features [N, d]; the smaller label wins a tie."""
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  # training imports this file, without kNN
+
     vote = KNeighborsClassifier(k, algorithm="brute").fit(train.numpy(), train_labels.numpy())
     return float(np.mean(vote.predict(test.numpy()) != test_labels.numpy()))
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from mmgan import modules
 from mmgan.data import sets
@@ -49,6 +48,8 @@ def load(config: DataConfig) -> Images:
         needed = len(images) * images.shape[1] * config.resolution**2
         refuse_more(needed, torch.device("cpu"), f"{len(images)} images of this size", "data.resolution")
     if config.resolution and (height, width) != (config.resolution, config.resolution):
+        from torchvision.transforms.v2.functional import resize  # noqa: PLC0415  # takes a second to import
+
         images = resize(images, [config.resolution, config.resolution], antialias=True)
     elif height != width:
         raise UserError(f"images of {config.name} are {width}x{height}; set data.resolution to make them square")

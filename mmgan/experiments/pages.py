@@ -49,7 +49,7 @@ def studies(records: Sequence[Mapping[str, Any]]) -> list[Block]:
         ),
     ]
     for one in records:
-        blocks += [Block(f"{one['study']}: {one['title']}", 2)]
+        blocks += [Block(one["title"], 2)]
         blocks += [Block(text) for text in one["about"].split("\n\n") if text]
         blocks.append(
             Block(
@@ -60,7 +60,7 @@ def studies(records: Sequence[Mapping[str, Any]]) -> list[Block]:
         rows = [[verdict["claim"], f"**{verdict['found']}**", verdict["because"]] for verdict in one["verdicts"]]
         blocks.append(Block(table=[["claim", "found", "because"], *rows]))
         blocks += [Block(text) for text in one.get("notes", [])]
-        blocks.append(Block(f"{one['study']}: {one['title']}", picture=f"{one['study']}.png"))
+        blocks.append(Block(one["title"], picture=f"{one['study']}.png"))
     return blocks
 
 

@@ -16,6 +16,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,12 @@ def _left_out(folder: Path, error: BaseException) -> None:
     warnings.warn(f"{folder} is damaged and left out ({reason})", stacklevel=3)
 
 
-def _named(found: Iterable[Result]) -> str | None:
-    """The one protocol of GANs that configurations name; None where none does."""
+def _named(found: Sequence[Result]) -> str | None:
+    """The one protocol of GANs that configurations name, or else that scores are by; None where there is none."""
     named = {str(one.config["score.final"]) for one in found if one.config.get("score.final")}
+    for one in [] if named else found:
+        with suppress(*DAMAGE):  # what is damaged is told of where it is read
+            named |= {str(record["protocol"]) for record in files.read_json(one.folder / "scores.json")}
     if len(named) > 1:
         raise UserError(f"the runs name {len(named)} protocols ({', '.join(sorted(named))}); choose one by --protocol")
     return next(iter(named), None)

@@ -36,9 +36,9 @@ NAMES = {
     TrialState.FAIL: "failed",
 }
 GONE = "gone"
-"""The state of a run that was done and whose folder holds no checkpoint any more."""
+"""The state of a job that was done and whose folder no longer holds what it made."""
 ORDER = (*NAMES.values(), GONE)
-"""States of a run, of several trials of it the first of these."""
+"""States of a job; of several trials of it, the first of these counts."""
 
 
 def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:

@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from mmgan.data import to_uint8
 from mmgan.engine.modes import evaluating
@@ -57,6 +55,9 @@ def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
     """
     path.parent.mkdir(exist_ok=True)
     scale = max(1, 32 // images.shape[-1])
+    from torchvision.transforms.v2.functional import to_pil_image  # noqa: PLC0415  # takes a second to import
+    from torchvision.utils import make_grid  # noqa: PLC0415
+
     picture = make_grid(F.interpolate(images.cpu(), scale_factor=scale), columns, pad_value=128)
     to_pil_image(picture).save(path)
     return picture

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
@@ -19,7 +17,6 @@ from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.mixup import DiscriminatorRule
 
 
 def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module, nn.Module]:
@@ -30,27 +27,6 @@ def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module,
     except ValueError as error:
         raise UserError(f"data.resolution: {error}") from error
     return generator, discriminator
-
-
-@torch.no_grad()
-def check_layers(config: GANConfig, rule: DiscriminatorRule, discriminator: nn.Module, images: Tensor) -> None:
-    """Raise UserError for layers that the discriminator does not have, or at which `rule` cannot mix.
-
-    `images` are four like those it takes, [4, C, R, R]: a copy of it mixes them once at each of the rule's layers.
-    """
-    depth, layers = getattr(discriminator, "depth", None), f"mixup.layers {list(rule.layers)}"
-    if depth is None:
-        name = type(config.discriminator).__name__
-        raise UserError(f"discriminator {name}: to be mixed, its network must be Staged or Mixable")
-    if max(rule.layers) >= depth:
-        raise UserError(f"{layers}: the discriminator has layers 0 (its input) to {depth - 1}")
-    discriminator = copy.deepcopy(discriminator)  # whose running statistics and power iterations may change
-    for layer in rule.layers:
-        plans = replace(rule, layers=(layer,)).draw(2, stream(config.seed, "checked layer", layer))
-        try:
-            discriminator(images, plans)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{layers}: {error}") from error
 
 
 STANDING = (16, 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import held_out, training_images
 from mmgan.gan.score import check_size, final_scores
-from mmgan.gan.state import State, build, check_layers
+from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
+from mmgan.mixup.staged import check_layers
 from mmgan.scoring import Protocol, Scorer
 
 
@@ -133,7 +135,11 @@ def _networks(config: GANConfig, images: Tensor, processes: int, device: torch.d
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     networks = build(config, images.shape[-1], images.shape[1])
     if config.mixup:
-        check_layers(config, config.mixup, networks[1], torch.zeros(4, *images.shape[1:]))
+        draws = partial(stream, config.seed, "checked layer")
+        try:
+            check_layers(config.mixup, networks[1], torch.zeros(4, *images.shape[1:]), draws)
+        except ValueError as error:
+            raise UserError(f"mixup.layers {list(config.mixup.layers)}: {error}") from error
     return networks
 
 

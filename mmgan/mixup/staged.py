@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import overload
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, overload
 
-from torch import Tensor, nn
+import torch
+from torch import Generator, Tensor, nn
 
 from .plans import Plans
 
@@ -64,3 +68,23 @@ class Staged(nn.Module):
             h, y = plans.mix(layer, h, y)
             h = self.stages[layer](h)
         return h if y is None else (h, y)
+
+
+@torch.no_grad()
+def check_layers(rule: Any, network: nn.Module, x: Tensor, generator: Callable[[int], Generator]) -> None:
+    """Raise ValueError for layers that `network` does not have, or at which `rule` cannot mix.
+
+    A copy of the network, whose statistics may change, mixes the rows `x`, as many as plans drawn for two need, once at
+    each of the rule's layers, by draws of `generator`(layer).
+    """
+    depth = getattr(network, "depth", None)
+    if depth is None:
+        raise ValueError(f"to be mixed, {type(network).__name__} must be Staged or Mixable")
+    if max(rule.layers) >= depth:
+        raise ValueError(f"the network has layers 0 (its input) to {depth - 1}")
+    network = copy.deepcopy(network)
+    for layer in rule.layers:
+        try:
+            network(x, replace(rule, layers=(layer,)).draw(2, generator(layer)))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error

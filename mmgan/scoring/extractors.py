@@ -13,9 +13,6 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity import register_feature_extractor
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from mmgan.errors import UserError
 
@@ -52,7 +49,7 @@ class Extractor:
 class _Inception(nn.Module):
     """torch-fidelity's Inception, grey images repeated to three channels."""
 
-    def __init__(self, network: FeatureExtractorInceptionV3) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -78,6 +75,11 @@ class Inception(ExtractorConfig):
 
     def build(self) -> Extractor:
         """The extractor; raises UserError, saying what to fetch and where to put it, where there are no weights."""
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415  # takes a second to import
+            URL_INCEPTION_V3,
+            FeatureExtractorInceptionV3,
+        )
+
         name = URL_INCEPTION_V3.rsplit("/", 1)[1]
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
         advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by extractor.weights"
@@ -105,6 +107,8 @@ def register(extractor: Extractor) -> None:
 
     Raises ValueError when torch-fidelity has one of that name already.
     """
+    from torch_fidelity import register_feature_extractor  # noqa: PLC0415  # takes a second to import
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: PLC0415
 
     class Registered(FeatureExtractorBase):  # type: ignore[misc]
         def __init__(self, name: str, features_list: list[str], **_: Any) -> None:

@@ -11,10 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch_fidelity.metric_fid import fid_statistics_to_metric
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
 from tqdm import tqdm
 
 from mmgan.data import DataConfig, load
@@ -143,6 +139,10 @@ class Scorer:
 
     def _numbers(self, made: Features) -> dict[str, float]:
         """torch-fidelity's scores; of features in float64, for differences of large numbers are what they measure."""
+        from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
+        from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
+        from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: PLC0415
+
         scores: dict[str, float] = {}
         if made.logits is not None:
             logits = made.logits.double()
@@ -176,6 +176,8 @@ class Scorer:
         A set that is no larger than a subset is taken whole: the mean is then without bias as ever, and of all its
         images, but the spread would say nothing of how few they are.
         """
+        from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: PLC0415
+
         size = self._kid_size(len(made), len(real))
         subsets = 1 if size == len(made) == len(real) else KID_SUBSETS
         options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": RNG_SEED, "verbose": False}

@@ -362,6 +362,17 @@ def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -
     assert len(of(read([runs], "train-50k"), "plain", "fid")) == 3
 
 
+def test_scores_of_runs_that_name_no_protocol_count_where_all_are_by_one(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make(tmp_path, "null", seed, 20.0 + seed, score=None)
+    assert of(read([tmp_path], None), "plain", "fid") == {0: 20.0, 1: 21.0}
+    file = tmp_path / "plain" / "seed-0" / "scores.json"
+    more = json.loads(file.read_text())
+    file.write_text(json.dumps([*more, more[0] | {"protocol": "paper"}]))
+    with pytest.raises(UserError, match=r"2 protocols \(paper, train-50k\); choose one by --protocol"):
+        read([tmp_path], None)
+
+
 def test_runs_outside_of_arms_are_called_by_their_folders(tmp_path: Path) -> None:
     for name, mixup in (("a", "null"), ("b", "0.5 [0]")):
         made = make(tmp_path / "old", mixup, 0, 20.0)
