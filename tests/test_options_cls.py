@@ -206,7 +206,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--nesterov", "true", "--momentum", "0"], "nesterov needs momentum"),
         (["--weight_decay", "-1"], "weight_decay must be 0 or more"),
         (["--milestones", "[3]"], "must lie within the 3 epochs"),
-        (["--mixup.layers", "[5]"], "the network has layers 0 (its input) to 4"),
+        (["--mixup.layers", "[5]"], "the network has layers 0"),
         (["--data.pad", "-1"], "data.pad must be 0 or more"),
         (["--data.labels_per_class", "0"], "labels_per_class must be positive"),
         (["--adversarial.eps", "0"], "adversarial.eps must be positive"),

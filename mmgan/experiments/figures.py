@@ -39,7 +39,8 @@ def save(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if handles:
-        columns = min(len(handles), max(1, int(figure.get_size_inches()[0] / 1.6)), 6)
+        room = 100 * figure.get_size_inches()[0] / (6.5 * max(map(len, handles)) + 55)  # of labels in a row
+        columns = min(len(handles), max(1, int(room)))
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns, fontsize=9)
     figure.savefig(path, dpi=100)
 

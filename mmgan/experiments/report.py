@@ -461,10 +461,13 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     marks = []
     for arm, config in shown.items():
         values = {name: list(of(results, arm, name).values()) for name in measures}
-        label = "; ".join(_setting(key, value) for key, value in differences[arm].items() if key != over)
-        own = min(map(len, values.values()))
-        if own:
-            marks.append(figures.Mark(label or "mixed", float(config[over]), values, own == most))
+        own = [
+            _setting(key.removeprefix(f"{section}."), value) for key, value in differences[arm].items() if key != over
+        ]
+        label = "; ".join(text.removeprefix("layers ") for text in own)
+        fewest = min(map(len, values.values()))
+        if fewest:
+            marks.append(figures.Mark(label or "mixed", float(config[over]), values, fewest == most))
     if len(marks) < 2:
         return []
     titles = {name: describe(name).title for name in measures}

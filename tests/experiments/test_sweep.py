@@ -433,7 +433,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
 ) -> None:
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
     (tmp_path / "own_work.py").write_text(FUNCTION)
-    config: dict[str, Any] = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1, 2], "title": "My own"}
+    config: dict[str, Any] = {"script": "own_work.work", "makes": "result.json", "seeds": [0, 1], "title": "My own"}
     config |= {"arms": {"high": {"level": 2.0}, "low": {"level": 1.0}}, "baseline": "high"}
     config |= {"claims": [{"arm": "low", "other": "high", "measure": "loss"}], "planned": True}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
@@ -443,14 +443,14 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
     assert "own_work.work is no script of mmgan's; let the file name it by --trust" in refused.stderr
     done = run("sweep", *words, "--trust")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "6 jobs: 6 done"
+    assert done.stdout.splitlines()[-1] == "4 jobs: 4 done"
     reported = run("report", str(tmp_path / "runs"), "--output", str(tmp_path / "page"))
     assert reported.returncode == 0, reported.stderr
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("# My own\n")
-    assert "| `low` below `high` | loss | 3 | -1.000 [-1.000, -1.000] | 0.000 | **shows** |" in page
+    assert "| `low` below `high` | loss | 2 | -1.000 [-1.000, -1.000] | 0.000 | **shows** |" in page
 
-    config["seeds"] = [0, 1, 2, 3]
+    config["seeds"] = [0, 1, 2]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
     changed = run("sweep", *words, "--trust")
     assert changed.returncode == 2
