@@ -16,6 +16,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -48,8 +49,8 @@ STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "sco
 def main() -> None:
     """Parse, check every run, work."""
     own, common = _split(sys.argv[1:])
-    trust = "--trust" in own
-    arguments = cli.parse(Experiment, __doc__ or "", args=[word for word in own if word != "--trust"])
+    trust, own = _trust(own)
+    arguments = cli.parse(Experiment, __doc__ or "", args=own)
     config, output = arguments.config, arguments.output
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a worker is one process; start several by themselves")
@@ -82,7 +83,8 @@ def check(jobs: Iterable[Job], trust: bool) -> None:
     checked: list[Any] = []
     for job in jobs:
         try:
-            if not (SCRIPTS / f"{job.script}.py").is_file() and not trust and job.script not in sys.argv:
+            ours = job.script.isidentifier() and (SCRIPTS / f"{job.script}.py").is_file()
+            if not ours and not trust and job.script not in sys.argv:
                 raise UserError(f"{job.script} is no script of mmgan's; let the file name it by --trust")
             if job.first and job.script in RUNS:
                 kind, check_run = RUNS[job.script]
@@ -96,9 +98,17 @@ def check(jobs: Iterable[Job], trust: bool) -> None:
                     score.extractor.build()
             elif not job.first and job.script in STEPS and (job.script, job.options) not in checked:
                 checked.append((job.script, job.options))
-                cli.arguments_of(STEPS[job.script], [job.folder, *job.options])
+                cli.arguments_of(STEPS[job.script], [job.folder, *job.options], named=sys.argv[1:])
         except UserError as error:
             raise UserError(f"{job.name}: {error}") from error
+
+
+def _trust(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether --trust is among the arguments, and the others; no file can say it."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--trust", nargs="?", const="true", default="false", choices=["true", "false"])
+    found, others = parser.parse_known_args(arguments)
+    return found.trust == "true", others
 
 
 def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -107,6 +117,8 @@ def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     common: list[str] = []
     words = iter(arguments)
     for word in words:
+        if word.partition("=")[0] == "--options.seed":
+            raise UserError("every run has a seed of the experiment's; choose them by --seeds '[0,1]'")
         if word.startswith("--options."):
             common += [f"--{word.removeprefix('--options.')}", *([] if "=" in word else [next(words, "")])]
         else:

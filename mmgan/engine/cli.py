@@ -211,13 +211,15 @@ def _parser_of(function: Callable[..., Any], folders: str | None = None, positio
     return parser
 
 
-def arguments_of(function: Callable[..., Any], args: Sequence[str], positional: bool = True) -> dict[str, Any]:
+def arguments_of(
+    function: Callable[..., Any], args: Sequence[str], positional: bool = True, named: Sequence[str] | None = None
+) -> dict[str, Any]:
     """What a command line says a function is to be called with; not `positional`, all of it has an option's name.
 
-    Raises UserError like `parse`.
+    Code that is not ours is imported where `named` (None: `args`) names it. Raises UserError like `parse`.
     """
     with _mistakes_in_one_line(" (--help lists every option)", function):
-        modules.trust(modules.names_on(args, _naming(function)))
+        modules.trust(modules.names_on(args if named is None else named, _naming(function)))
         return arguments(function, vars(_parser_of(function, None, positional).parse_args(_switched(args, function))))
 
 

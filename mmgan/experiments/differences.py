@@ -46,7 +46,7 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
 def verdict(found: Difference, p: float | None = None) -> str:
     """What a difference says of the claim that it is negative, by its interval or by a corrected `p` value."""
     if not found.n:
-        return "no runs"
+        return "no pairs"
     if not (found.p if p is None else p) < LEVEL:
         return "undecided"
     return "shows" if found.mean < 0 else "the opposite shows"

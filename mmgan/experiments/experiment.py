@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from mmgan.engine import files
+from mmgan.engine import cli, files
 from mmgan.errors import UserError
 from mmgan.experiments.published import published
 
@@ -99,11 +99,18 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.timeout < 1:
             raise ValueError(f"timeout must be positive, not {self.timeout}")
+        if "seed" in self.options:
+            raise ValueError("options: seed has an option of its own, seeds")
+        for makes in (self.makes, *(step.makes for step in self.steps)):
+            check_makes(makes)
         if not self.arms and not self.grids:
             raise ValueError("arms and grids are both empty; one arm is written arms: {NAME: {}}")
         for name in self.arms:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(f"arms: {name!r} must be letters, digits, '.', '_' and '-', for it names a folder")
+            configs = self.arms[name].get("configs", [])
+            if not isinstance(configs, list):
+                raise ValueError(f"arms.{name}.configs must be a list, not {configs!r}")
         for grid in self.grids:
             empty = [key for key, values in grid.items() if not values]
             if empty:
@@ -112,7 +119,11 @@ class Experiment:
         if len(set(made)) < len(made):
             raise ValueError("two steps have the same makes; each must leave a file of its own")
         names = {arm for arm, _, _ in self.points()}
+        if len(set(self.claims)) < len(self.claims):
+            raise ValueError("claims: one is there twice")
         for claim in self.claims:
+            if claim.arm == claim.other:
+                raise ValueError(f"claims: {claim.arm} is compared with itself")
             for arm in (claim.arm, claim.other):
                 if arm not in names:
                     raise ValueError(f"claims: there is no arm {arm}; there are {', '.join(sorted(names))}")
@@ -133,7 +144,7 @@ class Experiment:
 
     def _seeds(self, options: Mapping[str, Any]) -> list[int]:
         seeds = options.get("seed", self.seeds)
-        if not isinstance(seeds, list) or not seeds or not all(isinstance(one, int) for one in seeds):
+        if not isinstance(seeds, list) or not seeds or not all(type(one) is int for one in seeds):
             raise ValueError(f"seed must be a list of whole numbers, not {seeds!r}")
         return seeds
 
@@ -156,6 +167,7 @@ class Experiment:
         """
         runs = [(seed, arm, options) for arm, options, seeds in self.points() for seed in seeds]
         found: dict[str, list[str]] = {}
+        same: dict[tuple[str, ...], str] = {}
         for seed, arm, options in sorted(runs, key=lambda run: run[0]):
             name = f"{arm}/seed-{seed}"
             if name in found:
@@ -164,6 +176,8 @@ class Experiment:
             shared = {key: value for key, value in self.options.items() if key not in own}
             words = [word for path in (*self.configs, *options.get("configs", ())) for word in ("--config", path)]
             words += [*_line(shared, seed), *common, *_line(own, seed), "--seed", str(seed)]
+            if (other := same.setdefault(tuple(words), arm)) != arm:
+                raise UserError(f"the arms {other} and {arm} have the same options; drop one of them")
             found[name] = words
         return found
 
@@ -198,7 +212,10 @@ def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job
         following = own[(own.index(int(seed)) + 1) % len(own)]
         for step in experiment.steps:
             options = tuple(word.replace("$next", str(following)) for word in _line(step.options, int(seed)))
-            needs = (name, *(other for other in lines if f"$output/{other}" in options))
+            named = [word.removeprefix("$output/") for word in options if word.startswith("$output/")]
+            if unknown := [other for other in named if other not in lines]:
+                raise UserError(f"the step that makes {step.makes} names {unknown[0]}, which is no run of this sweep")
+            needs = (name, *named)
             own_name = f"{name} {step.makes}"
             jobs[own_name] = Job(own_name, name, step.script, options, step.makes, needs, False)
     return jobs
@@ -210,7 +227,7 @@ def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> N
     Raises UserError where the folder's experiment was planned beforehand and differs.
     """
     file, now = output / FILE, experiment.hash(common)
-    kept = files.read_json(file) if file.exists() else {}
+    kept = read_plan(file) if file.exists() else {}
     if kept.get("planned") and kept.get("hash") != now:
         raise UserError(
             f"{output} holds an experiment that was planned beforehand, with another hash ({str(kept['hash'])[:12]}, "
@@ -220,8 +237,30 @@ def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> N
         return
     time = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"hash": now, "planned": experiment.planned and not kept, "begun": kept.get("begun", time)}
-    record |= {"changed": time if kept else None, "experiment": experiment.plan()}
+    record |= {"changed": time if kept else None, "options": list(common), "experiment": experiment.plan()}
     files.write(file, json.dumps(record, indent=1) + "\n")
+
+
+def read_plan(file: Path) -> dict[str, Any]:
+    """What `begin` kept: `experiment` is an Experiment. Raises UserError for a damaged file."""
+    kept = files.read_json(file)
+    keys = {"hash": str, "planned": bool, "begun": str, "experiment": dict}
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), kind) for key, kind in keys.items()):
+        raise UserError(f"{file} is damaged; remove it, and the sweep's next start writes it again")
+    try:
+        return {**kept, "experiment": cli.config_of(Experiment, kept["experiment"])}
+    except UserError as error:
+        raise UserError(
+            f"{file} is damaged ({error}); remove it, and the sweep's next start writes it again"
+        ) from error
+
+
+def check_makes(makes: str) -> None:
+    """Raise ValueError for what is no pattern of files in a run's folder."""
+    try:
+        next(Path("/nowhere").glob(makes), None)
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(f"makes must be a file, or a pattern of files, in the run's folder, not {makes!r}") from error
 
 
 def _after(line: Sequence[str], option: str) -> list[str]:

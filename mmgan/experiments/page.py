@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup, escape
 
 from mmgan.engine import files
+from mmgan.errors import UserError
 
 
 @dataclass
@@ -41,10 +43,10 @@ def markdown(blocks: Sequence[Block], folder: str) -> str:
     for block in blocks:
         if block.table:
             rows = [block.table[0], ["---"] * len(block.table[0]), *block.table[1:]]
-            cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+            cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
             parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
         elif block.picture:
-            parts.append(f"![{block.text}]({folder}/{block.picture})")
+            parts.append(f"![{block.text}]({quote(f'{folder}/{block.picture}')})")
         elif block.items:
             items = "\n".join(f"- {item}" for item in block.items)
             folded = f"<details>\n<summary>{block.text}</summary>\n\n{items}\n\n</details>"
@@ -57,6 +59,8 @@ def markdown(blocks: Sequence[Block], folder: str) -> str:
 def html(blocks: Sequence[Block], folder: Path) -> str:
     """The page with its pictures inside, a table of contents, and tables that a click on a head sorts."""
     names = [block.picture for block in blocks if block.picture]
+    if strange := [name for name in names if Path(name).name != name]:
+        raise UserError(f"a page shows the pictures of its own folder alone, not {strange[0]}")
     pictures = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = _inline

@@ -23,16 +23,17 @@ def remake(folder: Path) -> list[Path]:
         name = folder / f"{own.name}.md"
         if (own / "record.json").exists():
             report.write(files.read_json(own / "record.json"), own)
-        elif records := [files.read_json(file) for file in sorted(own.glob("*.json"))]:
-            blocks = studies(records) if "verdicts" in records[0] else benchmarks(records)
-            files.write(name, page.markdown(blocks, own.name))
-        else:
+            made.append(name)
             continue
-        made.append(name)
+        records = [record for file in sorted(own.glob("*.json")) if isinstance(record := files.read_json(file), dict)]
+        for key, blocks_of in (("verdicts", studies), ("rows", benchmarks)):
+            if known := [record for record in records if key in record]:
+                files.write(name, page.markdown(blocks_of(known), own.name))
+                made.append(name)
     if not made:
         raise UserError(f"{folder} holds no record: no FOLDER/record.json, and no study's or benchmark's JSON")
     for file in sorted([*folder.glob("*.md"), *folder.parent.glob("*.md")]):
-        if published.START in file.read_text():
+        if published.START in file.read_text(errors="replace"):
             published.update(file)
             made.append(file)
     return made

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -31,8 +34,8 @@ from mmgan.experiments.differences import (
     spread,
     verdict,
 )
-from mmgan.experiments.experiment import FILE, plain
-from mmgan.experiments.measures import ATTACKS, describe, layer_name
+from mmgan.experiments.experiment import FILE, Experiment, plain, read_plan
+from mmgan.experiments.measures import ATTACKS, Measure, describe, layer_name
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
 from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
@@ -95,30 +98,34 @@ def make(
     `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is beside it. Raises
     UserError like `results.read`, and where the baseline is no arm.
     """
+    if not output.resolve().name:
+        raise UserError(f"--output {output} has no name; the page stands beside a folder, so choose one")
+    output = output if output.name not in ("", "..") else output.resolve()
     results = read(folders, protocol)
-    kept: Record = next((files.read_json(folder / FILE) for folder in folders if (folder / FILE).exists()), {})
-    stated = kept.get("experiment", {})
+    kept = read_plan(folders[0] / FILE) if len(folders) == 1 and (folders[0] / FILE).exists() else {}
+    stated: Experiment | None = kept.get("experiment")
+    points = {(arm, seed) for arm, _, seeds in stated.points() for seed in seeds} if stated else set()
     arms = arms_of(results)
-    baseline = baseline or stated.get("baseline")
-    if not kept:
-        baseline = baseline or next((name for name in BASELINES if name in arms), None)
+    baseline = baseline or (stated.baseline if stated else next((name for name in BASELINES if name in arms), None))
     if baseline is not None and baseline not in arms:
         raise UserError(f"there is no arm {baseline!r} to compare with; --baseline can be {', '.join(arms)}")
     first = [baseline] if baseline else []
-    order = list(dict.fromkeys([*first, *_points(stated), *arms]))
+    order = list(dict.fromkeys([*first, *([arm for arm, _, _ in stated.points()] if stated else []), *arms]))
     results.sort(key=lambda one: (order.index(one.arm), one.seed))
     with files.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         record: Record = {
             "kind": "runs",
-            "title": stated.get("title") or f"Runs of {', '.join(map(str, folders))}",
-            "about": stated.get("about", ""),
+            "title": stated.title if stated else f"Runs of {', '.join(map(str, folders))}",
+            "about": stated.about if stated else "",
             "command": command,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan": {key: kept[key] for key in ("hash", "planned", "begun", "changed") if key in kept},
             **words,
-            "claims": stated.get("claims", []),
-            "drawing": stated.get("drawing"),
+            "missing": sorted(f"{arm}/seed-{seed}" for arm, seed in points - {(one.arm, one.seed) for one in results}),
+            "unplanned": sorted(str(one.folder) for one in results if points and (one.arm, one.seed) not in points),
+            "claims": [asdict(claim) for claim in stated.claims] if stated else [],
+            "drawing": asdict(stated.drawing) if stated and stated.drawing else None,
             "baseline": baseline,
             "started": min(filter(None, (_started(one.folder) for one in results)), default=None),
             "protocols": {name: facts for one in results for name, facts in one.protocols.items()},
@@ -129,11 +136,6 @@ def make(
         files.write(output / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
         write(record, output)
     return record
-
-
-def _points(stated: Mapping[str, Any]) -> list[str]:
-    """Arms in the order of the experiment, as far as they are named."""
-    return list(stated.get("arms", {}))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +156,8 @@ def _of_run(one: Result) -> Record:
         group: {panel: [[float(f"{v:.6g}") for v in axis] for axis in xy] for panel, xy in panels.items()}
         for group, panels in one.curves.items()
     }
-    return {key: value for key, value in found.items() if key not in ("config", "protocols")} | {"curves": rounded}
+    left_out = ("config", "protocols", "others")
+    return {key: value for key, value in found.items() if key not in left_out} | {"curves": rounded}
 
 
 def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
@@ -171,7 +174,8 @@ def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
     for arm in reversed(firsts):
         for file in (firsts[arm] / name for name in own):
             if file.is_file():
-                name = file.name if len(firsts) == 1 else f"{file.stem}-{arm}.png"
+                plain_arm = re.sub(r"[^\w.-]+", "-", arm).strip("-")
+                name = file.name if len(firsts) == 1 else f"{file.stem}-{plain_arm}.png"
                 shutil.copyfile(file, output / name)
                 kept.append({"file": name, "text": f"{file.stem.replace('_', ' ').capitalize()} of {arm}"})
     return kept
@@ -189,7 +193,14 @@ def _last_grid(run: Path) -> Path | None:
 
 
 def write(record: Record, output: Path) -> None:
-    """Write the pictures, runs.csv and pages of a record."""
+    """Write the pictures, runs.csv and pages of a record; raises UserError for a damaged one."""
+    try:
+        _write(record, output)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{output / 'record.json'} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _write(record: Record, output: Path) -> None:
     results = [
         Result(**{**one, "folder": Path(one["folder"])}, config=record["arms"][one["arm"]]) for one in record["runs"]
     ]
@@ -248,14 +259,20 @@ def _plan(record: Record) -> list[Block]:
     plan, started = record["plan"], record["started"]
     if not plan:
         return []
-    if plan["planned"] and started and started >= plan["begun"]:
+    if plan["planned"] and not started:
+        text = f"Kept as a plan at {plan['begun']}; the runs do not say when they started, whether before or after."
+    elif plan["planned"] and started >= plan["begun"]:
         text = f"Planned beforehand: arms, seeds and claims were kept at {plan['begun']}, before the first run started"
         text += f" ({started}), and have not changed since."
     else:
         text = (
             f"Not planned beforehand; its arms, seeds and claims are those of {plan.get('changed') or plan['begun']}."
         )
-    return [Block(text), Block("The plan's SHA-256", items=[f"`{plan['hash']}`"], folded=True)]
+    blocks = [Block(text), Block("The plan's SHA-256", items=[f"`{plan['hash']}`"], folded=True)]
+    for key, words in (("missing", "Planned, and not here"), ("unplanned", "Here, and not planned")):
+        if record.get(key):
+            blocks += [Block(f"{words}:"), Block(items=[f"`{name}`" for name in record[key]])]
+    return blocks
 
 
 def _in_words(name: str, facts: Mapping[str, Any]) -> str:
@@ -293,8 +310,8 @@ def _plain(value: Any) -> str:
 
 def _unscored(results: Iterable[Result]) -> list[Block]:
     """Which runs have no measures, and why."""
-    found = [f"`{one.folder}`: {one.unscored}" for one in results if one.unscored]
-    return [Block("Runs without measures:"), Block(items=found)] if found else []
+    found = [f"`{one.folder}`: {text}" for one in results for text in (one.unscored, *one.notes) if text]
+    return [Block("Runs or measures that do not count:"), Block(items=found)] if found else []
 
 
 def _differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -340,8 +357,17 @@ def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> l
 
 
 def _cells(results: Sequence[Result], arm: str, name: str) -> str:
+    measure, values = _measure(results, name), of(results, arm, name)
+    count = f" (n = {len(values)})" if values and len(values) < sum(one.arm == arm for one in results) else ""
+    return spread([measure.factor * value for value in values.values()], measure.decimals) + count
+
+
+def _measure(results: Sequence[Result], name: str) -> Measure:
+    """What is known of a measure, with so many decimals that its largest value has three digits."""
     measure = describe(name)
-    return spread([measure.factor * value for value in of(results, arm, name).values()], measure.decimals)
+    largest = max((abs(measure.factor * one.measures[name]) for one in results if name in one.measures), default=0.0)
+    decimals = 2 - math.floor(math.log10(largest)) if largest else 0
+    return measure._replace(decimals=max(measure.decimals, min(decimals, 12)))
 
 
 def _by_arm(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
@@ -365,7 +391,7 @@ def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> li
     for i, arm in enumerate(arms):
         cells = []
         for name in names:
-            measure, p = describe(name), corrected[name][i]
+            measure, p = _measure(results, name), corrected[name][i]
             text = interval(found[name][i], measure.decimals, measure.factor)
             cells.append(text if np.isnan(p) else f"{text}, p {p:.3f}")
         rows.append([f"`{arm}`", *cells])
@@ -400,9 +426,11 @@ def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
         return []
     head = ["claim", "by", "n", "difference", "p", "verdict", "could show", "seeds for this", "source"]
     rows = [head]
-    for one, (found, p, word) in zip(claims, decide(claims, results), strict=True):
-        measure = describe(one["measure"])
-        level = LEVEL / sum(other["measure"] == one["measure"] for other in claims)
+    verdicts = decide(claims, results)
+    decided = Counter(one["measure"] for one, (_, p, _) in zip(claims, verdicts, strict=True) if not np.isnan(p))
+    for one, (found, p, word) in zip(claims, verdicts, strict=True):
+        measure = _measure(results, one["measure"])
+        level = LEVEL / max(1, decided[one["measure"]])
         least = measure.factor * detectable(found.deviation, found.n, level)
         seeds = needed(found.mean, found.deviation, level) if found.n > 1 else None
         rows.append(

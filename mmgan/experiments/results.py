@@ -32,7 +32,17 @@ Curves = dict[str, dict[str, list[list[float]]]]
 """By group and panel: x and y."""
 SEEDS = {"seed", "data.subset_seed"}
 """Options that repetitions of a run differ in."""
-DAMAGE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+DAMAGE = (
+    UserError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    ArithmeticError,
+)
 
 
 @dataclass
@@ -48,8 +58,12 @@ class Result:
     curves: Curves = field(default_factory=dict)
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By file, what its measures depend on."""
+    others: list[str] = field(default_factory=list)
+    """Other protocols by which a GAN's end is scored, where it is not by the one asked for."""
     checks: list[dict[str, Any]] = field(default_factory=list)
     """Signs of masked gradients: name, passed (null where not measured), found, meaning."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out."""
     unscored: str = ""
     """Why it has no measures, where it has none; empty where it has."""
 
@@ -65,7 +79,9 @@ def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
     for file in dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("config.yaml"))):
         try:
             config = options_of(files.read_yaml(file))
-            found.append(Result(file.parent, config, seed=int(config.get("seed", 0))))
+            if type(seed := config.get("seed", 0)) is not int:
+                raise TypeError(f"seed is {seed!r}")
+            found.append(Result(file.parent, config, seed=seed))
         except DAMAGE as error:
             _left_out(file.parent, error)
     where = ", ".join(map(str, folders))
@@ -81,6 +97,9 @@ def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
             _left_out(result.folder, error)
     if not whole:
         raise UserError(f"all runs in {where} are damaged")
+    others = sorted({name for one in whole for name in one.others} - {protocol})
+    if others and not any(f"scores, {protocol}" in one.protocols for one in whole):
+        raise UserError(f"no run is scored by {protocol}; --protocol can be {', '.join(others)}")
     _same_protocols(whole)
     name_arms(whole)
     return whole
@@ -143,8 +162,13 @@ def _fill(result: Result, protocol: str | None) -> None:
 
 def _take(result: Result, name: str, protocol: dict[str, Any], measures: Mapping[str, Any]) -> None:
     """Add measures of one file that are finite numbers, and what they depend on."""
-    numbers = {key: float(value) for key, value in measures.items()}
-    result.measures |= {key: value for key, value in numbers.items() if math.isfinite(value)}
+    for key, value in measures.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{key} is {value!r}")
+        if math.isfinite(value):
+            result.measures[str(key)] = float(value)
+        else:
+            result.notes.append(f"{key} is {value}, and left out")
     result.protocols[name] = protocol
 
 
@@ -155,6 +179,7 @@ def _scores(result: Result, protocol: str | None) -> None:
     others = sorted({str(record["protocol"]) for record in records if record["checkpoint"] == "last"} - {protocol})
     last = newest.get("last")
     if last is None or last["step"] != result.config.get("steps", last["step"]):  # scored by hand before the end
+        result.others = others
         result.unscored = f"not scored by {protocol}" + (f", but by {', '.join(others)}" if others else "")
         return
     measures = {key: value for key, value in last["scores"].items() if not key.endswith("_std")}
@@ -169,7 +194,8 @@ def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
     if not found["finished"]:
         result.unscored = "evaluated before its training had finished"
         return
-    curves = {layer: [float(value) for value in curve] for layer, curve in found["interpolated_nll"].items()}
+    lams = list(found["lams"])
+    curves = {layer: _curve([lams, curve])[1] for layer, curve in found["interpolated_nll"].items()}
     measures = {key: found[key] for key in ("error", "nll", "ece", "knn_1", "knn_5", "knn_20") if key in found}
     measures |= {f"interpolated/{layer_name(layer)}": np.mean(curve) for layer, curve in curves.items()}
     if deformed := found.get("deformed_accuracy"):
@@ -178,7 +204,7 @@ def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
     keys = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
     _take(result, "evaluation", {key: found[key] for key in keys}, measures)
     result.curves["NLL of interpolated targets over lam (Fig. 2)"] = {
-        f"mixed at {layer_name(layer)}": [list(found["lams"]), curve] for layer, curve in curves.items()
+        f"mixed at {layer_name(layer)}": [lams, curve] for layer, curve in curves.items()
     }
 
 
@@ -203,7 +229,8 @@ def _attack(result: Result, name: str, found: Mapping[str, Any]) -> None:
     keys = ("data", "images", "split", "num_images", "checkpoint", "seed", "norm", "space", "loss", "eps", "iterations")
     _take(result, name, {key: found[key] for key in (*keys, "step_size", "restarts")}, measures)
     for check in found["checks"]:
-        if check["passed"] not in (True, False, None):
+        words = [check[key] for key in ("name", "found", "meaning")]
+        if check["passed"] not in (True, False, None) or not all(isinstance(word, str) for word in words):
             raise ValueError("a check is damaged")
         result.checks.append({**check, "name": f"{check['name']}, {space}" if space else check["name"]})
 
@@ -212,9 +239,15 @@ def _result(result: Result, found: Mapping[str, Any]) -> None:
     """What a user's own script measured."""
     _take(result, "result", dict(found.get("protocol", {})), found["measures"])
     for group, panels in found.get("curves", {}).items():
-        result.curves[str(group)] = {
-            str(panel): [[float(v) for v in axis] for axis in xy] for panel, xy in panels.items()
-        }
+        result.curves[str(group)] = {str(panel): _curve(xy) for panel, xy in panels.items()}
+
+
+def _curve(xy: Any) -> list[list[float]]:
+    """X and y of a curve; raises ValueError where they are not two rows of as many finite numbers."""
+    x, y = xy
+    if not x or len(x) != len(y) or not all(map(_number, [*x, *y])):
+        raise ValueError("a curve must be two rows of as many finite numbers")
+    return [[float(value) for value in axis] for axis in (x, y)]
 
 
 def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -240,12 +273,12 @@ def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
             layer, lams = layer_name(key.removeprefix("path/")), [round(x, 6) for x in np.linspace(0, 1, len(path))]
             group = "Logits on paths from fake to real, over the share of the real image"
             result.curves.setdefault(group, {})[f"mixed at {layer}"] = [lams, path]
-            if path[0] != path[-1]:
-                result.measures[f"bend/{layer}"] = bend(path)
+            if path[0] != path[-1] and math.isfinite(bent := bend(path)):
+                result.measures[f"bend/{layer}"] = bent
     speeds = [(row["step"], row["steps_per_second"]) for row in rows if _number(row.get("steps_per_second"))]
     starts = [0, *(step for step, _ in speeds)]
     seconds = sum((step - start) / speed for start, (step, speed) in zip(starts, speeds, strict=False) if speed > 0)
-    if seconds:
+    if 0 < seconds < math.inf:
         result.measures["minutes"] = seconds / 60
 
 

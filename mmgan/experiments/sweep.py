@@ -167,10 +167,12 @@ class Worker:
         with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
             with self._alone():  # one worker at a time makes the tables
-                begin()
                 study = open_study(storage, output, create=True)
             assert study is not None
             self.study = study
+            with self._alone():
+                self._known()
+                begin()
             self._queue(again=("failed", GONE))
 
     @contextmanager
@@ -182,21 +184,24 @@ class Worker:
     def _queue(self, again: Sequence[str] = (GONE,)) -> None:
         """Put every job in the queue that nobody has, whose needs are done, or whose state is one of `again`.
 
-        This worker does so once for each job. Raises UserError where the storage has a job with other options.
+        This worker does so once for each job.
         """
         with self._alone():
-            trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
-            known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
-            tried = {job.name for job, _ in trials}
+            known, tried = self._known(), {_job(trial).name for trial in _trials(self.study)}
             found = states(self.jobs, self.study, self.output)
             for name, job in self.jobs.items():
-                if name in known and known[name] != job:
-                    raise UserError(
-                        f"{self.output} holds a sweep whose {name} has other options; choose another --output"
-                    )
                 new = name not in tried or (name not in known and found[name] in again)
                 if new and name not in self.queued and all(found[need] == "done" for need in job.needs):
                     self._enqueue(job)
+
+    def _known(self) -> set[str]:
+        """The jobs that are done, running or in the queue; raises UserError where one has other options there."""
+        trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
+        known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
+        unlike = [name for name, job in self.jobs.items() if known.get(name, job) != job]
+        if unlike:
+            raise UserError(f"{self.output} holds a sweep whose {unlike[0]} has other options; choose another --output")
+        return set(known)
 
     def _enqueue(self, job: Job) -> None:
         self.queued.add(job.name)

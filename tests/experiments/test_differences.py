@@ -51,7 +51,7 @@ def test_a_verdict_follows_from_the_interval(arm: dict[int, float], words: str) 
 def test_a_corrected_p_value_decides_where_there_is_one() -> None:
     found = difference({0: 1.0, 1: 1.1, 2: 0.9}, {0: 2.0, 1: 2.2, 2: 1.9})
     assert (verdict(found), verdict(found, 0.06)) == ("shows", "undecided")
-    assert verdict(difference({}, {}), 0.01) == "no runs"
+    assert verdict(difference({}, {}), 0.01) == "no pairs"
 
 
 @pytest.mark.parametrize(("effect", "n", "level"), [(0.5, 34, 0.05), (1.0, 3, 0.05), (0.0, 5, 0.05), (0.8, 10, 0.01)])

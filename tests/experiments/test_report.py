@@ -38,6 +38,7 @@ FID = {
 }
 NAMES = {mixup: re.sub(r"[^\w.]+", "-", mixup.replace("null", "plain")).strip("-") for mixup in FID}
 """Arms by what they mix."""
+ARMS: dict[str, Any] = {name: {"mixup.alpha": i} for i, name in enumerate(NAMES.values())}
 STAMP = {"extractor": "inception", "num_samples": 50, "reference": "train", "versions": {"torch": "2"}}
 
 
@@ -128,7 +129,7 @@ CLAIMS = [
 def state(folder: Path, planned: bool = True, **changes: Any) -> Experiment:
     """Keep an experiment with those claims in a folder, as a sweep does."""
     values = {"script": "train_gan", "title": "Four arms", "about": "One.\n\nTwo.", "claims": CLAIMS}
-    values |= {"arms": {name: {} for name in NAMES.values()}, "baseline": "plain", "planned": planned} | changes
+    values |= {"arms": ARMS, "baseline": "plain", "planned": planned} | changes
     experiment = cli.config_of(Experiment, values)
     begin(experiment, folder)
     return experiment
@@ -167,7 +168,7 @@ def test_a_claim_names_its_published_numbers_and_they_stand_in_a_table(tmp_path:
         make(tmp_path / "runs", "0.5 [0]", seed, 19.0, arm="input")
     state(
         tmp_path / "runs",
-        arms={"none": {}, "input": {}},
+        arms={"none": {}, "input": {"lr": 1}},
         baseline="none",
         claims=[{"arm": "input", "other": "none", "measure": "fid", "source": "appendix-g-fid"}],
     )
@@ -185,6 +186,69 @@ def test_a_plan_counts_where_it_was_kept_before_the_first_run(
     page = page_of(runs, tmp_path / "page", None)
     assert ("Planned beforehand: arms, seeds and claims were kept at" in page) == planned
     assert ("Not planned beforehand" in page) == (not planned)
+
+
+def test_what_was_planned_and_is_not_there_is_named_and_what_was_not_planned_too(runs: Path, tmp_path: Path) -> None:
+    state(runs, seeds=[0, 1, 3])
+    page = page_of(runs, tmp_path / "page", None)
+    planned = page[page.index("Planned, and not here:") : page.index("Here, and not planned:")]
+    assert re.findall("`(.*)`", planned) == sorted(f"{name}/seed-3" for name in NAMES.values())
+    assert f"- `{runs / 'plain' / 'seed-2'}`" in page[page.index("Here, and not planned:") :]
+
+
+def test_a_claim_without_runs_counts_neither_for_the_correction_nor_for_the_power(runs: Path, tmp_path: Path) -> None:
+    claim = {"arm": NAMES["0.5 [0]"], "other": "plain", "measure": "fid"}
+    arms = {**ARMS, "gone": {"lr": 1}}
+    state(runs, arms=arms, claims=[claim])
+    shutil.copytree(runs, tmp_path / "other")
+    (tmp_path / "other" / "experiment.json").unlink()
+    state(tmp_path / "other", arms=arms, claims=[claim, {**claim, "other": "gone"}])
+    cells = [
+        page[page.index("## Claims") :].splitlines()[4].split("|")[1:8]
+        for page in (page_of(folder, tmp_path / "page", None) for folder in (runs, tmp_path / "other"))
+    ]
+    assert cells[0] == cells[1]
+
+
+def test_a_measure_that_is_no_number_is_named_and_the_others_are_counted(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "plain" / "seed-1"
+    (folder / "scores.json").unlink()
+    score(folder, "last", 40, {"is": 7.0, "fid": float("nan")})
+    page = page_of(runs, tmp_path / "page")
+    assert f"- `{folder}`: fid is nan, and left out" in page
+    cells = dict(zip(table(page, "Measures")["arm"], table(page, "Measures")["plain"], strict=True))
+    assert cells["FID"] == f"22.000 +- {np.std([21, 23], ddof=1):.3f} (n = 2)"
+
+
+def test_small_numbers_keep_three_digits(tmp_path: Path) -> None:
+    for seed, value in enumerate((2e-5, 3e-5)):
+        folder = tmp_path / "runs" / "mine" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(f"seed: {seed}")
+        (folder / "result.json").write_text(json.dumps({"measures": {"loss": value}}))
+    assert table(page_of(tmp_path / "runs", tmp_path / "page", None), "Measures")["mine"][1].startswith("0.0000250 +-")
+
+
+@pytest.mark.parametrize("damage", ["[]", "null", "{}", '{"hash": 3}', "DAMAGED ARMS"])
+def test_a_damaged_plan_gets_one_line(runs: Path, tmp_path: Path, damage: str) -> None:
+    state(runs)
+    kept = json.loads((runs / "experiment.json").read_text())
+    kept["experiment"]["arms"] = 3
+    (runs / "experiment.json").write_text(json.dumps(kept) if damage == "DAMAGED ARMS" else damage)
+    with pytest.raises(UserError, match=r"experiment\.json is damaged"):
+        page_of(runs, tmp_path / "page", None)
+
+
+@pytest.mark.parametrize("change", [[], {}, {"runs": [3]}, {"pictures": [{"file": "../../a.png", "text": ""}]}])
+def test_a_damaged_record_gets_one_line_and_shows_no_other_file(runs: Path, tmp_path: Path, change: Any) -> None:
+    page_of(runs, tmp_path / "results" / "page")
+    (tmp_path / "a.png").write_bytes(b"secret")
+    file = tmp_path / "results" / "page" / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change if change else change))
+    (tmp_path / "results" / "page" / "report.html").unlink()
+    with pytest.raises(UserError, match=r"damaged|of its own folder alone"):
+        remake(tmp_path / "results")
+    assert not (tmp_path / "results" / "page" / "report.html").exists()
 
 
 def test_the_record_is_enough_to_make_the_page_again(runs: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_an_arm_has_a_name_and_may_have_configurations_and_seeds_of_its_own() ->
 
 def test_a_step_follows_its_run_and_waits_for_another_that_it_names() -> None:
     steps = [{"script": "attack_cls", "makes": "attack.json", "options": {"transfer": "$output/a/seed-$next", "x": 1}}]
-    jobs = jobs_of(experiment(arms={"a": {}, "b": {}}, seeds=[3, 5], steps=steps))
+    jobs = jobs_of(experiment(arms={"a": {}, "b": {"lr": 1}}, seeds=[3, 5], steps=steps))
     assert [name for name, job in jobs.items() if job.first] == ["a/seed-3", "b/seed-3", "a/seed-5", "b/seed-5"]
     job = jobs["b/seed-5 attack.json"]
     assert (job.folder, job.needs) == ("b/seed-5", ("b/seed-5", "a/seed-3"))
@@ -188,6 +188,14 @@ def test_a_step_follows_its_run_and_waits_for_another_that_it_names() -> None:
             "no published figure is called table-9",
         ),
         ({"arms": {"a": {}}, "steps": [{"script": "x", "makes": "y"}] * 2}, "two steps have the same makes"),
+        ({"arms": {"a": {}}, "steps": [{"script": "x", "makes": "/y"}]}, "makes must be a file, or a pattern of files"),
+        ({"arms": {"a": {"configs": "a.yaml"}}}, "arms.a.configs must be a list"),
+        ({"arms": {"a": {}}, "options": {"seed": 3}}, "options: seed has an option of its own, seeds"),
+        ({"arms": {"a": {}}, "claims": [{"arm": "a", "other": "a", "measure": "f"}]}, "a is compared with itself"),
+        (
+            {"arms": {"a": {}, "b": {}}, "claims": [{"arm": "a", "other": "b", "measure": "f"}] * 2},
+            "one is there twice",
+        ),
     ],
 )
 def test_an_experiment_that_cannot_be_meant_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -195,9 +203,46 @@ def test_an_experiment_that_cannot_be_meant_is_refused(changes: dict[str, Any], 
         experiment(**changes)
 
 
-def test_two_runs_of_one_folder_are_refused() -> None:
+def test_two_runs_of_one_folder_two_arms_that_are_one_and_a_step_on_no_run_are_refused() -> None:
     with pytest.raises(UserError, match="seed-0 twice"):
         experiment(grids=[{"lr": [1]}, {"lr": [1]}]).lines()
+    with pytest.raises(UserError, match="the arms a and b have the same options"):
+        experiment(arms={"a": {"lr": 1}, "b": {"lr": 1}}).lines()
+    with pytest.raises(UserError, match="names nnoe/seed-0, which is no run of this sweep"):
+        jobs_of(
+            experiment(arms={"a": {}}, steps=[{"script": "x", "makes": "y", "options": {"z": "$output/nnoe/seed-0"}}])
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"script": "../outside"},
+        {"script": "OUTSIDE"},
+        {"steps": [{"script": "score_gan", "makes": "x", "options": {"extractor": "outside.Own"}}]},
+    ],
+)
+def test_a_file_makes_no_code_run_that_is_not_ours(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "outside.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    change = {key: str(tmp_path / "outside") if value == "OUTSIDE" else value for key, value in change.items()}
+    options = sweep(tmp_path, **change)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+        done = run("sweep", *options)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_sweep_that_is_refused_leaves_the_plan_of_the_one_before(tmp_path: Path) -> None:
+    first = experiment(arms={"a": {}}, title="first")
+    jobs = {name: job._replace(script=str(quick(tmp_path))) for name, job in jobs_of(first).items()}
+    database = tmp_path / "runs" / "sweep.db"
+    Worker(jobs, tmp_path / "runs", database, 9, begin=lambda: begin(first, tmp_path / "runs")).work()
+    second = experiment(arms={"a": {"lr": 3}}, title="second")
+    with pytest.raises(UserError, match="has other options"):
+        Worker(jobs_of(second), tmp_path / "runs", database, 9, begin=lambda: begin(second, tmp_path / "runs"))
+    assert json.loads((tmp_path / "runs" / "experiment.json").read_text())["experiment"]["title"] == "first"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
@@ -470,7 +515,7 @@ def test_an_experiment_keeps_its_hash_and_says_when_it_has_changed(tmp_path: Pat
     assert (kept["hash"], kept["planned"], kept["changed"]) == (small.hash(), False, None)
     begin(experiment(arms={"a": {}}, timeout=7), tmp_path)
     assert json.loads((tmp_path / "experiment.json").read_text()) == kept, "timeout is the worker's"
-    larger = experiment(arms={"a": {}, "b": {}}, planned=True)
+    larger = experiment(arms={"a": {}, "b": {"lr": 1}}, planned=True)
     begin(larger, tmp_path)
     kept = json.loads((tmp_path / "experiment.json").read_text())
     assert (kept["hash"], kept["planned"]) == (larger.hash(), False), "it was not planned when it began"
