@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -45,6 +46,8 @@ def accelerator_of(mixed_precision: str | None = None, **options: Any) -> Accele
     for name in (f"ACCELERATE_USE_{strategy}" for strategy in STRATEGIES):
         if parse_flag_from_env(name):
             raise UserError(f"{name} is set, and this trains by plain data parallelism alone; unset it")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        importlib.import_module("torch._dynamo")  # imported after the process group, it now and then aborts the end
     return Accelerator(
         mixed_precision=mixed_precision or "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),

@@ -227,7 +227,7 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     if shared := _shared(record["arms"]):
         blocks.append(Block("Settings that all arms share", items=shared, folded=True))
     if facts := [
-        f"{name}: `{key}` {_plain(value)}" for name, of in record["protocols"].items() for key, value in of.items()
+        f"{name}: `{key}` {_plain(value)}" for name, own in record["protocols"].items() for key, value in own.items()
     ]:
         blocks.append(Block("All that the measures depend on", items=facts, folded=True))
     blocks += _claims(record, results)
