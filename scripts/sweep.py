@@ -61,7 +61,8 @@ def main() -> None:
         with errors_of(storage):
             found = states(jobs, open_study(storage, output, create=False), output)
         for name, state in found.items():
-            print(f"{state:8} {name}" + _at(output / jobs[name].folder) * jobs[name].first)
+            last = f"  last checkpoint: {Path(last_of(output / jobs[name].folder / 'checkpoints')).name}"
+            print(f"{state:8} {name}{last if jobs[name].first else ''}")
         print(_count(found))
         return
     worker = Worker(jobs, output, storage, config.timeout, SCRIPTS, partial(begin, config, output, common))
@@ -124,10 +125,6 @@ def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
         else:
             own.append(word)
     return own, common
-
-
-def _at(folder: Path) -> str:
-    return f"  last checkpoint: {Path(last_of(folder / 'checkpoints')).name}"
 
 
 def _count(found: Mapping[str, str]) -> str:

@@ -72,11 +72,9 @@ def study(
         record |= {"environment": environment(Accelerator(cpu=True)), "numbers": numbers}
     found = [] if fast else module.verdicts(record["numbers"])
     record |= _words(module) | {"verdicts": [one._asdict() for one in found]}
-    try:
+    with files.writing(output):
         files.write(file, _lines(record))
         module.plot(record["numbers"], output / f"{name}.png")
-    except OSError as error:
-        raise UserError(f"cannot write to {output} ({error.strerror}); choose another --output") from error
     print(f"{file}, {output / f'{name}.png'}: {count} seed(s), {record['seconds']} s")
     print("--fast: these numbers mean nothing, so there are no verdicts" if fast else _table(found))
 

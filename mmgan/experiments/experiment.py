@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -154,8 +154,9 @@ class Experiment:
 
     def hash(self, common: Sequence[str] = ()) -> str:
         """SHA-256 of the plan, of the configurations that it names and of `common`, options of all runs."""
-        named = [path for line in self.lines(common).values() for path in _after(line, "--config")]
-        contents = {path: hashlib.sha256(files.read(Path(path))).hexdigest() for path in sorted(set(named))}
+        lines = self.lines(common).values()
+        named = {path for line in lines for word, path in pairwise(line) if word == "--config"}
+        contents = {path: hashlib.sha256(files.read(Path(path))).hexdigest() for path in sorted(named)}
         text = json.dumps([self.plan(), contents, list(common)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -261,10 +262,6 @@ def check_makes(makes: str) -> None:
         next(Path("/nowhere").glob(makes), None)
     except (ValueError, NotImplementedError) as error:
         raise ValueError(f"makes must be a file, or a pattern of files, in the run's folder, not {makes!r}") from error
-
-
-def _after(line: Sequence[str], option: str) -> list[str]:
-    return [line[i + 1] for i, word in enumerate(line[:-1]) if word == option]
 
 
 def _line(options: Mapping[str, Any], seed: int) -> list[str]:

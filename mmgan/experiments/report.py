@@ -109,8 +109,7 @@ def make(
     baseline = baseline or (stated.baseline if stated else next((name for name in BASELINES if name in arms), None))
     if baseline is not None and baseline not in arms:
         raise UserError(f"there is no arm {baseline!r} to compare with; --baseline can be {', '.join(arms)}")
-    first = [baseline] if baseline else []
-    order = list(dict.fromkeys([*first, *([arm for arm, _, _ in stated.points()] if stated else []), *arms]))
+    order = [baseline, *([arm for arm, *_ in stated.points()] if stated else []), *arms]
     results.sort(key=lambda one: (order.index(one.arm), one.seed))
     with files.writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -129,17 +128,16 @@ def make(
             "baseline": baseline,
             "started": min(filter(None, (_started(one.folder) for one in results)), default=None),
             "protocols": {name: facts for one in results for name, facts in one.protocols.items()},
-            "arms": {one.arm: _settings(one.config) for one in results},
+            "arms": {
+                one.arm: {key: value for key, value in one.config.items() if key not in HARMLESS | SEEDS}
+                for one in results
+            },
             "runs": [_of_run(one) for one in results],
             "pictures": _pictures(results, output),
         }
         files.write(output / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
         write(record, output)
     return record
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in HARMLESS | SEEDS}
 
 
 def _started(folder: Path) -> str | None:
@@ -218,12 +216,8 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks += [Block(f"Made by `{record['command']}`, {record['made'][:10]}."), *_plan(record)]
     blocks += [Block(_in_words(name, facts)) for name, facts in record["protocols"].items()]
     scored = [one for one in results if not one.unscored]
-    blocks += [
-        *_unscored(results),
-        *_drawing(record, scored, output),
-        Block("Arms", 2),
-        Block(table=_arms(record["arms"], results)),
-    ]
+    blocks += [*_unscored(results), *_drawing(record, scored, output)]
+    blocks += [Block("Arms", 2), Block(table=_arms(record["arms"], results))]
     if shared := _shared(record["arms"]):
         blocks.append(Block("Settings that all arms share", items=shared, folded=True))
     if facts := [
@@ -472,7 +466,8 @@ def _source(claim: Mapping[str, Any]) -> str:
 def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
     """Measures over an option, of the arms that differ from the baseline in that option's section alone."""
     drawing, baseline, arms = record["drawing"], record["baseline"], record["arms"]
-    if drawing is None and any("mixup.alpha" in config for config in arms.values()) and of_any(results, "fid"):
+    alphas, scores = ("mixup.alpha" in arms[arm] for arm in arms), ("fid" in one.measures for one in results)
+    if drawing is None and any(alphas) and any(scores):
         drawing = {"over": "mixup.alpha", "measures": ["is", "fid"]}
     if drawing is None:
         return []
@@ -503,11 +498,6 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     figures.over_option(marks, bases, titles, over, output / "over.png")
     text = f"{' and '.join(titles.values())} over {over}: means and standard deviations; dotted, the baseline. "
     return [Block(text + "A hollow mark has fewer runs than the largest arm.", picture="over.png")]
-
-
-def of_any(results: Iterable[Result], measure: str) -> bool:
-    """Whether any run has a measure."""
-    return any(measure in one.measures for one in results)
 
 
 def _checks(results: Sequence[Result]) -> list[Block]:

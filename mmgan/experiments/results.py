@@ -144,7 +144,6 @@ def _fill(result: Result, protocol: str | None) -> None:
     """Read what the run measured; raises one of DAMAGE for a damaged file."""
     folder = result.folder
     rows = files.read_rows(folder / "metrics.jsonl")
-    steps = result.config.get("steps")
     if (folder / "scores.json").exists():
         _scores(result, protocol)
     if (folder / "evaluation.json").exists():
@@ -155,7 +154,7 @@ def _fill(result: Result, protocol: str | None) -> None:
     if (folder / "result.json").exists():
         _result(result, files.read_json(folder / "result.json"))
     if not result.measures and not result.unscored:
-        ended = steps is None or any(row["step"] == steps for row in rows)
+        ended = "steps" not in result.config or any(row["step"] == result.config["steps"] for row in rows)
         result.unscored = "not scored, evaluated or attacked" if ended else "not finished"
     _metrics(result, rows)
 
@@ -352,9 +351,8 @@ def name_arms(results: Sequence[Result]) -> None:
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The options that differ, but for seeds and those that change no result."""
-    keys = dict.fromkeys([*old, *new])
-    ignored = HARMLESS | SEEDS
-    return [key for key in keys if key not in ignored and old.get(key) != new.get(key)]
+    keys = [key for key in dict.fromkeys([*old, *new]) if key not in HARMLESS | SEEDS]
+    return [key for key in keys if old.get(key) != new.get(key)]
 
 
 def of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:
