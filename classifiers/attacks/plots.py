@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmgan.experiments.figures import LINES
+from mmgan.experiments.measures import ATTACKS
 
 
 def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
     """Accuracy over eps, with its intervals, of what protocol.py found."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    names = {"fgsm": "FGSM", "pgd": "PGD", "transfer": "transferred PGD", "autoattack": "AutoAttack"}
-    for line, (name, label) in zip(LINES, names.items(), strict=False):
+    for line, (name, label) in zip(LINES, ATTACKS.items(), strict=False):
         rows = [{"eps": 0.0} | found["clean"], *found.get(name, ())]
         if len(rows) > 1:
             eps, middle, low, high = np.array(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 from mmgan.engine import cli
 from mmgan.errors import UserError
@@ -12,7 +11,6 @@ from mmgan.errors import UserError
 
 def main() -> None:
     """Import the function that the first argument names, and call it with the others."""
-    sys.path.append(str(Path.cwd()))
     module, _, name = sys.argv[1].rpartition(".")
     try:
         function = getattr(import_module(module), name)

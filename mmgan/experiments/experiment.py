@@ -246,9 +246,9 @@ def read_plan(file: Path) -> dict[str, Any]:
     """What `begin` kept: `experiment` is an Experiment. Raises UserError for a damaged file."""
     kept = files.read_json(file)
     keys = {"hash": str, "planned": bool, "begun": str, "experiment": dict}
-    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), kind) for key, kind in keys.items()):
-        raise UserError(f"{file} is damaged; remove it, and the sweep's next start writes it again")
     try:
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(key), kind) for key, kind in keys.items()):
+            raise UserError(f"it lacks one of {', '.join(keys)}")
         return {**kept, "experiment": cli.config_of(Experiment, kept["experiment"])}
     except UserError as error:
         raise UserError(

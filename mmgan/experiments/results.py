@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mmgan.engine import files
-from mmgan.engine.run import HARMLESS
+from mmgan.engine.run import differences
 from mmgan.errors import UserError
 from mmgan.experiments.measures import ATTACKS, layer_name
 
@@ -318,7 +318,7 @@ def name_arms(results: Sequence[Result]) -> None:
     """
     groups: list[list[Result]] = []
     for result in results:
-        group = next((one for one in groups if not differing(one[0].config, result.config)), None)
+        group = next((one for one in groups if not _changes(result.config, one[0].config)), None)
         if group is None:
             groups.append(group := [])
         twin = next((one for one in group if one.seed == result.seed), None)
@@ -331,10 +331,7 @@ def name_arms(results: Sequence[Result]) -> None:
         for result in group:
             if result.folder.parent in others and re.fullmatch(r"seed-\d+", result.folder.name):
                 other = next(one for one in results if one not in group and one.folder.parent == result.folder.parent)
-                what = "; ".join(
-                    f"{key} {result.config.get(key)}, not {other.config.get(key)}"
-                    for key in differing(other.config, result.config)
-                )
+                what = "; ".join(_changes(result.config, other.config))
                 raise UserError(f"{result.folder} is no repetition of {other.folder}: {what}")
         if len(own) == 1 and all(re.fullmatch(r"seed-\d+", result.folder.name) for result in group):
             name = next(iter(own)).name
@@ -349,10 +346,10 @@ def name_arms(results: Sequence[Result]) -> None:
                 result.arm = str(result.folder.parent if len({r.folder for r in group}) > 1 else result.folder)
 
 
-def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The options that differ, but for seeds and those that change no result."""
-    keys = [key for key in dict.fromkeys([*old, *new]) if key not in HARMLESS | SEEDS]
-    return [key for key in keys if old.get(key) != new.get(key)]
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`key old, not new` for every option that differs, but for seeds and those that change no result."""
+    before, after = ({key: value for key, value in config.items() if key not in SEEDS} for config in (old, new))
+    return differences(before, after)
 
 
 def of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:

@@ -43,10 +43,13 @@ ORDER = (*NAMES.values(), GONE)
 
 def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:
     """How far every job is, by its name: done, running, waiting, failed or gone."""
-    found = dict.fromkeys(jobs, "waiting")
-    for trial in sorted(_trials(study), key=lambda one: ORDER.index(_state(one, output)), reverse=True):
-        found[_job(trial).name] = _state(trial, output)
-    return {name: found[name] for name in jobs}
+    return _overall(jobs, [(_job(trial), _state(trial, output)) for trial in _trials(study)])
+
+
+def _overall(jobs: Mapping[str, Job], found: Sequence[tuple[Job, str]]) -> dict[str, str]:
+    """The state of every job, by its name, from the jobs and states of all trials."""
+    by_name = {job.name: state for job, state in sorted(found, key=lambda one: ORDER.index(one[1]), reverse=True)}
+    return {name: by_name.get(name, "waiting") for name in jobs}
 
 
 def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
@@ -170,10 +173,7 @@ class Worker:
                 study = open_study(storage, output, create=True)
             assert study is not None
             self.study = study
-            with self._alone():
-                self._known()
-                begin()
-            self._queue(again=("failed", GONE))
+            self._queue(("failed", GONE), begin)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -181,27 +181,26 @@ class Worker:
         with FileLock(self.output / ".sweep.lock"), errors_of(self.storage):
             yield
 
-    def _queue(self, again: Sequence[str] = (GONE,)) -> None:
+    def _queue(self, again: Sequence[str] = (GONE,), begin: Callable[[], None] = lambda: None) -> None:
         """Put every job in the queue that nobody has, whose needs are done, or whose state is one of `again`.
 
-        This worker does so once for each job.
+        This worker does so once for each job. `begin` is called before. Raises UserError where the storage has a job
+        with other options.
         """
         with self._alone():
-            known, tried = self._known(), {_job(trial).name for trial in _trials(self.study)}
-            found = states(self.jobs, self.study, self.output)
+            trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
+            known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
+            unlike = [name for name, job in self.jobs.items() if known.get(name, job) != job]
+            if unlike:
+                raise UserError(
+                    f"{self.output} holds a sweep whose {unlike[0]} has other options; choose another --output"
+                )
+            begin()
+            tried, found = {job.name for job, _ in trials}, _overall(self.jobs, trials)
             for name, job in self.jobs.items():
-                new = name not in tried or (name not in known and found[name] in again)
+                new = name not in tried or found[name] in again
                 if new and name not in self.queued and all(found[need] == "done" for need in job.needs):
                     self._enqueue(job)
-
-    def _known(self) -> set[str]:
-        """The jobs that are done, running or in the queue; raises UserError where one has other options there."""
-        trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
-        known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
-        unlike = [name for name, job in self.jobs.items() if known.get(name, job) != job]
-        if unlike:
-            raise UserError(f"{self.output} holds a sweep whose {unlike[0]} has other options; choose another --output")
-        return set(known)
 
     def _enqueue(self, job: Job) -> None:
         self.queued.add(job.name)
@@ -237,7 +236,7 @@ class Worker:
     def progress(self) -> str:
         """How many jobs are done, running and left, and when the rest will be, if they take as long as those before."""
         trials = _trials(self.study)
-        found = states(self.jobs, self.study, self.output)
+        found = _overall(self.jobs, [(_job(trial), _state(trial, self.output)) for trial in trials])
         seconds: dict[str, list[float]] = {}
         for trial in trials:
             if trial.state == TrialState.COMPLETE and trial.duration:
