@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mmgan.engine import files
 
 
@@ -17,6 +15,8 @@ def plot_training(metrics: Path, path: Path, epoch: float) -> None:
     rows = files.read_rows(metrics)
     if not rows:
         return
+    from matplotlib.figure import Figure  # noqa: PLC0415  # so that a run starts sooner
+
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     left = figure.subplots()
     curves = {"loss": ("training loss", "-"), "validation/nll": ("validation NLL", "--")}

@@ -50,7 +50,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     config, folder = cli.config_of(ClassifierConfig, config, trust), Path(folder)
     yaml = cli.to_yaml(config)
     refuse_other_run(folder, yaml)
-    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
+    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker, config.compile)
     with accelerator.local_main_process_first():
         images, labels = load(config.data)
     rows, classes = split(labels, config.data), int(labels.max()) + 1

@@ -18,6 +18,8 @@ class RunConfig:
     """Every random number follows from it."""
     mixed_precision: Literal["bf16", "fp16"] | None = None
     """Half precision for convolutions and matrix products; null: none, though a GPU may use TF32 in convolutions."""
+    compile: bool = False
+    """Compile networks by torch.compile in the first steps, a minute or more each: for long runs on a GPU."""
     deterministic: bool = True
     """Ask for algorithms that give the same bits every time (a warning names one that cannot); false: the fastest."""
     log_every: int = 50

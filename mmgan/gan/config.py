@@ -112,6 +112,8 @@ class GANConfig(RunConfig):
             raise ValueError(f"ema must be in (0, 1), not {self.ema}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
+        if self.r1_gamma and self.compile:
+            raise ValueError("compile cannot differentiate twice, as r1_gamma must: take one of them")
         if self.r1_gamma < 0:
             raise ValueError(f"r1_gamma must be 0 or more, not {self.r1_gamma}")
         if self.mixup and self.mixup.replace and (self.r1_gamma or self.loss.needs_real):

@@ -1,14 +1,11 @@
-"""A run's curves as a picture."""
+"""A run's curves as a picture; matplotlib is imported when one is drawn, so that a run starts sooner."""
 
 from __future__ import annotations
 
 from itertools import cycle
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mmgan.engine import files
-from mmgan.experiments.figures import LINES
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
@@ -16,6 +13,10 @@ def plot_losses(metrics: Path, path: Path) -> None:
     rows = [row for row in files.read_rows(metrics) if "loss/generator" in row]
     if not rows:
         return
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    from mmgan.experiments.figures import LINES  # noqa: PLC0415
+
     steps = [row["step"] for row in rows]
     styles = cycle(LINES)
     figure = Figure(figsize=(7, 3.5), layout="constrained")
@@ -34,6 +35,8 @@ def plot_scores(metrics: Path, path: Path) -> None:
     rows = [row for row in files.read_rows(metrics) if "score/fid" in row]
     if not rows:
         return
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     steps, fid = [row["step"] for row in rows], [row["score/fid"] for row in rows]
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     left = figure.subplots()

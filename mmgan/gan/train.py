@@ -46,7 +46,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     yaml = cli.to_yaml(config)
     extractor = config.score.extractor.build() if config.score else None
     refuse_other_run(folder, yaml)
-    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker)
+    accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker, config.compile)
     with accelerator.local_main_process_first():
         images, fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)

@@ -46,8 +46,6 @@ class Watch:
         self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
         self.fresh = None if fresh is None else to_network(fresh.to(device))
         self.best = best
-        if self.main:
-            save_grid(steps.real.some(GRID), run.folder / "samples" / "real.png", columns=10)
 
     def __call__(self, step: int, stopped: bool) -> None:
         """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
@@ -78,7 +76,10 @@ class Watch:
         """A grid of the same latents every time, and diagnostics of the discriminator."""
         z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
         fakes = torch.cat(list(generate(self.gan.sampler(), z)))
-        file = self.run.folder / "samples" / f"step-{step:06d}.png"
+        folder = self.run.folder / "samples"
+        if not (folder / "real.png").exists():
+            save_grid(self.steps.real.some(GRID), folder / "real.png", columns=10)
+        file = folder / f"step-{step:06d}.png"
         self.log.picture(step, "samples", save_grid(fakes[:GRID], file, columns=10))
         real = to_network(self.steps.real.some(DIAGNOSED))
         fakes = to_network(fakes[: len(real)])

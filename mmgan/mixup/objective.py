@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,8 +75,11 @@ def generator_loss(
         raise ValueError("the generator's step needs real images for this mixup or loss")
     if not plans.plain:
         raise ValueError("the generator's loss is of plain rows, which these plans drop; use draw_for_generator")
+    if not loss.needs_real:
+        plans = replace(plans, first=size)
     logits, target = _pass(discriminator, torch.cat([real, fake]), plans)
-    terms = {"generator": loss.generator(logits[size : 2 * size], logits[:size])}
+    plain = logits[: plans.plain]
+    terms = {"generator": loss.generator(plain[-size:], plain[:size] if loss.needs_real else None)}
     return terms | ({"generator_mix": -loss.discriminator(logits, target, plans)["mix"]} if plans else {})
 
 

@@ -83,6 +83,8 @@ class Plans:
     """Equal parts of these rows of which every process has a share: 1 for a classifier, 2 for real and fake images."""
     keep: bool = False
     """Keep the plain rows (a discriminator sees real, fake and mixed rows in one pass), or only the mixed ones."""
+    first: int = 0
+    """First of the plain rows that are kept; those before it are mixed, and then dropped as well."""
     weight: float = 1.0
     """Weight of the mixed rows' term in a GAN's objective (Eq. 10)."""
 
@@ -96,7 +98,7 @@ class Plans:
     @property
     def plain(self) -> int:
         """Number of plain rows that come out."""
-        return self.rows if self.keep or not self else 0
+        return self.rows - self.first if self.keep or not self else 0
 
     @overload
     def mix(self, layer: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -113,13 +115,14 @@ class Plans:
         entering = self.rows + sum(len(plan.left) for plan in self.plans if plan.layer < layer)
         if len(h) != entering or (y is not None and len(y) != entering):
             raise ValueError(f"these plans are of {entering} rows at layer {layer}, not of {len(h)}")
-        drop = not self.keep and layer == self.plans[-1].layer
+        drop = self.rows - self.plain if layer == self.plans[-1].layer else 0
         mixed = self._append(h, [plan.mix_states(h) for plan in here], drop)
         return mixed, None if y is None else self._append(y, [plan.mix_targets(y, h) for plan in here], drop)
 
-    def _append(self, rows: Tensor, mixed: list[Tensor], drop: bool) -> Tensor:
-        """`rows`, without the plain ones if they are to be dropped, then the mixed ones."""
-        before = [rows] if not drop else [rows[self.rows :]] if len(rows) > self.rows else []
+    @staticmethod
+    def _append(rows: Tensor, mixed: list[Tensor], drop: int) -> Tensor:
+        """`rows`, without the first `drop`, then the mixed ones."""
+        before = [rows[drop:]] if len(rows) > drop else []
         return torch.cat([*before, *mixed]) if len(before + mixed) > 1 else mixed[0]
 
     def check(self, start: int, stop: int) -> None:
@@ -130,7 +133,7 @@ class Plans:
 
     def sources(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """The left and the right plain row of every row that comes out, int64 [R]; a plain row is both of its own."""
-        rows = torch.arange(self.plain, device=device)
+        rows = torch.arange(self.rows - self.plain, self.rows, device=device)
         left, right = ([rows, *(getattr(plan, half) for plan in self.plans)] for half in ("left", "right"))
         return torch.cat(left), torch.cat(right)
 
@@ -160,7 +163,8 @@ class Plans:
                 )
             kept = plan.take(mine)
             found.append(replace(kept, left=local(kept.left), right=local(kept.right)))
-        return replace(self, plans=tuple(found), rows=self.sections * part) if world > 1 else self
+        first = self.first // world
+        return replace(self, plans=tuple(found), rows=self.sections * part, first=first) if world > 1 else self
 
 
 def interpolate(h: Tensor, left: Tensor, right: Tensor, lam: Tensor) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST, VisionDataset
 
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST, VisionDataset  # takes half a second to import
 
 
 def open_set(make: Callable[..., VisionDataset], config: DataConfig, **arguments: Any) -> Any:

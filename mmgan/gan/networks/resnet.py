@@ -89,7 +89,7 @@ class Generator(nn.Module):
         """Images of latents."""
         h = self.linear(z).reshape(-1, self.width, self.bottom, self.bottom)
         h = h.contiguous(memory_format=torch.channels_last)
-        return self.image(F.relu(self.norm(self.blocks(h)))).tanh()
+        return self.image(F.relu_(self.norm(self.blocks(h)))).tanh()
 
 
 class Discriminator(Staged):
@@ -159,9 +159,9 @@ class _Up(nn.Module):
         self.shortcut = _conv1(width, width, config.shortcut_gain) if config.shortcut_conv else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = upsample_conv(F.relu(self.norm1(x)), self.conv1.weight, self.conv1.bias)
-        h = self.conv2(F.relu(self.norm2(h)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)
+        h = upsample_conv(F.relu_(self.norm1(x)), self.conv1.weight, self.conv1.bias)
+        h = self.conv2(F.relu_(self.norm2(h)))
+        return F.interpolate(self.shortcut(x), scale_factor=2).add_(h)
 
 
 class _First(nn.Module):
@@ -174,7 +174,7 @@ class _First(nn.Module):
         self.shortcut = _conv1(channels, width, config.shortcut_gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = conv_pool(F.relu(self.conv1(x)), self.conv2.weight, self.conv2.bias)
+        h = conv_pool(F.relu_(self.conv1(x)), self.conv2.weight, self.conv2.bias)
         return h + self.shortcut(F.avg_pool2d(x, 2))
 
 
@@ -188,7 +188,7 @@ class _Down(nn.Module):
         self.shortcut = _conv1(width, width, config.shortcut_gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = conv_pool(F.relu(self.conv1(F.relu(x))), self.conv2.weight, self.conv2.bias)
+        h = conv_pool(F.relu_(self.conv1(F.relu(x))), self.conv2.weight, self.conv2.bias)
         return h + self.shortcut(F.avg_pool2d(x, 2))
 
 
@@ -201,7 +201,7 @@ class _Plain(nn.Module):
         self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + self.conv2(F.relu_(self.conv1(F.relu(x))))
 
 
 class _Head(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +15,6 @@ from .single import Loss
 @dataclass(frozen=True)
 class Relativistic(Loss):
     """The relativistic pairing loss (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024): real i against fake i."""
-
-    needs_real: ClassVar[bool] = True
 
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
         """`pair`, the mean of softplus(-(d(real) - d(fake))), and `mix`, the same of mixed rows by their target.

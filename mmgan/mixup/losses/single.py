@@ -20,14 +20,15 @@ from ..plans import Plans
 class Loss(ABC):
     """A GAN loss."""
 
-    needs_real: ClassVar[bool] = False
-    """Whether the generator's loss needs the logits of real images."""
+    needs_real: ClassVar[bool] = True
+    """Whether the generator's step needs the logits of real images; if not, none are computed there."""
 
     @abstractmethod
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
         """The terms of the discriminator's loss by name, scalars whose sum it minimises; `mix` is that of mixed rows.
 
         `logits` and `target`, in [0, 1], are [R]: of the rows that come out under `plans`, B real, B fake, then mixed.
+        In the generator's step, of which `mix` alone is taken, a loss without `needs_real` is given no real rows.
         """
 
     @abstractmethod
@@ -37,6 +38,8 @@ class Loss(ABC):
 
 class SingleLogit(Loss):
     """A loss of single logits, averaged over real, fake and mixed rows."""
+
+    needs_real: ClassVar[bool] = False
 
     @abstractmethod
     def real(self, d: Tensor) -> Tensor:
@@ -49,9 +52,9 @@ class SingleLogit(Loss):
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
         """Eq. 10-11: `real`, `fake` and `mix`, each a mean over its rows; `mix` times its weight."""
         losses = target * self.real(logits) + (1 - target) * self.fake(logits)
-        plain, mixed = losses[: plans.plain], losses[plans.plain :]
-        terms = dict(zip(("real", "fake"), (half.mean() for half in plain.chunk(2)), strict=True)) if len(plain) else {}
-        return terms | ({"mix": plans.weight * mixed.mean()} if plans else {})
+        size, plain = plans.rows // 2, plans.plain
+        terms = {"real": losses[:size].mean(), "fake": losses[size:plain].mean()} if plain == plans.rows else {}
+        return terms | ({"mix": plans.weight * losses[plain:].mean()} if plans else {})
 
 
 @dataclass(frozen=True)
