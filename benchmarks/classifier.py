@@ -1,4 +1,4 @@
-"""Time a classifier's step: against a plain loop over a DataLoader, and what mixup costs.
+"""Time a classifier's step: against a plain loop over a DataLoader, what mixup costs, and methods over their passes.
 
 python benchmarks/classifier.py --width 0.125
 """
@@ -13,24 +13,41 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from timing import measure, report
+from timing import Ratio, each, measure, operations, report
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from classifiers.attacks.adversarial import AdversarialTraining
 from classifiers.config import ClassifierConfig, ClassifierData
+from classifiers.methods.mean_teacher import MeanTeacher
+from classifiers.methods.mixup_consistency import MixupConsistency
+from classifiers.methods.pi_model import PiModel
+from classifiers.methods.pseudo_label import PseudoLabel
+from classifiers.methods.vat import VAT
 from classifiers.networks import build, moments
 from classifiers.networks.preactresnet import PreActResNet
 from classifiers.updates import Updates
 from mmgan.data import Images
 from mmgan.engine import cli
+from mmgan.engine.run import accelerator_of
 from mmgan.mixup import ClassifierMixup
 
 LAYERS = (0, 1, 2, 3)
+METHODS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "supervised": ({}, ("both",)),
+    "PseudoLabel": ({"ssl": PseudoLabel()}, ("both", "both")),
+    "PiModel": ({"ssl": PiModel()}, ("both", "both", "forward")),
+    "MeanTeacher": ({"ssl": MeanTeacher()}, ("both", "both", "forward")),
+    "MixupConsistency": ({"ssl": MixupConsistency()}, ("both", "both", "forward")),
+    "VAT": ({"ssl": VAT()}, ("both", "both", "forward", "input")),
+    "PGD, 7 steps": ({"adversarial": AdversarialTraining(eps=0.1, iterations=7)}, ("both", *["input"] * 7)),
+}
+"""Options, and the passes of a batch that a step cannot do without: forward alone, both ways, or back to the input."""
 
 
 def classifier(
@@ -61,20 +78,53 @@ def classifier(
     for k in LAYERS:
         variants[str(k)] = partial(steps, updates_on(images, width, batch_size, ClassifierMixup(layers=(k,))))
     device = plain.accelerator.device
+    passes, counts = each_pass(plain), []
+    cost = {kind: operations(one) for kind, one in passes.items()}
+    for name, (options, kinds) in METHODS.items():
+        method = updates_on(images, width, batch_size, None, **options)
+        variants[name] = partial(method.step, 0)
+        variants[f"passes of {name}"] = partial(each, [passes[kind] for kind in kinds])
+        ratio = round(operations(partial(method.step, 0)) / sum(cost[kind] for kind in kinds), 4)
+        counts.append(Ratio(f"operations of a step of {name} / of its passes, counted", ratio, ratio, ratio))
     variants["DataLoader"] = plain_loop(images, plain.config, device)
     times = measure(variants, rounds, device)
     ratios = [times.ratio("images a second here / with a DataLoader", "DataLoader", "none")]
     ratios += [times.ratio(f"step with mixup at layer {k} / without", str(k), "none") for k in LAYERS]
+    ratios += [times.ratio(f"step of {name} / its passes", name, f"passes of {name}") for name in METHODS]
+    ratios += counts
     notes = [f"{10 * batch_size / statistics.median(times['none']):.0f} images a second"]
     report("A step of PreActResNet18", setting, device, ratios, notes, output)
 
 
-def updates_on(images: Images, width: float, batch_size: int, mixup: ClassifierMixup | None) -> Updates:
-    """Network and optimiser on `images`."""
+def updates_on(images: Images, width: float, batch_size: int, mixup: ClassifierMixup | None, **options: Any) -> Updates:
+    """Network and optimiser on `images`, which are those without labels, too."""
     network = PreActResNet(width=width)
-    config = ClassifierConfig(network=network, mixup=mixup, batch_size=batch_size, data=ClassifierData(pad=2))
+    data = ClassifierData(pad=2)
+    config = ClassifierConfig(network=network, mixup=mixup, batch_size=batch_size, data=data, **options)
     torch.manual_seed(0)
-    return Updates(config, build(network, 10, *moments(images.images)), images, 10, Accelerator())
+    made = build(network, 10, *moments(images.images))
+    return Updates(config, made, images, 10, accelerator_of(), images.images if config.ssl else None)
+
+
+def each_pass(updates: Updates) -> dict[str, Callable[[], object]]:
+    """The passes of a batch that methods are made of."""
+    network, (x, y) = updates.network, updates.batch(0)
+
+    def loss(images: Tensor) -> Tensor:
+        return F.cross_entropy(network(images, start=0), y)
+
+    def forward() -> None:
+        with torch.no_grad():
+            loss(x)
+
+    def both() -> None:
+        loss(x).backward()
+
+    def to_input() -> None:
+        images = x.clone().requires_grad_()
+        torch.autograd.grad(loss(images), images)
+
+    return {"forward": forward, "both": both, "input": to_input}
 
 
 def steps(updates: Updates) -> None:

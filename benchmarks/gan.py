@@ -10,7 +10,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from timing import measure, report
+from timing import Ratio, each, measure, operations, report
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmgan.engine import cli
+from mmgan.engine.run import accelerator_of
 from mmgan.gan.config import GANConfig
 from mmgan.gan.networks import resnet
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
@@ -79,15 +79,20 @@ def gan(
         variants[f"mixup {layer}"] = partial(step, one)
         variants[f"fused {layer}"] = partial(fused_pass, one)
         variants[f"three {layer}"] = partial(three_passes, one, layer)
+    counted = operations(partial(step, plain))
+    counts: list[Ratio] = []
     for name in PRESETS:
-        variants[name] = partial(each, [partial(step, make(with_mixup(base, name, layer))) for layer in LAYERS])
+        ones = [make(with_mixup(base, name, layer)) for layer in LAYERS]
+        variants[name] = partial(each, [partial(step, one) for one in ones])
+        ratio = round(sum(operations(partial(step, one)) for one in ones) / len(LAYERS) / counted, 4)
+        counts.append(Ratio(f"operations with the preset {name} / plain, counted", ratio, ratio, ratio))
     times = measure(variants, rounds, plain.accelerator.device)
     names = {(name, "three plain"): f"step with the preset {name}, mean over its layers / plain" for name in PRESETS}
     names |= {(f"mixup {k}", "plain"): f"step with the preset split at layer {k} / plain step" for k in LAYERS}
     names |= {(f"three {k}", f"fused {k}"): f"three discriminator passes / one, mixup at layer {k}" for k in LAYERS}
     names["convolutions", "plain"] = "its convolutions alone / plain step"
     names["3x3 convolutions", "plain"] = "3x3 convolutions around resampling / plain step"
-    ratios = [times.ratio(name, *pair) for pair, name in names.items()]
+    ratios = [times.ratio(name, *pair) for pair, name in names.items()] + counts
     notes = [f"plain step: {1e3 * statistics.median(times['plain']):.0f} ms"]
     for name, config in (("plain step", base), ("step with the preset paper at h1", with_mixup(base, "paper", 1))):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -115,8 +120,7 @@ def make_steps(
         for name, block in module.named_children():
             if type(block) in APART:
                 module.add_module(name, Apart(block))
-    accelerator = Accelerator(mixed_precision=mixed_precision or "no")
-    return Steps(config, State(config, generator, discriminator, accelerator), images)
+    return Steps(config, State(config, generator, discriminator, accelerator_of(mixed_precision)), images)
 
 
 def step(steps: Steps) -> None:
@@ -126,12 +130,6 @@ def step(steps: Steps) -> None:
     else:
         steps.discriminator(0)
         steps.generator(0)
-
-
-def each(calls: Sequence[Callable[[], object]]) -> None:
-    """Make all calls."""
-    for call in calls:
-        call()
 
 
 def inputs(steps: Steps) -> tuple[Tensor, Tensor, Plans]:

@@ -9,17 +9,22 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from timing import measure, report
 
 from classifiers.load import FeatureNetwork
 from classifiers.networks import build, moments
 from classifiers.networks.preactresnet import PreActResNet
+from mmgan.data import DataConfig
 from mmgan.engine import cli
-from mmgan.scoring import Extractor, Inception
+from mmgan.engine.run import accelerator_of
+from mmgan.gan.networks.resnet import ResNetGenerator
+from mmgan.gan.score import draw
+from mmgan.scoring import Extractor, Inception, Protocol, Scorer
 from mmgan.scoring.scorer import extract
 
 
@@ -31,7 +36,10 @@ def scoring(
     inception_weights: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Print the throughput of scoring, FID and IS, over that of the extractor's forward pass alone.
+    """Print the throughput of scoring, FID and IS, over that of the networks' forward passes alone.
+
+    First of images that are there; then end to end, of the generator of configs/gan/digits.yaml against the digits,
+    whose statistics are known.
 
     Args:
         resolution: pixels of an image
@@ -42,13 +50,14 @@ def scoring(
         output: file to keep the numbers in, as JSON; null: none
     """
     torch.manual_seed(0)
-    device = (accelerator := Accelerator()).device
+    device = (accelerator := accelerator_of()).device
     images = torch.randint(256, (num_samples, 3, resolution, resolution), dtype=torch.uint8)
-    if inception_weights:
-        by = Inception().build()
-    else:
-        by = Extractor("classifier", FeatureNetwork(build(PreActResNet(width=0.5), 10, *moments(images))), "none")
+    by = Inception().build() if inception_weights else classifier(images)
     by.module.to(device)
+    of_digits = by if inception_weights else classifier(images[:, :1])
+    generator = ResNetGenerator(width=64, z_dim=32).build(8, 1).to(device)
+    made = draw(generator, 32, seed=0)
+    scorer = Scorer(of_digits, DataConfig("digits"), Protocol(num_samples, "train"), accelerator, batch_size)
 
     def forward() -> None:
         for part in images.split(batch_size):
@@ -57,10 +66,27 @@ def scoring(
     def scored() -> None:
         extract(by, lambda a, b: images[a:b], num_samples, ("fid", "is"), accelerator, batch_size)
 
-    times = measure({"forward": forward, "scoring": scored}, rounds, device)
+    def passes() -> None:
+        for start in range(0, num_samples, batch_size):
+            of_digits(made(start, min(start + batch_size, num_samples)))
+
+    variants: dict[str, Callable[[], object]] = {
+        "forward": forward,
+        "scoring": scored,
+        "passes": passes,
+        "score": partial(scorer.score, made),
+    }
+    times = measure(variants, rounds, device)
     ratios = [times.ratio("images a second, features and moments / forward pass alone", "forward", "scoring")]
+    ratios.append(times.ratio("samples a second, FID and IS of a generator / both networks' passes", "passes", "score"))
     setting = {"extractor": by.name, "resolution": resolution, "num_samples": num_samples}
     report("Scoring", setting | {"batch_size": batch_size, "rounds": rounds}, device, ratios, [], output)
+
+
+def classifier(images: torch.Tensor) -> Extractor:
+    """A classifier of `images` as an extractor, weights at random."""
+    network = build(PreActResNet(width=0.5), 10, *moments(images))
+    return Extractor("classifier", FeatureNetwork(network), "none")
 
 
 if __name__ == "__main__":

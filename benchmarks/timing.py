@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from mmgan.engine import files
 
@@ -50,6 +52,34 @@ def measure(variants: Mapping[str, Callable[[], object]], rounds: int, device: t
             if number:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+def each(calls: Sequence[Callable[[], object]]) -> None:
+    """Make all calls."""
+    for call in calls:
+        call()
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Floating point operations of `work`'s convolutions and matrix products, the second time it is done."""
+    work()
+    with _Counter() as counter:
+        work()
+    return counter.operations
+
+
+class _Counter(TorchDispatchMode):
+    """Counts operations as torch's FlopCounterMode, whose hooks on modules fail where an input is differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.operations += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def _synchronise(device: torch.device) -> None:

@@ -155,7 +155,7 @@ def outcome(folder: Path, *options: str) -> str:
 
 
 def test_every_option_is_looked_at_here() -> None:
-    elsewhere = {"deterministic", "score.extractor.weights"}  # the latter in test_scoring.py
+    elsewhere = {"deterministic", "compile", "score.extractor.weights"}  # the last in test_scoring.py
     elsewhere |= {"score.extractor[Classifier].run", "data.skip_broken", "init_from"}  # test_folder.py, test_further.py
     looked_at = FLIPS.keys() | WITHIN.keys() | SCORE_FLIPS.keys() | REFUSED.keys() | elsewhere
     assert set(options_of(GANConfig)) == looked_at

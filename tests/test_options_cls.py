@@ -153,7 +153,9 @@ def outcome(folder: Path, *options: str) -> str:
 
 
 def test_every_option_is_looked_at_here() -> None:
-    looked_at = FLIPS.keys() | WITHIN.keys() | REFUSED.keys() | {"deterministic", "data.skip_broken", "init_from"}
+    looked_at = (
+        FLIPS.keys() | WITHIN.keys() | REFUSED.keys() | {"deterministic", "compile", "data.skip_broken", "init_from"}
+    )
     options = set(options_of(ClassifierConfig))
     assert not options - looked_at, f"nothing here changes {sorted(options - looked_at)}"
     assert not looked_at - options, f"there is no option {sorted(looked_at - options)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.mixup import DiscriminatorMixup
-from tests.conftest import ROOT, run
+from tests.conftest import ENVIRONMENT, ROOT, run
 
 
 def steps(mixup: DiscriminatorMixup | None) -> Steps:
@@ -78,6 +80,18 @@ def test_the_generator_s_step_computes_no_gradient_of_the_discriminator_s_weight
         assert p.requires_grad
 
 
+def test_the_generator_s_step_passes_no_more_rows_than_its_loss_has() -> None:
+    """B fakes and 3B mixed rows above the mix; the real rows are passed as far as they are mixed, and no further."""
+    one = steps(DiscriminatorMixup(layers=(1,)))
+    rows = []
+    discriminator = one.gan.networks["discriminator"]
+    for stage in discriminator.stages:
+        stage.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
+    one.generator(0)
+    assert rows == [16, 32, 32, 32, 32][: len(rows)]
+    assert len(rows) == discriminator.depth
+
+
 def test_networks_and_their_states_are_channels_last() -> None:
     one = steps(DiscriminatorMixup())
     formats = []
@@ -95,7 +109,35 @@ def test_networks_and_their_states_are_channels_last() -> None:
     assert all(formats)
 
 
-RECORDS = {"gan": "gan-64-presets.json", "classifier": "classifier.json", "scoring": "scoring.json"}
+FAULTS = """
+import resource, sys, torch
+from mmgan.engine.run import accelerator_of
+if sys.argv[1] == "kept":
+    accelerator_of()
+for i in range(12):
+    if i == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    several = [torch.ones(2**23) for _ in range(3)]
+    del several
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_a_process_keeps_the_memory_that_tensors_gave_back() -> None:
+    """Tensors of 32 MiB made anew, three at a time: page faults of the last ten times."""
+    faults = {}
+    for name in ("given", "kept"):
+        line = [sys.executable, "-c", FAULTS, name]
+        done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        faults[name] = int(done.stdout)
+    assert 10 * faults["kept"] < faults["given"]
+
+
+RECORDS = {name: f"{name}.json" for name in ("gan", "classifier", "scoring", "processes")}
+
+
+COUNTED = {"classifier": "of its passes, counted"}
 
 
 @pytest.mark.parametrize(
@@ -104,14 +146,19 @@ RECORDS = {"gan": "gan-64-presets.json", "classifier": "classifier.json", "scori
         (
             "gan",
             ["--resolution", "8", "--channels", "1", "--g_width", "8", "--d_width", "8", "--batch_size", "4"],
-            {"/ plain": 10, "three discriminator passes / one": 3, "peak memory": 2},
+            {"/ plain": 15, "three discriminator passes / one": 3, "peak memory": 2},
         ),
         (
             "classifier",
             ["--resolution", "8", "--width", "0.125", "--batch_size", "4"],
-            {"images a second here / with a DataLoader": 1, "step with mixup at layer": 4},
+            {"images a second here / with a DataLoader": 1, "step with mixup at layer": 4, "of its passes, counted": 7},
         ),
-        ("scoring", ["--resolution", "8", "--num_samples", "20"], {"images a second, features and moments": 1}),
+        ("scoring", ["--resolution", "8", "--num_samples", "20"], {"images a second": 1, "samples a second": 1}),
+        (
+            "processes",
+            ["--resolution", "8", "--g_width", "8", "--d_width", "8", "--batch_size", "8", "--steps", "1"],
+            {"images a second of two": 2},
+        ),
     ],
 )
 def test_a_benchmark_runs(program: str, options: list[str], lines: dict[str, int], tmp_path: Path) -> None:
@@ -123,7 +170,10 @@ def test_a_benchmark_runs(program: str, options: list[str], lines: dict[str, int
     assert record["setting"]["resolution"] == 8
     assert record["command"].startswith(f"python scripts/../benchmarks/{program}.py --resolution 8")
     kept = [row["name"] for row in record["rows"]] + record["notes"]
-    assert all(done.stdout.count(name) == 1 for name in kept)
+    assert all(done.stdout.count(f"\n{name}") == 1 for name in kept)
+    if name := COUNTED.get(program):
+        counts = [row["median"] for row in record["rows"] if name in row["name"]]
+        assert counts == [1.0] * len(counts), "a step makes the passes that it must, and none twice"
     old = json.loads((ROOT / "docs/results/benchmark" / RECORDS[program]).read_text())
     assert old.keys() == record.keys()
     assert old["setting"].keys() == record["setting"].keys()

@@ -98,7 +98,9 @@ class Plans:
     @property
     def plain(self) -> int:
         """Number of plain rows that come out."""
-        return self.rows - self.first if self.keep or not self else 0
+        if not self:
+            return self.rows
+        return self.rows - self.first if self.keep else 0
 
     @overload
     def mix(self, layer: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
