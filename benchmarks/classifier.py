@@ -84,8 +84,8 @@ def classifier(
         method = updates_on(images, width, batch_size, None, **options)
         variants[name] = partial(method.step, 0)
         variants[f"passes of {name}"] = partial(each, [passes[kind] for kind in kinds])
-        ratio = round(operations(partial(method.step, 0)) / sum(cost[kind] for kind in kinds), 4)
-        counts.append(Ratio(f"operations of a step of {name} / of its passes, counted", ratio, ratio, ratio))
+        ratio = operations(partial(method.step, 0)) / sum(cost[kind] for kind in kinds)
+        counts.append(Ratio.of_one(f"operations of a step of {name} / of its passes, counted", ratio))
     variants["DataLoader"] = plain_loop(images, plain.config, device)
     times = measure(variants, rounds, device)
     ratios = [times.ratio("images a second here / with a DataLoader", "DataLoader", "none")]

@@ -84,8 +84,8 @@ def gan(
     for name in PRESETS:
         ones = [make(with_mixup(base, name, layer)) for layer in LAYERS]
         variants[name] = partial(each, [partial(step, one) for one in ones])
-        ratio = round(sum(operations(partial(step, one)) for one in ones) / len(LAYERS) / counted, 4)
-        counts.append(Ratio(f"operations with the preset {name} / plain, counted", ratio, ratio, ratio))
+        ratio = sum(operations(partial(step, one)) for one in ones) / len(LAYERS) / counted
+        counts.append(Ratio.of_one(f"operations with the preset {name} / plain, counted", ratio))
     times = measure(variants, rounds, plain.accelerator.device)
     names = {(name, "three plain"): f"step with the preset {name}, mean over its layers / plain" for name in PRESETS}
     names |= {(f"mixup {k}", "plain"): f"step with the preset split at layer {k} / plain step" for k in LAYERS}

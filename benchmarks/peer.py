@@ -74,7 +74,7 @@ def peer(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(begin, str(checkout), g_width, d_width, batch_size).result()
-        times = measure(variants | {"peer": lambda: process.submit(go_on).result()}, rounds, device)
+        times = measure(variants | {"peer": lambda: process.submit(one_step).result()}, rounds, device)
     ratios = [times.ratio(f"the peer's step / {name}", "peer", name) for name in variants]
     setting = {"g_width": g_width, "d_width": d_width, "batch_size": batch_size, "rounds": rounds}
     notes = [f"the peer's step: {1e3 * statistics.median(times['peer']):.0f} ms"]
@@ -110,7 +110,7 @@ def begin(checkout: str, g_width: int, d_width: int, batch_size: int) -> None:
     _steps.append(one)
 
 
-def go_on() -> None:
+def one_step() -> None:
     """One step of the peer's."""
     _steps[0]()
     if torch.cuda.is_available():

@@ -54,7 +54,7 @@ def main() -> None:
     spent["from the start of the process to the first step"] = first[0] - began
     spent["the rest"] = whole - sum(spent.values())
     shares = sorted(spent.items(), key=lambda item: -item[1])
-    ratios = [Ratio(f"{part} / the whole run", *[round(seconds / whole, 4)] * 3) for part, seconds in shares]
+    ratios = [Ratio.of_one(f"{part} / the whole run", seconds / whole) for part, seconds in shares]
     notes = [f"the whole run: {whole:.1f} s; to the first step {first[0] - began:.1f} s"]
     import torch  # noqa: PLC0415
 

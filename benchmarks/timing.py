@@ -27,6 +27,11 @@ class Ratio(NamedTuple):
     low: float
     high: float
 
+    @classmethod
+    def of_one(cls, name: str, value: float) -> Ratio:
+        """A ratio that was counted, or measured once."""
+        return cls(name, *[round(value, 4)] * 3)
+
 
 class Times(dict[str, list[float]]):
     """Seconds of every variant in every round."""

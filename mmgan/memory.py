@@ -20,8 +20,9 @@ COPIES = {"Adam": 4, "SGD": 3}
 def keep_freed() -> None:
     """Make glibc, where it is the C library, keep what tensors gave back for the next ones.
 
-    The process stays as large as it was at its largest. A step takes and gives back the same large tensors again and again. From the system each would come as fresh pages,
-    with a fault for every one, which took up to a seventh of a step on a CPU (docs/speed.md).
+    The process stays as large as it was at its largest. A step takes and gives back the same large tensors again and
+    again. From the system each would come as fresh pages, with a fault for every one, which took up to a seventh of a
+    step on a CPU (docs/speed.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:

@@ -86,7 +86,9 @@ def check(name: str, folder: Path) -> None:
     if "ema" in last.weights:  # version 0.1 kept the average with the batch norm statistics of the generator
         statistics = {key: one for key, one in last.weights["generator"].items() if "running_" in key or "num_" in key}
         last.weights["ema"].update(statistics)
-    tolerance = 0.05 if "bfloat16" in name else 5e-3
+    tolerance = 0.05 if "bfloat16" in name else 1e-3
+    if name == "cls/none, preactresnet":  # without normalisation, its loss of 13.8 differs so much between processors
+        tolerance = 5e-3
     assert len(losses) == len(expected["losses"])
     for row, wanted in zip(losses, expected["losses"], strict=True):
         assert row == pytest.approx(wanted, rel=tolerance, abs=tolerance)
