@@ -1,9 +1,7 @@
-"""This machine's memory: whether what is asked for fits, told before it is tried; and how it is kept."""
+"""Whether what is asked for fits this machine's memory, told before it is tried."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -15,19 +13,6 @@ from mmgan.errors import UserError
 
 COPIES = {"Adam": 4, "SGD": 3}
 """Numbers kept for a parameter: itself, its gradient, and the optimiser's."""
-
-
-def keep_freed() -> None:
-    """Make glibc, where it is the C library, keep what tensors gave back for the next ones.
-
-    The process stays as large as it was at its largest. A step takes and gives back the same large tensors again and
-    again. From the system each would come as fresh pages, with a fault for every one, which took up to a seventh of a
-    step on a CPU (docs/speed.md).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX: nothing by mmap
-            mallopt(option, value)
 
 
 def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> None:

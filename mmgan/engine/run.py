@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import json
@@ -21,7 +22,6 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
 from filelock import FileLock, Timeout
 
-from mmgan import memory
 from mmgan.engine import checkpoint, files
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.values import load
@@ -52,13 +52,26 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
             raise UserError(f"{name} is set, and this trains by plain data parallelism alone; unset it")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         importlib.import_module("torch._dynamo")  # imported after the process group, it now and then aborts the end
-    memory.keep_freed()
+    keep_freed()
     return Accelerator(
         mixed_precision=mixed_precision or "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_plugin=TorchDynamoPlugin(backend="inductor" if compiled else "no"),
         **options,
     )
+
+
+def keep_freed() -> None:
+    """Make glibc, where it is the C library, keep what tensors gave back for the next ones.
+
+    The process stays as large as it was at its largest. A step takes and gives back the same large tensors again and
+    again. From the system each would come as fresh pages, with a fault for every one, which took up to a seventh of a
+    step on a CPU (docs/speed.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        for option, value in ((-1, -1), (-4, 0)):  # M_TRIM_THRESHOLD: never; M_MMAP_MAX: nothing by mmap
+            mallopt(option, value)
 
 
 def make_accelerator(
