@@ -18,7 +18,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gan import LAYERS, make_steps, step, with_mixup
@@ -38,7 +38,7 @@ def peer(
     d_width: int = 32,
     batch_size: int = 64,
     rounds: int = 10,
-    bf16: bool = False,
+    mixed_precision: Literal["bf16", "fp16"] | None = None,
     output: Path | None = None,
 ) -> None:
     """Print how many times as fast as the peer's a step is, on images of 32x32 in colour.
@@ -52,7 +52,7 @@ def peer(
         d_width: channels of the discriminator's blocks
         batch_size: real images, and fakes, of a step
         rounds: how often every variant is timed, after one round that does not count
-        bf16: ours in bfloat16 as well
+        mixed_precision: of our step; the peer's is always in single precision
         output: file to keep the numbers in, as JSON; null: none
     """
     if not (checkout / "torch_mimicry").is_dir():
@@ -64,19 +64,19 @@ def peer(
         mixup=None,
     )
     variants: dict[str, Callable[[], object]] = {}
-    for suffix, precision in (("", None), (", bfloat16", "bf16")) if bf16 else (("", None),):
-        make = partial(make_steps, 32, 3, precision)
-        variants[f"the plain step{suffix}"] = partial(step, make(base))
-        for name in PRESETS:
-            for layer in LAYERS:
-                one = partial(step, make(with_mixup(base, name, layer)))
-                variants[f"the step with the preset {name} at layer {layer}{suffix}"] = one
+    make = partial(make_steps, 32, 3, mixed_precision)
+    variants["the plain step"] = partial(step, make(base))
+    for name in PRESETS:
+        for layer in LAYERS:
+            one = partial(step, make(with_mixup(base, name, layer)))
+            variants[f"the step with the preset {name} at layer {layer}"] = one
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(begin, str(checkout), g_width, d_width, batch_size).result()
         times = measure(variants | {"peer": lambda: process.submit(one_step).result()}, rounds, device)
     ratios = [times.ratio(f"the peer's step / {name}", "peer", name) for name in variants]
-    setting = {"g_width": g_width, "d_width": d_width, "batch_size": batch_size, "rounds": rounds}
+    setting: dict[str, Any] = {"g_width": g_width, "d_width": d_width, "batch_size": batch_size, "rounds": rounds}
+    setting["mixed_precision"] = mixed_precision
     notes = [f"the peer's step: {1e3 * statistics.median(times['peer']):.0f} ms"]
     report(f"A step against mimicry's, widths {g_width}/{d_width}", setting, device, ratios, notes, output)
 
