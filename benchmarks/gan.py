@@ -97,7 +97,13 @@ def gan(
     for name, config in (("plain step", base), ("step with the preset paper at h1", with_mixup(base, "paper", 1))):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             notes.append(f"peak memory of the {name}: {process.submit(peak, make, config).result():.0f} MiB")
-    report(f"A GAN's step, widths {g_width}/{d_width}", setting, plain.accelerator.device, ratios, notes, output)
+    title = f"A GAN's step, widths {g_width}/{d_width}{precision_in(mixed_precision)}"
+    report(title, setting, plain.accelerator.device, ratios, notes, output)
+
+
+def precision_in(mixed_precision: str | None) -> str:
+    """What a title says of the precision."""
+    return {"bf16": ", bfloat16", "fp16": ", float16", None: ""}[mixed_precision]
 
 
 def with_mixup(base: GANConfig, preset: str, layer: int) -> GANConfig:

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from gan import LAYERS, make_steps, step, with_mixup
+from gan import LAYERS, make_steps, precision_in, step, with_mixup
 from timing import measure, report
 
 from mmgan.engine import cli
@@ -78,7 +78,8 @@ def peer(
     setting: dict[str, Any] = {"g_width": g_width, "d_width": d_width, "batch_size": batch_size, "rounds": rounds}
     setting["mixed_precision"] = mixed_precision
     notes = [f"the peer's step: {1e3 * statistics.median(times['peer']):.0f} ms"]
-    report(f"A step against mimicry's, widths {g_width}/{d_width}", setting, device, ratios, notes, output)
+    title = f"A step against mimicry's, widths {g_width}/{d_width}{precision_in(mixed_precision)}"
+    report(title, setting, device, ratios, notes, output)
 
 
 _steps: list[Callable[[], None]] = []
