@@ -14,17 +14,20 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import pytest
 import safetensors.torch
 import torch
 from hypothesis import HealthCheck, settings
 
 from mmgan.engine import checkpoint
+from tests.forks import Forks
 
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+FORKS = Forks(ROOT, ENVIRONMENT)
 SMALL = ["--generator.width", "8", "--generator.z_dim", "4", "--discriminator.width", "8", "--batch_size", "8"]
 """Options that make a GAN run small."""
 
@@ -77,7 +80,16 @@ def command(script: str, *options: str, processes: int = 1) -> list[str]:
 def run(script: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a script to its end in a process of its own."""
     line = command(script, *options, processes=processes)
+    if processes == 1:
+        return FORKS.run(line[1:], timeout=300)
     return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks_end() -> Iterator[None]:
+    """End the process that `run` forks scripts from."""
+    yield
+    FORKS.stop()
 
 
 def train(output: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:

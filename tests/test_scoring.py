@@ -126,9 +126,10 @@ def inception_score(logits: np.ndarray) -> np.ndarray:
 
 
 def close(a: dict[str, float], b: dict[str, float], rel: float) -> None:
+    """Equal to `rel` of each score; a deviation, to `rel` of what it is the deviation of."""
     assert a.keys() == b.keys()
     for name, value in a.items():
-        assert value == pytest.approx(b[name], rel=rel, abs=1e-9), name
+        assert value == pytest.approx(b[name], abs=rel * abs(a[name.removesuffix("_std")]) + 1e-9), name
 
 
 def test_scores_are_torch_fidelity_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

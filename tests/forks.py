@@ -1,0 +1,89 @@
+"""Scripts run as `python SCRIPT` runs them, in forks of a process that has already imported what takes seconds.
+
+The program below waits for command lines on a socket, and forks for each. `Forks` starts it and asks it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+IMPORTED = ("torch", "torch._dynamo", "torchvision.utils", "accelerate", "jsonargparse", "matplotlib.figure")
+"""None of our own modules, whose imports are part of what is tested."""
+
+
+class Forks:
+    """Starts the program on first use."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self, line: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run a script, `line` being its file and its arguments, to its end, as `subprocess.run` does."""
+        if not self.process:
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, __file__, str(theirs.fileno())],
+                    cwd=self.folder,
+                    env=self.environment,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            socket.send_fds(self.socket, [json.dumps(line).encode()], [out.fileno(), err.fileno()])
+            self.socket.settimeout(timeout)
+            try:
+                code = int(self.socket.recv(64))
+            except TimeoutError as error:
+                self.stop()
+                raise subprocess.TimeoutExpired(line, timeout) from error
+            for stream in (out, err):
+                stream.seek(0)
+            return subprocess.CompletedProcess(line, code, out.read(), err.read())
+
+    def stop(self) -> None:
+        """End the program and whatever it still runs."""
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.socket.close()
+            self.process = None
+
+
+def _serve(connection: socket.socket) -> None:
+    """Answer each command line with its exit code, as `subprocess` gives it; in a fork, return."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, 2**20, 2)
+        if not message:
+            os._exit(0)
+        child = os.fork()
+        if not child:
+            for number, descriptor in enumerate(descriptors, start=1):
+                os.dup2(descriptor, number)
+            sys.argv = json.loads(message)
+            break
+        _, status = os.waitpid(child, 0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    for descriptor in (*descriptors, connection.detach()):
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    for module in IMPORTED:
+        importlib.import_module(module)
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
