@@ -25,7 +25,7 @@ class Forks:
     """Starts the program on first use."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, environment
+        self.folder, self.environment = folder, dict(environment)
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(self, line: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:

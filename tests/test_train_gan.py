@@ -170,11 +170,11 @@ def test_compiled_networks_train_as_others_do(tmp_path: Path) -> None:
 
 
 def test_two_processes_run_and_resume(tmp_path: Path) -> None:
-    options = ["--steps", "400", "--log_every", "5", "--g_batch_size", "8"]
+    options = ["--steps", "150", "--log_every", "5", "--g_batch_size", "8"]
     with start(tmp_path / "stopped", *options, processes=2) as process:
         stop(process, signal.SIGTERM)
     done = result(tmp_path / "stopped")[0]["step"]
-    assert 0 < done < 400
+    assert 0 < done < 150
     one = shutil.copytree(tmp_path / "stopped", tmp_path / "one")
     assert "process(es)" not in train(tmp_path / "stopped", *options, processes=2).stdout
     said = train(one, *options).stdout
@@ -183,7 +183,7 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
     train(tmp_path / "whole", *options, processes=2)
     assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
     losses = [row["step"] for row in result(tmp_path / "whole")[1] if "loss/real" in row]
-    assert losses == list(range(5, 401, 5))
+    assert losses == list(range(5, 151, 5))
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())[0]["processes"] == 2
 
 
