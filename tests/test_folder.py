@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def test_a_long_list_of_broken_images_is_cut_short(root: Path) -> None:
 def test_no_images_or_no_folder_is_said(root: Path) -> None:
     with pytest.raises(UserError, match=f"no images under {root}"):
         pixels(root)
-    with pytest.raises(UserError, match=rf"no folder {root / 'none'}; set data\.root"):
+    with pytest.raises(UserError, match=rf"no folder or zip {root / 'none'}; set data\.root"):
         pixels(root / "none")
     (root / "a.heic").touch()
     (root / "b.png").symlink_to("nowhere")
@@ -309,3 +310,63 @@ def test_what_was_found_and_passed_over_is_said_in_one_line(root: Path, capsys: 
         "sizes 4x4 (1), 6x4 (1), 4x8 (1); 2 are not square and lose up to 50% of their longer side; "
         "passed over: 1 .heic, 1 .ipynb_checkpoints/, 1 .txt, 1 hidden, 1 link to a folder that it is in"
     )
+
+
+def packed(root: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    file = root.parent / "images.zip"
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(root))
+    return file
+
+
+def test_a_zip_holds_what_its_folder_does(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b/deep/x.png", "a-b/x.PNG", "a/y.bmp", "a.png", "a/.hidden.png", "__MACOSX/a/._y.png"):
+        save(root / name, noise(6, 4, 3))
+    (root / "b" / "notes.txt").write_text("no image")
+    folder = load(DataConfig("folder", str(root), resolution=4))
+    packaged = load(DataConfig("folder", str(packed(root)), resolution=4))
+    assert folder.images.shape == (4, 3, 4, 4)
+    np.testing.assert_array_equal(folder.images, packaged.images)
+    assert folder.labels.tolist() == packaged.labels.tolist() == [0, 1, -1, 2]
+    lines = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == lines[1]
+    assert "passed over: 1 .txt, 1 __MACOSX/, 1 hidden" in lines[0]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("labels", "expected"), [('[["00000/b.png", 7], ["00000/a.png", 3]]', [3, 7, -1]), ("null", 3 * [-1])]
+)
+def test_the_labels_of_a_dataset_json_are_taken(kind: str, labels: str, expected: list[int], root: Path) -> None:
+    """As StyleGAN's dataset tool writes it, whose folders are no classes."""
+    for name in ("00000/a.png", "00000/b.png", "00001/c.png"):
+        save(root / name, noise(4, 4))
+    (root / "dataset.json").write_text(f'{{"labels": {labels}}}')
+    assert load(DataConfig("folder", str(packed(root) if kind == "zip" else root))).labels.tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"labels": [["a.png", 0.5]]}', '{"labels": [["a.png"]]}'])
+def test_a_dataset_json_of_another_form_is_named(text: str, root: Path) -> None:
+    save(root / "a.png", noise(4, 4))
+    (root / "dataset.json").write_text(text)
+    with pytest.raises(UserError, match=r"dataset\.json is not of the form"):
+        pixels(root)
+
+
+def test_what_is_wrong_with_a_zip_is_said(root: Path) -> None:
+    for i in range(3):
+        save(root / f"{i}.bmp", noise(8, 8))
+    file = packed(root, zipfile.ZIP_STORED)
+    content = bytearray(file.read_bytes())
+    content[content.index(b"1.bmp") + 60] ^= 1  # a pixel, of which the zip keeps a checksum
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"1 of 3 images under .*images\.zip/ cannot be used: 1\.bmp \(Bad CRC-32"):
+        pixels(file)
+    file.write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"images\.zip is no zip, nor a folder"):
+        pixels(file)
+    save(root / "a.png", noise(8, 8))
+    with pytest.raises(UserError, match="no folder or zip"):
+        pixels(root / "nowhere.zip")

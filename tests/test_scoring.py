@@ -731,7 +731,7 @@ def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_els
 @pytest.mark.parametrize("script", ["evaluate_cls", "attack_cls"])
 def test_whatever_reads_a_classifier_s_images_can_be_told_where_they_are(script: str, classifier: Path) -> None:
     done = run(script, str(classifier), "--split", "train", "--data.name", "folder", "--data.root", "nowhere")
-    assert (done.returncode, done.stderr) == (2, f"error: no folder {ROOT / 'nowhere'}; set data.root\n")
+    assert (done.returncode, done.stderr) == (2, f"error: no folder or zip {ROOT / 'nowhere'}; set data.root\n")
 
 
 def test_studies_of_saved_classifiers_read_images_where_they_are_now(classifier: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ class DataConfig:
     """Images."""
 
     name: str = "cifar10"
-    """Data set: digits, fashion_mnist, mnist, cifar10, cifar100, svhn, stl10 or folder (the files of mmgan/data/sets),
-    or `package.module` with a function `load` like theirs."""
+    """Data set: digits, fashion_mnist, mnist, cifar10, cifar100, svhn, stl10, folder or array (the files of
+    mmgan/data/sets), or `package.module` with a function `load` like theirs."""
     root: str = "data"
-    """Folder the data set is in; for `folder`, the images themselves. A run keeps its absolute path."""
+    """Folder the data set is in; for `folder`, the images themselves, or a zip of them; for `array`, a file .npy or
+    .npz. A run keeps its absolute path."""
     split: str = "train"
-    """Part of it: train or test; svhn also has extra, stl10 unlabeled and train+unlabeled, folder only train."""
+    """Part of it: train or test; svhn also has extra, stl10 unlabeled and train+unlabeled, folder and array only
+    train."""
     resolution: int | None = None
     """Resize to so many pixels; null: as they are."""
     download: bool = False
@@ -50,7 +52,7 @@ class DataChange:
     name: str | None = None
     """Data set."""
     root: str | None = None
-    """Folder the data set is in; for `folder`, the images themselves."""
+    """Folder the data set is in; for `folder` and `array`, the images themselves."""
     resolution: int | None = None
     """Resize to so many pixels."""
     download: bool | None = None

@@ -1,4 +1,4 @@
-"""Any tree of images: every file Pillow can read, of any size, grey or colour, as a viewer shows it.
+"""Any tree of images, a folder or a zip of it: every file Pillow can read, of any size, as a viewer shows it.
 
 The orientation in a file's EXIF is applied, and what is transparent shows white. The images are decoded once, into an
 array in the user's cache folder that is then mapped into memory; its key is a hash of the files' names and contents.
@@ -7,7 +7,11 @@ array in the user's cache folder that is then mapped into memory; its key is a h
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +29,12 @@ from mmgan.data.cache import cached
 from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
 
+Tree = Path | zipfile.Path
+"""A folder, a folder in a zip, or a file in one of them."""
 FORMAT = 2  # part of the key: raise it when the same files are decoded differently
+LABELS = "dataset.json"
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What reading a file raises; the last, one of an encrypted zip, or of a compression that is not known."""
 LISTED = 10
 """Of a longer list, a message names the first."""
 
@@ -33,6 +42,7 @@ LISTED = 10
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     """All images under `root`, one split; labels count the folders right under it, -1 for images not in any.
 
+    A `dataset.json` in `root`, as StyleGAN's tool writes it, says the labels instead: {"labels": [[file, label], ...]}.
     Links are followed, hidden files and folders passed over. A folder without an image keeps its number. Images are
     colour unless all are grey. With `resolution` the shorter side is scaled to it and the middle kept; without, all
     must have one size. One line is printed that says what was found.
@@ -40,35 +50,82 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     config.split_of("train")
     if config.download:
         raise UserError("a folder of images cannot be downloaded; leave data.download false")
-    root = Path(config.root)
-    if not root.is_dir():
-        raise UserError(f"no folder {root}; set data.root")
-    passed: Counter[str] = Counter()
+    root, passed = Path(config.root), Counter[str]()
     try:
-        names = [str(name) for name in sorted(Path(file).relative_to(root) for file in _files(str(root), (), passed))]
-        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        tree, names = _zipped(root, passed) if root.is_file() else _tree(root, passed)
+        folders = sorted(entry.name for entry in tree.iterdir() if entry.is_dir() and not _hidden(entry.name))
+        said = _said(tree / LABELS)
     except OSError as error:
         raise UserError(f"cannot read {error.filename} ({error.strerror})") from error
     over = f"passed over: {_list([f'{passed[kind]} {kind}' for kind in sorted(passed)])}" if passed else ""
     if not names:
         raise UserError(f"no images under {root}" + (f" ({over})" if over else ""))
     with ThreadPoolExecutor() as pool:
-        digests = list(_bar(pool.map(lambda name: _digest(root / name), names), "reading", names))
+        digests = list(_bar(pool.map(lambda name: _digest(tree / name), names), "reading", names))
     source = hashlib.sha256(repr((str(root.resolve()), config.resolution)).encode()).hexdigest()[:16]
     key = hashlib.sha256(repr((FORMAT, names, digests)).encode()).hexdigest()
     images, facts = cached(
-        f"{root.name[:50]}-{source}", key, lambda put: _decode(root, names, config.resolution, config.skip_broken, put)
+        f"{root.name[:50]}-{source}", key, lambda put: _decode(tree, names, config.resolution, config.skip_broken, put)
     )
     broken: dict[str, str] = facts["broken"]
     if broken and not config.skip_broken:  # by an earlier run that left them out
         raise _refusal(root, broken, len(names))
-    parts = [Path(name).parts for name in names if name not in broken]
-    numbers = {folder: i for i, folder in enumerate(folders)}
-    labels = torch.tensor([numbers[part[0]] if len(part) > 1 else -1 for part in parts])
+    kept = [Path(name) for name in names if name not in broken]
+    if said is None:
+        numbers = {folder: i for i, folder in enumerate(folders)}
+        labels = torch.tensor([numbers[name.parts[0]] if len(name.parts) > 1 else -1 for name in kept])
+    else:
+        labels, folders = torch.tensor([said.get(name.as_posix(), -1) for name in kept]), []
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank()):
         left_out = f"left out as broken: {_list(list(broken))}" if broken else ""
         _say("; ".join(filter(None, [f"{root}: {_summary(folders, labels, facts)}", left_out, over])))
     return torch.from_numpy(images), labels
+
+
+def _tree(root: Path, passed: Counter[str]) -> tuple[Path, list[str]]:
+    """A folder, and its images."""
+    if not root.is_dir():
+        raise UserError(f"no folder or zip {root}; set data.root")
+    return root, [str(name) for name in sorted(Path(file).relative_to(root) for file in _files(str(root), (), passed))]
+
+
+def _zipped(root: Path, passed: Counter[str]) -> tuple[zipfile.Path, list[str]]:
+    """The top of a zip, and its images, in the order in which they would be in a folder."""
+    try:
+        archive = zipfile.ZipFile(root)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{root} is no zip, nor a folder ({error}); set data.root") from error
+    files = [name for name in archive.namelist() if not name.endswith("/")]
+    return zipfile.Path(archive), [str(name) for name in sorted(map(Path, files)) if _is_image(name, passed)]
+
+
+def _is_image(file: Path, passed: Counter[str]) -> bool:
+    """Whether Pillow has a reader for a file of a zip; `passed` counts what is not one."""
+    hidden = next((f"{part}/" for part in file.parts[:-1] if _hidden(part)), "hidden" if _hidden(file.name) else "")
+    suffix = file.suffix.lower()
+    image = not hidden and suffix in _suffixes()
+    if not image and str(file) != LABELS:
+        passed[hidden or suffix or "without a suffix"] += 1
+    return image
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _said(file: Tree) -> dict[str, int] | None:
+    """The labels that a `dataset.json` says, by file; None where there is none. Raises UserError for another form."""
+    if not file.is_file():
+        return None
+    try:
+        labels = json.loads(file.read_bytes())["labels"] or []
+        found = {name: label for name, label in labels}  # noqa: C416  # a list of pairs, or an error
+        if not all(type(label) is int and label >= 0 for label in found.values()):
+            raise ValueError("a label is no whole number")
+    except (ValueError, TypeError, KeyError) as error:
+        form = '{"labels": [[file, number], ...]}, or null in place of the list'
+        raise UserError(f"{file} is not of the form {form} ({error}); repair or remove it") from error
+    return found
 
 
 @cache
@@ -86,7 +143,9 @@ def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterato
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = Path(entry.name).suffix.lower()
-            if entry.name.startswith("."):
+            if entry.name == LABELS and not above:
+                continue
+            if _hidden(entry.name):
                 passed[f"{entry.name}/" if entry.is_dir() else "hidden"] += 1
             elif entry.is_dir():
                 yield from _files(entry.path, (*above, real), passed)
@@ -103,11 +162,11 @@ def _suffixes() -> set[str]:
     return {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}  # not .pdf
 
 
-def _digest(file: Path) -> str:
+def _digest(file: Tree) -> str:
     """SHA-256 of a file; empty where it cannot be read, which is told when it is decoded."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
+    except UNREADABLE:
         return ""
 
 
@@ -118,7 +177,7 @@ class _Header(NamedTuple):
 
 
 def _decode(
-    root: Path, names: Sequence[str], resolution: int | None, skip_broken: bool, put: Callable[[bytes], object]
+    root: Tree, names: Sequence[str], resolution: int | None, skip_broken: bool, put: Callable[[bytes], object]
 ) -> dict[str, Any]:
     """Hand all images [N, C, H, W] to `put`, one after the other; their facts. Raises UserError for broken ones."""
     with ThreadPoolExecutor() as pool:
@@ -155,7 +214,7 @@ def _bar(found: Any, what: str, names: Any) -> Any:
     return tqdm(found, what, len(names), disable=None)
 
 
-def _header(file: Path) -> _Header | str:
+def _header(file: Tree) -> _Header | str:
     """Size and kind of an image, or why it cannot be used."""
     image = _opened(file)
     if isinstance(image, str):
@@ -166,7 +225,7 @@ def _header(file: Path) -> _Header | str:
         return _Header((height, width) if turned else (width, height), image.mode in ("1", "L", "LA"))
 
 
-def _pixels(file: Path, mode: str, resolution: int | None) -> np.ndarray | str:
+def _pixels(file: Tree, mode: str, resolution: int | None) -> np.ndarray | str:
     """The image as uint8 [C, H, W], or why it cannot be used."""
     opened = _opened(file)
     if isinstance(opened, str):
@@ -185,10 +244,10 @@ def _pixels(file: Path, mode: str, resolution: int | None) -> np.ndarray | str:
     return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
 
 
-def _opened(file: Path) -> Image.Image | str:
+def _opened(file: Tree) -> Image.Image | str:
     try:
-        image = Image.open(file)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
+    except (*UNREADABLE, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return error.strerror or "no image Pillow can read" if isinstance(error, OSError) else str(error)
     if image.mode.startswith(("I", "F")):
         image.close()
@@ -196,7 +255,7 @@ def _opened(file: Path) -> Image.Image | str:
     return image
 
 
-def _refusal(root: Path, broken: Mapping[str, str], of: int) -> UserError:
+def _refusal(root: Tree, broken: Mapping[str, str], of: int) -> UserError:
     """What to say of files that cannot be used."""
     files = _list([f"{name} ({why})" for name, why in broken.items()])
     return UserError(
