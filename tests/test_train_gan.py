@@ -243,7 +243,7 @@ def fails(*options: str) -> str:
         (["--mixup.layers", "[0,9]"], "the network has layers 0 (its input) to 3"),
         (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
         (["--data.name", "cifar10"], "cifar10 is not in"),
-        (["--data.name", "cifar11"], "data.name 'cifar11' is none of cifar10"),
+        (["--data.name", "cifar11"], "data.name 'cifar11' is none of array, cifar10"),
         (["--data.resolution", "30"], "no ResNet for 30 pixels"),
         (
             ["--generator", "UNet"],
