@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,12 +50,16 @@ def _npy(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def _npz(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with file.open("rb") as stream:
         key = hashlib.file_digest(stream, "sha256").hexdigest()
-    with zipfile.ZipFile(file) as archive, closing(np.load(file, allow_pickle=False)) as arrays:
+    with zipfile.ZipFile(file) as archive:
+        arrays = [name.removesuffix(".npy") for name in archive.namelist()]
         if "arr_0" not in arrays:
             raise ValueError(f"its arrays are {', '.join(arrays) or 'none'}, and the images must be arr_0")
         name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
         found = cached(f"{file.stem[:50]}-{name}", key, lambda put: _unpack(archive, put))
-        labels = arrays["arr_1"] if "arr_1" in arrays else np.full(len(found.images), -1)
+        labels = np.full(len(found.images), -1)
+        if "arr_1" in arrays:
+            with archive.open("arr_1.npy") as stream:
+                labels = np.lib.format.read_array(stream, allow_pickle=False)
     return found.images, labels
 
 

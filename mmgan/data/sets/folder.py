@@ -102,11 +102,16 @@ def _zipped(root: Path, passed: Counter[str]) -> tuple[zipfile.Path, list[str]]:
 def _is_image(file: Path, passed: Counter[str]) -> bool:
     """Whether Pillow has a reader for a file of a zip; `passed` counts what is not one."""
     hidden = next((f"{part}/" for part in file.parts[:-1] if _hidden(part)), "hidden" if _hidden(file.name) else "")
-    suffix = file.suffix.lower()
-    image = not hidden and suffix in _suffixes()
-    if not image and str(file) != LABELS:
-        passed[hidden or suffix or "without a suffix"] += 1
-    return image
+    over = hidden or _unread(file.name)
+    if over and str(file) != LABELS:
+        passed[over] += 1
+    return not over
+
+
+def _unread(name: str) -> str:
+    """The suffix of a file that Pillow has no reader for; empty for one that it has."""
+    suffix = Path(name).suffix.lower()
+    return "" if suffix in _suffixes() else suffix or "without a suffix"
 
 
 def _hidden(name: str) -> bool:
@@ -142,7 +147,6 @@ def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterato
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            suffix = Path(entry.name).suffix.lower()
             if entry.name == LABELS and not above:
                 continue
             if _hidden(entry.name):
@@ -151,10 +155,10 @@ def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterato
                 yield from _files(entry.path, (*above, real), passed)
             elif not entry.is_file():
                 passed["broken link, or no plain file"] += 1
-            elif suffix in _suffixes():
-                yield entry.path
+            elif over := _unread(entry.name):
+                passed[over] += 1
             else:
-                passed[suffix or "without a suffix"] += 1
+                yield entry.path
 
 
 @cache

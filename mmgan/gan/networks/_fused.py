@@ -31,4 +31,5 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     h = F.conv_transpose2d(x, _box(weight).flip(2, 3).transpose(0, 1), stride=2, padding=1)
     # On a CPU, the gradient of a bias inside of the transposed convolution takes a third of its backward pass.
+    # Added in another precision than the map's, it would have the map copied twice.
     return h if bias is None else h.add_(bias.to(h.dtype)[:, None, None])
