@@ -113,6 +113,7 @@ SCORE_FLIPS: dict[str, list[str]] = {
     "score.num_samples": ["--score.num_samples", "30"],
     "score.reference": ["--score.reference", "test"],
     "score.final": ["--score.final", "null"],
+    "score.final_metrics": ["--score.final_metrics", "fid"],
 }
 REFUSED = {
     "score.extractor[Classifier]": (["--score.extractor", "Classifier", "--score.extractor.run", "no"], "no is no run"),
@@ -149,6 +150,8 @@ def outcome(folder: Path, *options: str) -> str:
         elif file.suffix == ".jsonl":
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             parts.append([{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows])
+        elif file.name == "scores.json":
+            parts.append([(record["checkpoint"], sorted(record["scores"])) for record in json.loads(file.read_text())])
         else:
             parts.append("events" if "tfevents" in file.name else str(file.relative_to(folder)))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -245,6 +248,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--data.resolution", "16384"], "images of this size need .* lower data.resolution"),
         (["--score.every", "0"], "score.every must be positive"),
         (["--score.num_samples", "9"], "score.num_samples must be at least 10"),
+        (["--score.final_metrics", "fid,fdi"], "score.final_metrics must be some of is, fid, kid, prc, not fdi"),
         (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
     ],
 )

@@ -507,7 +507,7 @@ TRAIN = ["--config", "configs/gan/digits.yaml", *SMALL, "--tracker", "null", "--
 
 def scoring(classifier: Path, final: str = "test-10k") -> list[str]:
     options = ["--score.extractor", "Classifier", "--score.extractor.run", str(classifier), "--score.num_samples", "50"]
-    return [*options, "--score.every", "3", "--score.final", final]
+    return [*options, "--score.every", "3", "--score.final", final, "--score.final_metrics", "is,fid,prc"]
 
 
 def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Path, tmp_path: Path) -> None:
@@ -531,6 +531,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert (last["checkpoint"], last["step"], other["checkpoint"], other["step"]) == ("last", 9, "best", best)
     assert last["stamp"] == other["stamp"]
     assert last["stamp"]["num_samples"] == 10_000
+    assert last["scores"].keys() == {"is", "is_std", "fid", "precision", "recall"}
 
     # The command scores a checkpoint as training did, and by number as by name.
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mmgan.data import DataConfig
 from mmgan.engine.config import RunConfig
+from mmgan.errors import UserError
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
@@ -44,12 +45,18 @@ class ScoreConfig:
     """Split of the real images, all of which are taken."""
     final: str | None = "train-50k"
     """Protocol (mmgan/scoring/protocol.py) by which last and best checkpoint are scored in the end; null: none."""
+    final_metrics: str = "is,fid"
+    """What they are scored by then: any of is, fid, kid and prc (precision and recall), with commas between."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"score.every must be positive, not {self.every}")
         if self.final is not None and self.final not in PROTOCOLS:
             raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
+        try:
+            PROTOCOLS["train-50k"].of(self.final_metrics)
+        except UserError as error:
+            raise ValueError(f"score.final_{error}") from None
         if self.num_samples < 10:
             raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
         if self.num_samples > 10_000_000:

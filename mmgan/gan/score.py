@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from mmgan.gan.config import GANConfig
 from mmgan.gan.run import load
 from mmgan.gan.sample import generate, latents
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
-from mmgan.scoring.protocol import comparable
+from mmgan.scoring.protocol import FIRST, comparable
 from mmgan.scoring.records import Record
 from mmgan.scoring.scorer import Draw
 
@@ -69,13 +68,13 @@ def score(
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
-    changes: dict[str, Any] = {"metrics": tuple(re.findall(r"\w+", metrics.lower()))}
+    changes: dict[str, Any] = {}
     if num_samples is not None:
         changes |= {"num_samples": num_samples, "is_samples": None}
     if reference is not None:
         changes |= {"reference": reference, "num_reference": None}
-    by = replace(PROTOCOLS[protocol], **changes)
-    name = protocol if len(changes) == 1 else f"{protocol}, changed"
+    by = replace(PROTOCOLS[protocol].of(metrics), **changes)
+    name = f"{protocol}, changed" if changes else protocol
     checkpoints.of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
     accelerator = accelerator_of()
     built = extractor.build()
@@ -131,9 +130,9 @@ def score_run(
 
 def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelerator: Accelerator) -> None:
     """Score a finished run's last and best checkpoint by its final protocol, where that is not done yet; print them."""
-    name = config.score.final if config.score else None
-    if not name:
+    if config.score is None or config.score.final is None:
         return
+    name = config.score.final
     which: list[Literal["best", "last"] | int] = ["last", "best"]
     steps = {"last": config.steps}
     try:
@@ -141,7 +140,7 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
     except UserError as error:  # it was torn since
         accelerator.print(f"{error}; only the last one is scored")
         which.remove("best")
-    protocol, seed, weights = PROTOCOLS[name], 0, "ema" if config.ema else "raw"
+    protocol, seed, weights = PROTOCOLS[name].of(config.score.final_metrics), 0, "ema" if config.ema else "raw"
     ours = protocol.facts | {"extractor_hash": extractor.hash, "seed": seed, "generator": weights}
     made = {
         record["checkpoint"]: record
@@ -149,7 +148,7 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
         if record["protocol"] == name
         and record["step"] == steps.get(record["checkpoint"])
         and ours.items() <= record["stamp"].items()
-        and set(protocol.metrics) <= record["scores"].keys()
+        and {FIRST[metric] for metric in protocol.metrics} <= record["scores"].keys()
     }
     if made.keys() != steps.keys():
         scored = score_run(folder, which, extractor, protocol, name, accelerator, trust=True)

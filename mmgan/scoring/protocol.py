@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from mmgan.errors import UserError
 
 Metric = Literal["is", "fid", "kid", "prc"]
+FIRST: dict[Metric, str] = {"is": "is", "fid": "fid", "kid": "kid", "prc": "precision"}
+"""The first number that each metric gives."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Protocol:
         if not self.metrics or not set(self.metrics) <= set(known):
             unknown = ", ".join(metric for metric in self.metrics if metric not in known)
             raise UserError(f"metrics must be some of {', '.join(known)}, not {unknown or 'none'}")
+
+    def of(self, metrics: str) -> Protocol:
+        """The same with other metrics, as options name them: `is,fid,prc`. Raises UserError for unknown ones.
+
+        >>> PROTOCOLS["test-10k"].of("fid, kid").metrics
+        ('fid', 'kid')
+        """
+        return replace(self, metrics=tuple(re.findall(r"\w+", metrics.lower())))
 
     @property
     def drawn(self) -> int:
