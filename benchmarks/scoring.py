@@ -23,7 +23,8 @@ from mmgan.data import DataConfig
 from mmgan.engine import cli
 from mmgan.engine.run import accelerator_of
 from mmgan.gan.networks.resnet import ResNetGenerator
-from mmgan.gan.score import draw
+from mmgan.gan.score import reference_of
+from mmgan.gan.sources import draw
 from mmgan.scoring import Extractor, Inception, Protocol, Scorer
 from mmgan.scoring.scorer import extract
 
@@ -57,7 +58,9 @@ def scoring(
     of_digits = by if inception_weights else classifier(images[:, :1])
     generator = ResNetGenerator(width=64, z_dim=32).build(8, 1).to(device)
     made = draw(generator, 32, seed=0)
-    scorer = Scorer(of_digits, DataConfig("digits"), Protocol(num_samples, "train"), accelerator, batch_size)
+    protocol = Protocol(num_samples, "train")
+    real = reference_of(DataConfig("digits"), protocol, accelerator)
+    scorer = Scorer(of_digits, real, protocol, accelerator, batch_size)
 
     def forward() -> None:
         for part in images.split(batch_size):

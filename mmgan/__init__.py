@@ -4,6 +4,7 @@ What the commands do:
 
 - `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary or a YAML file.
 - `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
+- `score(fake, real)` scores images, or a generator's, by what `extractors` see in them.
 
 What a loop of one's own needs, from `mmgan.mixup`, which imports torch alone:
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from mmgan.errors import UserError
     from mmgan.gan import networks
     from mmgan.gan.config import GANConfig
+    from mmgan.gan.measure import score
     from mmgan.gan.run import GANRun, load
     from mmgan.gan.train import train
     from mmgan.mixup import Mixable, Staged, discriminator_loss, generator_loss, losses, rules
+    from mmgan.scoring import extractors
 
 __all__ = [
     "GANConfig",
@@ -36,20 +39,24 @@ __all__ = [
     "Staged",
     "UserError",
     "discriminator_loss",
+    "extractors",
     "generator_loss",
     "load",
     "losses",
     "networks",
     "rules",
+    "score",
     "train",
 ]
 _PLACES = {
     "mmgan.errors": ("UserError",),
     "mmgan.gan": ("networks",),
     "mmgan.gan.config": ("GANConfig",),
+    "mmgan.gan.measure": ("score",),
     "mmgan.gan.run": ("GANRun", "load"),
     "mmgan.gan.train": ("train",),
     "mmgan.mixup": ("Mixable", "Staged", "discriminator_loss", "generator_loss", "losses", "rules"),
+    "mmgan.scoring": ("extractors",),
 }
 
 

@@ -28,8 +28,13 @@ class Forks:
         self.folder, self.environment = folder, dict(environment)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def run(self, line: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-        """Run a script, `line` being its file and its arguments, to its end, as `subprocess.run` does."""
+    def run(
+        self, line: Sequence[str], environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script, `line` being its file and its arguments, to its end, as `subprocess.run` does.
+
+        What `environment` says of Python itself has to be what the program was started with.
+        """
         if not self.process:
             self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -41,7 +46,7 @@ class Forks:
                     start_new_session=True,
                 )
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            socket.send_fds(self.socket, [json.dumps(line).encode()], [out.fileno(), err.fileno()])
+            socket.send_fds(self.socket, [json.dumps([line, {**environment}]).encode()], [out.fileno(), err.fileno()])
             self.socket.settimeout(timeout)
             try:
                 code = int(self.socket.recv(64))
@@ -71,7 +76,9 @@ def _serve(connection: socket.socket) -> None:
         if not child:
             for number, descriptor in enumerate(descriptors, start=1):
                 os.dup2(descriptor, number)
-            sys.argv = json.loads(message)
+            sys.argv, environment = json.loads(message)
+            os.environ.clear()
+            os.environ.update(environment)
             break
         _, status = os.waitpid(child, 0)
         for descriptor in descriptors:

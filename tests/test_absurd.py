@@ -26,6 +26,8 @@ NEEDED = {
     "DCGANDiscriminator": ["--mixup.layers", "[0,1]"],
     "WideResNet": ["--network.depth", "10"],
     "Oliver": ["--network.depth", "10"],
+    "Fidelity": ["--score.extractor.name", "vgg16"],
+    "Torchvision": ["--score.extractor.weights", "resnet.pth"],
 }
 """What goes with a class that a section may name."""
 

@@ -29,8 +29,8 @@ MAY = {
         "tqdm",
     }
     | {"mmgan.experiments", "mmgan.engine", "mmgan.errors", "mmgan.modules"},
-    "scoring": {"torch", "torch_fidelity", "accelerate", "safetensors", "tqdm"}
-    | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors")},
+    "scoring": {"torch", "torch_fidelity", "torchvision", "accelerate", "safetensors", "scipy", "tqdm"}
+    | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors", "modules")},
     "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
     | {
         f"mmgan.{name}"

@@ -160,6 +160,9 @@ def outcome(folder: Path, *options: str) -> str:
 def test_every_option_is_looked_at_here() -> None:
     elsewhere = {"deterministic", "compile", "score.extractor.weights"}  # the last in test_scoring.py
     elsewhere |= {"score.extractor[Classifier].run", "data.skip_broken", "init_from"}  # test_folder.py, test_further.py
+    elsewhere |= {
+        f"score.extractor[{name}]{of}" for name in ("Fidelity", "Torchvision") for of in ("", ".name", ".weights")
+    }
     looked_at = FLIPS.keys() | WITHIN.keys() | SCORE_FLIPS.keys() | REFUSED.keys() | elsewhere
     assert set(options_of(GANConfig)) == looked_at
 
@@ -248,7 +251,11 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--data.resolution", "16384"], "images of this size need .* lower data.resolution"),
         (["--score.every", "0"], "score.every must be positive"),
         (["--score.num_samples", "9"], "score.num_samples must be at least 10"),
-        (["--score.final_metrics", "fid,fdi"], "score.final_metrics must be some of is, fid, kid, prc, not fdi"),
+        (
+            ["--score.final_metrics", "fid,fdi"],
+            "score.final_metrics must be some of is, fid, kid, prc, dc, intra, not fdi",
+        ),
+        (["--score.final_metrics", "intra"], "score.final_metrics: intra needs images with labels"),
         (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
     ],
 )

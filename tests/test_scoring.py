@@ -34,7 +34,7 @@ from mmgan.engine import cli
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.score import final_scores, summary
+from mmgan.gan.score import final_scores, held_out_of, reference_of, summary
 from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records, register
 from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
@@ -74,7 +74,8 @@ def scorer(
 ) -> Scorer:
     AcceleratorState._reset_state(reset_partial_state=True)
     protocol = Protocol(**({"num_samples": 700, "metrics": ALL} | options))
-    return Scorer(extractor or small(), data, protocol, Accelerator(cpu=True), batch_size)
+    accelerator = Accelerator(cpu=True)
+    return Scorer(extractor or small(), reference_of(data, protocol, accelerator), protocol, accelerator, batch_size)
 
 
 def noisy(level: float, n: int = 1500) -> Tensor:
@@ -264,14 +265,15 @@ def test_fid_of_real_images_is_near_zero_and_grows_with_noise(tmp_path: Path) ->
     written(images[0][:750], tmp_path)
     halves = scorer(data=DataConfig("folder", root=str(tmp_path)), metrics=("fid",), num_samples=750)
     assert 0 < 2 * halves.score(lambda a, b: images[0][750:][a:b])["fid"] < scores[2]
-    floor = by.floor()
-    assert floor
-    assert floor[1] == 297
+    held_out = held_out_of(DIGITS, by.protocol, by.accelerator)
+    assert held_out
+    assert held_out.number == 297
+    floor = by.floor(held_out)
     test = small()(load(replace(DIGITS, split="test")).images)[0].double().numpy()
     train = small()(load(DIGITS).images)[0].double().numpy()
     root = scipy.linalg.sqrtm(np.cov(test.T) @ np.cov(train.T)).real
     want = ((test.mean(0) - train.mean(0)) ** 2).sum() + np.trace(np.cov(test.T) + np.cov(train.T) - 2 * root)
-    assert floor[0]["fid"] == pytest.approx(want, rel=1e-4)
+    assert floor["fid"] == pytest.approx(want, rel=1e-4)
 
 
 def test_features_of_fid_are_not_kept() -> None:

@@ -148,6 +148,7 @@ def test_a_process_keeps_the_memory_that_tensors_gave_back() -> None:
             {"images a second here / with a DataLoader": 1, "step with mixup at layer": 4, "of its passes, counted": 7},
         ),
         ("scoring", ["--resolution", "8", "--num_samples", "20"], {"images a second": 1, "samples a second": 1}),
+        ("folders", ["--resolution", "8", "--num_samples", "10"], {"images a second, two folders of PNGs / ": 2}),
         (
             "processes",
             ["--resolution", "8", "--g_width", "8", "--d_width", "8", "--batch_size", "8", "--steps", "1"],

@@ -34,8 +34,11 @@ def data_sets() -> list[str]:
     return modules.names(sets)
 
 
-def load(config: DataConfig) -> Images:
-    """The images `config` asks for; raises UserError, saying what to do, where they cannot be had."""
+def load(config: DataConfig, square: bool = True) -> Images:
+    """The images `config` asks for; raises UserError, saying what to do, where they cannot be had.
+
+    So it does where they are not `square`.
+    """
     module = modules.find(sets, config.name, "data.name")
     if not hasattr(module, "load"):
         raise UserError(f"data.name {config.name!r} has no function `load`")
@@ -51,7 +54,7 @@ def load(config: DataConfig) -> Images:
         from torchvision.transforms.v2.functional import resize  # noqa: PLC0415  # takes a second to import
 
         images = resize(images, [config.resolution, config.resolution], antialias=True)
-    elif height != width:
+    elif square and height != width:
         raise UserError(f"images of {config.name} are {width}x{height}; set data.resolution to make them square")
     return Images(images, labels)
 

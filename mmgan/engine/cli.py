@@ -180,8 +180,8 @@ def to_yaml(config: Any) -> str:
     return commented if load(commented) == load(plain) else plain
 
 
-def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> None:
-    """Call a function with what the command line says; its docstring is the help. Raises UserError like `parse`.
+def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> Any:
+    """What a function returns for what the command line says; its docstring is the help. Raises UserError like `parse`.
 
     Of several functions the first argument names one. `folders` is a parameter that takes one or more of them.
     """
@@ -199,7 +199,7 @@ def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, fold
         modules.trust(modules.names_on(args, options))
         values = parser.parse_args(_switched(args, chosen))
         given = arguments(chosen, vars(values[chosen.__name__] if len(functions) > 1 else values))
-    chosen(**given)
+    return chosen(**given)
 
 
 def _parser_of(function: Callable[..., Any], folders: str | None = None, positional: bool = True) -> _Parser:
@@ -243,6 +243,8 @@ def _one_line(message: str, thing: Any) -> str:
     if unknown := re.search(r"Option '(\S+)' is not accepted", message):
         named = re.search(r"given class_path '[\w.]*?(\w+)'", message)
         return f"{'.'.join([*keys, unknown[1]])}: {named[1] if named else 'this section'} has no option {unknown[1]}"
+    if missing := re.search(r"given class_path '[\w.]*?(\w+)':\s+the following arguments are required: (.+)", message):
+        return f"{option}: {missing[1]} needs {', '.join(f'--{option}.{name}' for name in missing[2].split(', '))}"
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
             return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"

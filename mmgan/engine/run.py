@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
 from filelock import FileLock, Timeout
@@ -28,7 +29,7 @@ from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
-HARMLESS |= {"score.final", "score.extractor.run", "score.extractor.weights", "data.skip_broken"}
+HARMLESS |= {"score.final", "score.final_metrics", "score.extractor.run", "score.extractor.weights", "data.skip_broken"}
 """Options that may change between two starts of a run, for they do not change its result: images and extractor are
 compared by their content."""
 LENGTHS = ("steps", "epochs")
@@ -53,6 +54,7 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         importlib.import_module("torch._dynamo")  # imported after the process group, it now and then aborts the end
     keep_freed()
+    AcceleratorState._reset_state()  # in Python an earlier call may have left another precision
     return Accelerator(
         mixed_precision=mixed_precision or "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),

@@ -46,7 +46,7 @@ class ScoreConfig:
     final: str | None = "train-50k"
     """Protocol (mmgan/scoring/protocol.py) by which last and best checkpoint are scored in the end; null: none."""
     final_metrics: str = "is,fid"
-    """What they are scored by then: any of is, fid, kid and prc (precision and recall), with commas between."""
+    """What they are scored by then: any of is, fid, kid, prc (precision and recall) and dc (density and coverage)."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -54,9 +54,11 @@ class ScoreConfig:
         if self.final is not None and self.final not in PROTOCOLS:
             raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
         try:
-            PROTOCOLS["train-50k"].of(self.final_metrics)
+            metrics = PROTOCOLS["train-50k"].of(self.final_metrics).metrics
         except UserError as error:
             raise ValueError(f"score.final_{error}") from None
+        if "intra" in metrics:
+            raise ValueError("score.final_metrics: intra needs images with labels, and a run's have none")
         if self.num_samples < 10:
             raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
         if self.num_samples > 10_000_000:

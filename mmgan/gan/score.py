@@ -7,29 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from torch import Tensor, nn
 
-from mmgan.data import DataChange
+from mmgan.data import DataChange, DataConfig
 from mmgan.engine import checkpoint as checkpoints
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.run import load
-from mmgan.gan.sample import generate, latents
+from mmgan.gan.sources import draw
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
 from mmgan.scoring.protocol import FIRST, comparable
 from mmgan.scoring.records import Record
-from mmgan.scoring.scorer import Draw
-
-
-def draw(generator: nn.Module, z_dim: int, seed: int) -> Draw:
-    """Images of a generator by number: image i depends on the seed and on i alone."""
-
-    def images(start: int, stop: int) -> Tensor:
-        (made,) = generate(generator, latents(seed, start, stop, z_dim), stop - start)
-        return made
-
-    return images
+from mmgan.scoring.source import Source, of_data
 
 
 def score(
@@ -58,7 +47,7 @@ def score(
             50,000 against the test set, as its authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
         num_samples: another number of samples than the protocol's
         reference: another split of real images than the protocol's
-        metrics: any of is, fid, kid and prc (precision and recall), with commas between
+        metrics: any of is, fid, kid, prc (precision and recall) and dc (density and coverage), with commas between
         weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents; sample i depends on it and on i alone
         batch_size: images at once in each process
@@ -110,9 +99,11 @@ def score_run(
     UserError where there is nothing to load, or its images are of another size than the real ones.
     """
     loaded = [load(run, one, weights, accelerator.device, trust) for one in which]
-    scorer = Scorer(extractor, data.of(loaded[0].config.data), protocol, accelerator, batch_size)
+    images = data.of(loaded[0].config.data)
+    scorer = Scorer(extractor, reference_of(images, protocol, accelerator), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
-    floor = scorer.floor()
+    floor = held_out_of(images, protocol, accelerator)
+    of_floor = {"floor": scorer.floor(floor), "num_floor": floor.number} if floor else {}
     made: list[Record] = []
     for label, one in zip(which, loaded, strict=True):
         record: Record = {"checkpoint": label, "step": one.step, "protocol": name, "dimension": scorer.dimension}
@@ -120,12 +111,29 @@ def score_run(
             "stamp": scorer.stamp(seed, one.weights),
             "scores": scorer.score(draw(one.generator, one.config.generator.z_dim, seed)),
         }
-        if floor:
-            record |= {"floor": floor[0], "num_floor": floor[1]}
+        record |= of_floor
         if accelerator.is_main_process:
             records.keep(run, record)
         made.append(record)
     return made
+
+
+def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source:
+    """The real images that `protocol` asks for; raises UserError where they cannot be had."""
+    try:
+        return of_data(replace(data, split=protocol.reference), accelerator, protocol.num_reference)
+    except UserError as error:
+        raise UserError(f"reference {protocol.reference}: {error}") from error
+
+
+def held_out_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source | None:
+    """Images of the test split, at most as many as samples; None where that is the reference, or there is none."""
+    if protocol.reference == "test":
+        return None
+    try:
+        return of_data(replace(data, split="test"), accelerator, protocol.num_samples)
+    except UserError:
+        return None
 
 
 def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelerator: Accelerator) -> None:

@@ -22,7 +22,7 @@ from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import held_out, training_images
-from mmgan.gan.score import check_size, final_scores
+from mmgan.gan.score import check_size, final_scores, reference_of
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
@@ -86,7 +86,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         scorer = None
         if config.score and extractor:
             protocol = Protocol(config.score.num_samples, config.score.reference)
-            scorer = Scorer(extractor, config.data, protocol, accelerator)
+            scorer = Scorer(extractor, reference_of(config.data, protocol, accelerator), protocol, accelerator)
             check_size(scorer.shape, tuple(images.shape[1:]))
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}

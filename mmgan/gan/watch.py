@@ -16,7 +16,7 @@ from mmgan.gan.data import DIAGNOSED
 from mmgan.gan.diagnose import diagnose
 from mmgan.gan.plot import plot_losses, plot_scores
 from mmgan.gan.sample import generate, latents, save_grid
-from mmgan.gan.score import draw
+from mmgan.gan.sources import draw
 from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +14,24 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan.errors import UserError
 
 
 class Extractor:
-    """A network that maps uint8 images [B, C, R, R] to (features [B, d], logits [B, K]), and its stamp."""
+    """A network that maps uint8 images [B, C, R, R] to (features [B, d], logits [B, K]), and its stamp.
+
+    The logits are None where the network has no classes, or returns features alone: there is no IS by it.
+
+    >>> import torch
+    >>> class Means(torch.nn.Module):
+    ...     def forward(self, images):
+    ...         return images.float().mean((2, 3))
+    >>> Extractor("means", Means(), "none")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))[0].shape
+    torch.Size([2, 3])
+    """
 
     def __init__(
         self, name: str, module: nn.Module, preprocessing: str, shape: tuple[int, int, int] | None = None
@@ -33,29 +46,66 @@ class Extractor:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of its layers and weights, wherever they come from."""
-        digest = hashlib.sha256(repr(self.module).encode())
-        for key, tensor in self.module.state_dict().items():
-            digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of(self.module)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features and logits of uint8 images [B, C, R, R] on the module's device, float32."""
-        features, logits = self.module(images)
-        return features.float(), logits.float()
+        found = self.module(images)
+        features, logits = found if isinstance(found, tuple) else (found, None)
+        for part in (features, logits):
+            if part is not None and (part.ndim != 2 or len(part) != len(images)):
+                raise UserError(
+                    f"the extractor {self.name} makes {list(part.shape)} of {len(images)} images; features must be "
+                    "[B, d], and logits [B, K]"
+                )
+        return features.float(), None if logits is None else logits.float()
 
 
-class _Inception(nn.Module):
-    """torch-fidelity's Inception, grey images repeated to three channels."""
+def hash_of(module: nn.Module) -> str:
+    """SHA-256 of a network's layers, as they describe themselves, and of its weights."""
+    digest = hashlib.sha256(repr(module).encode())
+    for key, tensor in module.state_dict().items():
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Fidelity(nn.Module):
+    """One of torch-fidelity's networks, with grey images repeated to three channels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`images` uint8 [B, 1 or 3, R, R]."""
+        found = self.network(images.expand(-1, 3, -1, -1))
+        return found[0], found[1] if len(found) > 1 else None
+
+
+class _Torchvision(nn.Module):
+    """A classifier of torchvision's: what its last linear layer is given, and its logits."""
+
+    def __init__(self, network: nn.Module, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        (*_, last) = (module for module in network.modules() if isinstance(module, nn.Linear))
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, inputs: tuple[Tensor]) -> None:
+        self.given = inputs[0].flatten(1)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`images` uint8 [B, 1 or 3, R, R]."""
-        return self.network(images.expand(-1, 3, -1, -1))
+        x = images.expand(-1, 3, -1, -1).float() / 255
+        x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        logits = self.network((x - self.mean) / self.std)
+        return self.given, logits
 
 
 class ExtractorConfig(ABC):
@@ -99,7 +149,83 @@ class Inception(ExtractorConfig):
                 f"{file or URL_INCEPTION_V3} does not hold torch-fidelity's Inception weights: {advice}"
             ) from error
         preprocessing = "bilinear to 299x299 as in TensorFlow 1, grey to RGB"
-        return Extractor("inception-v3-compat", _Inception(network), preprocessing)
+        return Extractor("inception-v3-compat", _Fidelity(network), preprocessing)
+
+
+@dataclass(frozen=True)
+class Fidelity(ExtractorConfig):
+    """Another network that torch-fidelity has: vgg16, clip-vit-b-32, dinov2-vit-b-14 and more."""
+
+    name: str
+    """As torch-fidelity calls it."""
+    weights: str | None = None
+    """Local file of its weights; null: torch-fidelity fetches them once. DINOv2's networks take none."""
+
+    def build(self) -> Extractor:
+        """The extractor, of the layer that is torch-fidelity's default for FID; raises UserError where it has none."""
+        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY  # noqa: PLC0415  # takes a second to import
+
+        if self.name not in FEATURE_EXTRACTORS_REGISTRY:
+            raise UserError(f"extractor.name {self.name!r} is none of {', '.join(FEATURE_EXTRACTORS_REGISTRY)}")
+        kind = FEATURE_EXTRACTORS_REGISTRY[self.name]
+        layer = kind.get_default_feature_layer_for_metric("fid")
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what torch-fidelity still uses
+                if self.weights and not _is_script(self.weights):  # it would unpickle whatever is there
+                    torch.load(self.weights, map_location="cpu", weights_only=True)
+                network = kind(self.name, [layer], feature_extractor_weights_path=self.weights, verbose=False)
+        except NotImplementedError as error:
+            raise UserError(
+                f"{self.name} takes no extractor.weights: it comes by torch.hub, from TORCH_HOME"
+            ) from error
+        except Exception as error:  # the reader of a damaged file, and one that fetches, may raise anything
+            raise UserError(
+                f"{self.weights or 'what torch-fidelity fetches'} does not hold the weights of {self.name} "
+                f"({_first_line(error)}); give a file of them by extractor.weights"
+            ) from error
+        size = getattr(network, "resolution", None) or kind.INPUT_IMAGE_SIZE
+        preprocessing = f"bilinear to {size}x{size} as in TensorFlow 1, not antialiased; grey to RGB; {layer}"
+        return Extractor(self.name, _Fidelity(network), preprocessing)
+
+
+@dataclass(frozen=True)
+class Torchvision(ExtractorConfig):
+    """A classifier of torchvision's, with a file of weights."""
+
+    weights: str
+    """Local file of its weights, a state_dict as torchvision publishes it."""
+    name: str = "resnet50"
+    """As torchvision calls it."""
+
+    def build(self) -> Extractor:
+        """The extractor: features are what the last linear layer is given. Raises UserError where there is none."""
+        from torchvision import models  # noqa: PLC0415  # takes a second to import
+
+        try:
+            preset = models.get_model_weights(self.name).DEFAULT.transforms()
+            size, mean, std = preset.crop_size[0], preset.mean, preset.std
+        except (ValueError, AttributeError) as error:  # a detector has no such preset
+            raise UserError(f"extractor.name {self.name!r} is no classifier of images in torchvision") from error
+        try:
+            state = torch.load(self.weights, map_location="cpu", weights_only=True)
+            extra = {"init_weights": False} if self.name in ("googlenet", "inception_v3") else {}
+            network = models.get_model(self.name, num_classes=next(reversed(state.values())).shape[0], **extra)
+            network.load_state_dict(state)
+        except Exception as error:  # the reader of a damaged file may raise anything
+            raise UserError(
+                f"extractor.weights: {self.weights} does not hold the weights of {self.name} ({_first_line(error)})"
+            ) from error
+        preprocessing = f"bilinear to {size}x{size}, antialiased; grey to RGB; less {mean} over {std}"
+        return Extractor(self.name, _Torchvision(network, size, mean, std), preprocessing)
+
+
+def _is_script(file: str) -> bool:
+    """Whether a file is TorchScript, which holds no pickled Python."""
+    return zipfile.is_zipfile(file) and any("/code/" in name for name in zipfile.ZipFile(file).namelist())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def register(extractor: Extractor) -> None:
@@ -133,6 +259,6 @@ def register(extractor: Extractor) -> None:
 
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
             both = dict(zip(("features", "logits"), extractor(images), strict=True))
-            return tuple(both[name] for name in self.features_list)
+            return tuple(part for name in self.features_list if (part := both[name]) is not None)
 
     register_feature_extractor(extractor.name, Registered)

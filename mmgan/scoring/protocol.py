@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 from mmgan.errors import UserError
 
-Metric = Literal["is", "fid", "kid", "prc"]
-FIRST: dict[Metric, str] = {"is": "is", "fid": "fid", "kid": "kid", "prc": "precision"}
+Metric = Literal["is", "fid", "kid", "prc", "dc", "intra"]
+FIRST: dict[Metric, str] = {"is": "is", "fid": "fid", "kid": "kid"}
+FIRST |= {"prc": "precision", "dc": "density", "intra": "intra_fid"}
 """The first number that each metric gives."""
 
 
@@ -20,14 +21,15 @@ class Protocol:
 
     num_samples: int
     """Generated images."""
-    reference: Literal["train", "test"] = "train"
+    reference: str = "train"
     """Split the real images are of."""
     num_reference: int | None = None
     """Real images, drawn at random from the split; None: all of it."""
     is_samples: int | None = None
     """Generated images for the Inception Score alone; None: num_samples."""
     metrics: Sequence[Metric] = ("is", "fid")
-    """is, fid, kid, and prc for precision and recall."""
+    """is, fid, kid, prc for precision and recall, dc for density and coverage, intra for the FID
+    of each class."""
 
     def __post_init__(self) -> None:
         if (least := min(self.num_samples, self.for_is)) < 10:

@@ -61,7 +61,18 @@ def same(a: Record, b: Record) -> bool:
 
 def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
     """Scores as aligned columns, a line each: mean +- spread where there is one."""
-    names = [name for name in ("is", "fid", "kid", "precision", "recall") if any(name in scores for _, scores in rows)]
+    lines = cells(rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def cells(rows: Sequence[tuple[str, dict[str, float]]]) -> list[list[str]]:
+    """The same as words, the heads of the columns first."""
+    names = [
+        name
+        for name in ("is", "fid", "kid", "precision", "recall", "density", "coverage", "intra_fid")
+        if any(name in scores for _, scores in rows)
+    ]
 
     def cell(scores: dict[str, float], name: str) -> str:
         if name not in scores:
@@ -70,6 +81,4 @@ def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
         return f"{scores[name]:.4g}" + (f" +- {spread:.2g}" if spread is not None else "")
 
     lines = [["", *(name if len(name) > 3 else name.upper() for name in names)]]
-    lines += [[label, *(cell(scores, name) for name in names)] for label, scores in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+    return lines + [[label, *(cell(scores, name) for name in names)] for label, scores in rows]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -13,20 +12,25 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
-from mmgan.data import DataConfig, load
-from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.scoring import cache
+from mmgan.scoring.density import density_coverage
 from mmgan.scoring.extractors import Extractor
 from mmgan.scoring.moments import Moments
 from mmgan.scoring.protocol import Metric, Protocol
+from mmgan.scoring.source import Draw, Source
 
-Draw = Callable[[int, int], Tensor]
-"""Images number `start` to `stop` - 1: uint8 [stop - start, C, R, R]."""
 IS_SPLITS, KID_SUBSETS, KID_SUBSET_SIZE, PRC_NEIGHBOURS, RNG_SEED = 10, 100, 1000, 3, 2020
 """torch-fidelity's defaults."""
-LEAST: dict[Metric, int] = {"is": IS_SPLITS, "fid": 2, "kid": 2, "prc": PRC_NEIGHBOURS + 1}
+DC_NEIGHBOURS = 5
+"""Of density and coverage, as in its authors' README."""
+LEAST: dict[Metric, int] = {"is": IS_SPLITS, "fid": 2, "kid": 2, "intra": 2}
+LEAST |= {"prc": PRC_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}
 """Images without which a score means nothing."""
+FEATURES: set[Metric] = {"kid", "prc", "dc", "intra"}
+"""Metrics of single features."""
+NEAREST: tuple[Metric] = ("kid",)
+"""What nearest images need as much as this metric does: single features."""
 NEEDS: dict[Metric, str] = {"fid": "moments", "kid": "features", "is": "logits"}
 """What to ask `extract` for, to have a part of `Features`."""
 
@@ -42,37 +46,47 @@ class Features(NamedTuple):
     """float32 [N, K], in the order of the images."""
 
 
+class Nearest(NamedTuple):
+    """Samples, and the real images whose features are nearest to theirs: has a generator learnt them by heart?"""
+
+    samples: Tensor
+    """uint8 [M, C, H, W]."""
+    images: Tensor
+    """Real ones, uint8 [M, K, C, H, W], the nearest first."""
+    distances: Tensor
+    """Euclidean, between features: float64 [M, K]."""
+
+
 class Scorer:
     """Scores by one protocol, with one extractor, against one set of real images."""
 
     def __init__(
         self,
         extractor: Extractor,
-        data: DataConfig,
+        real: Source,
         protocol: Protocol,
         accelerator: Accelerator,
         batch_size: int = 256,
     ) -> None:
-        """`data` names the real images; its split is taken from `protocol`, its resolution must be that of the samples.
+        """`real`: all of the real images, whose size must be that of the samples.
 
-        Statistics of the real images are computed here, or come from the cache. Raises UserError for data that cannot
-        be had.
+        Their statistics are computed here, or come from the cache. Raises UserError for what cannot be scored so.
         """
-        self.extractor, self.data, self.protocol = extractor, data, protocol
+        assert real.number is not None
+        self.extractor, self.reference, self.protocol = extractor, real, protocol
         self.accelerator, self.batch_size = accelerator, batch_size
         extractor.module.to(accelerator.device)
-        real, self.real_hash = self._real(protocol.reference, protocol.num_reference)
-        self.num_reference, self.shape = len(real), tuple(real.shape[1:])
+        self.num_reference, self.shape = real.number, real.shape
         for metric in protocol.metrics:
-            if metric != "is" and len(real) < LEAST[metric]:
-                found = f"{len(real)} ({protocol.reference} images of {data.name})"
+            if metric != "is" and real.number < LEAST[metric]:
+                found = f"{real.number} ({' '.join(filter(None, (real.split, 'images of', real.name)))})"
                 raise UserError(f"{metric} needs at least {LEAST[metric]} real images, not {found}")
         if extractor.shape not in (None, self.shape):
             raise UserError(
                 f"the extractor {extractor.name} takes images of {_size(extractor.shape)}, not {_size(self.shape)}: "
                 "train one on images of that size"
             )
-        self.real = self._cached(real, self.real_hash, protocol.metrics)
+        self.real = self._cached(real, protocol.metrics)
 
     def stamp(self, seed: int, generator: str) -> dict[str, Any]:
         """All that a score depends on besides the generator's weights: what makes two scores comparable."""
@@ -81,10 +95,10 @@ class Scorer:
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.hash,
             "preprocessing": self.extractor.preprocessing,
-            "data": self.data.name,
+            "data": self.reference.name,
             **protocol.facts,
             "num_reference": self.num_reference,
-            "reference_hash": self.real_hash,
+            "reference_hash": self.reference.hash,
             "resolution": self.shape[-1],
             "seed": seed,
             "generator": generator,
@@ -99,45 +113,63 @@ class Scorer:
         """Of the features; None where FID is not asked for, and on other processes than the main one."""
         return len(self.real.moments["mean"]) if self.real.moments else None
 
-    def score(self, draw: Draw) -> dict[str, float]:
-        """`is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`, those asked for, of the images `draw` makes.
+    def score(self, draw: Draw, labels: Tensor | None = None) -> dict[str, float]:
+        """Scores of the images that `draw` makes: `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`,
+        `density`, `coverage`, and, by `labels`, int64 [N], `fid/CLASS` and their mean `intra_fid`, those asked for.
 
         `kid_std` is left out where one of the two sets is no larger than a subset. The same for any batch size and
         number of processes, but for rounding. Raises UserError when they or their features cannot be scored.
         """
+        return self.compare(self.extracted(draw), labels)
+
+    def extracted(self, draw: Draw) -> Features:
+        """What `compare` needs of the images that `draw` makes; all processes extract a share of them."""
         protocol, work = self.protocol, "scoring samples"
         made = self._extract(draw, protocol.drawn, protocol.metrics, work, protocol.num_samples)
         if made.features is not None:
             made = made._replace(features=made.features[: self.protocol.num_samples])
         if made.logits is not None:
             made = made._replace(logits=made.logits[: self.protocol.for_is])
-        return self._compare(made)
+        return made
 
-    def floor(self) -> tuple[dict[str, float], int] | None:
-        """The same scores of real images that are not in the reference, and their number: what a perfect model gets.
+    def floor(self, real: Source) -> dict[str, float]:
+        """The same scores of real images that are not in the reference: what a perfect model gets."""
+        assert real.number is not None
+        metrics = [metric for metric in self.protocol.metrics if real.number >= LEAST[metric]]
+        return self.compare(self._cached(real, metrics, logits=True), real.labels)
 
-        They are the test split's, at most as many as samples; None where the reference is that split or there is none.
+    def nearest(self, draw: Draw, samples: int = 10, neighbours: int = 5) -> Nearest | None:
+        """The first `samples` images that `draw` makes, and their nearest neighbours in the reference.
+
+        All processes have to call this; the main one has the result.
         """
-        if self.protocol.reference == "test":
+        made = self._extract(draw, samples, NEAREST, "nearest images", samples).features
+        real = self._cached(self.reference, NEAREST).features
+        if made is None or real is None:
             return None
-        try:
-            real, content = self._real("test", self.protocol.num_samples)
-        except UserError:
-            return None
-        metrics = [metric for metric in self.protocol.metrics if len(real) >= LEAST[metric]]
-        return self._compare(self._cached(real, content, metrics, logits=True)), len(real)
+        centre = real.double().mean(0)  # distances stay, and are not rounded by it
+        distances = torch.cdist(made.double() - centre, real.double() - centre)
+        found = distances.topk(min(neighbours, len(real)), largest=False)
+        show = self.reference.draws(0)
+        images = torch.stack([torch.cat([show(row, row + 1) for row in rows]) for rows in found.indices.tolist()])
+        return Nearest(draw(0, samples).cpu(), images.cpu(), found.values)
 
     def _extract(self, draw: Draw, n: int, metrics: Collection[Metric], what: str, moments_of: int) -> Features:
         return extract(self.extractor, draw, n, metrics, self.accelerator, self.batch_size, moments_of, what)
 
-    def _compare(self, made: Features) -> dict[str, float]:
-        """Scores of `made` against the reference; computed on the main process, known to all."""
+    def compare(self, made: Features, labels: Tensor | None = None) -> dict[str, float]:
+        """Scores of `made` against the reference; computed on the main process, known to all.
+
+        Raises UserError for the FID of each class of images without labels.
+        """
+        if "intra" in self.protocol.metrics and not _shared(labels, self.reference.labels):
+            raise UserError("intra: the two sets of images have no class of which both have two, or no labels")
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
-            found = [self._numbers(made)]
+            found = [self._numbers(made, labels)]
         return broadcast_object_list(found)[0]
 
-    def _numbers(self, made: Features) -> dict[str, float]:
+    def _numbers(self, made: Features, labels: Tensor | None) -> dict[str, float]:
         """torch-fidelity's scores; of features in float64, for differences of large numbers are what they measure."""
         from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
         from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
@@ -168,6 +200,10 @@ class Scorer:
                     verbose=False,
                 )
                 scores |= {"precision": prc["precision"], "recall": prc["recall"]}
+            if "intra" in self.protocol.metrics and labels is not None and self.reference.labels is not None:
+                scores |= intra_fid(x, labels[: len(x)], y, self.reference.labels)
+            if "dc" in self.protocol.metrics:
+                scores |= density_coverage(x - y.mean(0), y - y.mean(0), DC_NEIGHBOURS)
         return scores
 
     def _kid(self, made: Tensor, real: Tensor) -> dict[str, float]:
@@ -185,43 +221,62 @@ class Scorer:
         spread = {"kid_std": kid["kernel_inception_distance_std"]} if size < min(len(made), len(real)) else {}
         return {"kid": kid["kernel_inception_distance_mean"], **spread}
 
+    def _probe(self) -> Tensor:
+        """Features of two images of noise: statistics of another network with the same weights are known by them."""
+        noise = torch.randint(256, (2, *self.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        return self.extractor(noise.to(self.accelerator.device))[0].cpu()
+
     @staticmethod
     def _kid_size(made: int, real: int) -> int:
         return min(KID_SUBSET_SIZE, made, real)
 
-    def _real(self, split: str, count: int | None) -> tuple[Tensor, str]:
-        """Real images of a split, and their hash: `count` of them, drawn once and for all, or all."""
-        problem = None
-        with self.accelerator.local_main_process_first():
-            try:
-                images = load(replace(self.data, split=split)).images
-            except UserError as error:  # raised when all processes are past the barrier
-                problem = UserError(f"reference {split}: {error}")
-        if problem:
-            raise problem
-        if count is not None and count < len(images):
-            images = images[torch.randperm(len(images), generator=stream(0, "reference", 0))[:count].sort().values]
-        return images, cache.content_hash(images)
-
-    def _cached(self, real: Tensor, content: str, metrics: Collection[Metric], logits: bool = False) -> Features:
+    def _cached(self, real: Source, metrics: Collection[Metric], logits: bool = False) -> Features:
         """Features of real images, from the cache where they are there; logits only where asked for."""
-        wanted = {"moments": "fid" in metrics, "features": bool({"kid", "prc"} & set(metrics))}
+        assert real.number is not None
+        wanted = {"moments": "fid" in metrics, "features": bool(FEATURES & set(metrics))}
         wanted["logits"] = logits and "is" in metrics
-        facts = {"images": content, "extractor": self.extractor.hash, "preprocessing": self.extractor.preprocessing}
+        facts = {"images": real.hash, "extractor": self.extractor.hash, "preprocessing": self.extractor.preprocessing}
         files = {kind: cache.path({**facts, "kind": kind}) for kind, want in wanted.items() if want}
         kept: dict[str, dict[str, Tensor]] = {}
         if self.accelerator.is_main_process:
-            kept = {kind: tensors for kind, file in files.items() if (tensors := cache.read(file)) is not None}
+            probe = self._probe()
+            for kind, file in files.items():
+                tensors = cache.read(file)
+                if tensors and "probe" in tensors and (tensors.pop("probe") - probe).norm() <= 0.01 * probe.norm():
+                    kept[kind] = tensors
         missing = broadcast_object_list([[kind for kind in files if kind not in kept]])[0]
         if missing:
             asked = [metric for metric, kind in NEEDS.items() if kind in missing]
-            made = self._extract(lambda a, b: real[a:b], len(real), asked, "features of real images", len(real))
+            made = self._extract(real.draws(0), real.number, asked, "features of real images", real.number)
             if self.accelerator.is_main_process:
                 for kind in missing:
                     part = getattr(made, kind)
                     kept[kind] = part if isinstance(part, dict) else {kind: part}
-                    cache.write(files[kind], kept[kind])
+                    cache.write(files[kind], kept[kind] | {"probe": probe})
         return Features(kept.get("moments"), *(kept.get(kind, {}).get(kind) for kind in ("features", "logits")))
+
+
+def intra_fid(made: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> dict[str, float]:
+    """FID of each class that both sets have two images of, `fid/CLASS`, and their mean, `intra_fid`.
+
+    Features are float64, [M, d] with labels [M] and [N, d] with [N]; an image with -1 is in no class.
+    """
+    from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
+
+    found: dict[str, float] = {}
+    for one in _shared(labels, real_labels):
+        both = [rows[own == one] for rows, own in ((made, labels), (real, real_labels))]
+        moments = [{"mu": rows.mean(0).numpy(), "sigma": rows.T.cov().numpy()} for rows in both]
+        found[f"fid/{one}"] = fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"]
+    return found | {"intra_fid": sum(found.values()) / len(found)}
+
+
+def _shared(labels: Tensor | None, real_labels: Tensor | None) -> list[int]:
+    """Classes of which both sets have two images; none where one has no labels."""
+    if labels is None or real_labels is None:
+        return []
+    often = [values[counts > 1] for values, counts in (x.unique(return_counts=True) for x in (labels, real_labels))]
+    return [one for one in often[1].tolist() if one >= 0 and one in often[0].tolist()]
 
 
 def extract(
@@ -250,14 +305,17 @@ def extract(
     with tqdm(total=len(mine), unit="image", desc=what, leave=False, disable=hidden) as bar:
         for start in starts:  # with more processes than images some have none, and one is passed for its shape
             images = draw(start, max(start + 1, min(start + batch_size, mine.stop)))
-            features, logits = (part[: len(mine)] for part in extractor(images.to(device, non_blocking=True)))
+            features, logits = extractor(images.to(device, non_blocking=True))
+            features = features[: len(mine)]
             if "fid" in metrics:
                 moments = moments or Moments(features.shape[1], device)
                 moments.add(features if moments_of is None else features[: max(0, moments_of - start)])
-            if {"kid", "prc"} & set(metrics):
+            if FEATURES & set(metrics):
                 kept["features"].append(features)
             if "is" in metrics:
-                kept["logits"].append(logits)
+                if logits is None:
+                    raise UserError(f"{extractor.name} has no classes, of which IS is made; leave is out of metrics")
+                kept["logits"].append(logits[: len(mine)])
             bar.update(len(features))
     whole = {name: _gather(torch.cat(parts), shares, accelerator) if parts else None for name, parts in kept.items()}
     if moments is not None:
@@ -265,8 +323,8 @@ def extract(
     parts = [*whole.values(), moments.outer if moments else None]
     if any(part is not None and not part.isfinite().all() for part in parts):
         raise UserError("the images' features are not finite: the generator has diverged, or the extractor")
-    found = {"mean": moments.mean, "covariance": moments.covariance} if moments is not None else None
-    return Features(found, whole["features"], whole["logits"])
+    both = {"mean": moments.mean, "covariance": moments.covariance} if moments is not None else None
+    return Features(both, whole["features"], whole["logits"])
 
 
 def _gather(part: Tensor, shares: list[range], accelerator: Accelerator) -> Tensor:

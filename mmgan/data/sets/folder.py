@@ -53,7 +53,7 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
     root, passed = Path(config.root), Counter[str]()
     try:
         tree, names = _zipped(root, passed) if root.is_file() else _tree(root, passed)
-        folders = sorted(entry.name for entry in tree.iterdir() if entry.is_dir() and not _hidden(entry.name))
+        folders = _classes(tree)
         said = _said(tree / LABELS)
     except OSError as error:
         raise UserError(f"cannot read {error.filename} ({error.strerror})") from error
@@ -80,6 +80,40 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
         left_out = f"left out as broken: {_list(list(broken))}" if broken else ""
         _say("; ".join(filter(None, [f"{root}: {_summary(folders, labels, facts)}", left_out, over])))
     return torch.from_numpy(images), labels
+
+
+class Kinds(NamedTuple):
+    """What the first files of a data set are."""
+
+    formats: Counter[str]
+    """How many are PNG, JPEG and so on, as Pillow calls them."""
+    sizes: Counter[tuple[int, int]]
+    """How many have which width and height."""
+    alpha: int
+    """How many have transparency."""
+    classes: list[str]
+    """The folders right under it, in the order of their labels; none where `dataset.json` has the labels."""
+
+
+def kinds(config: DataConfig, most: int = 256) -> Kinds:
+    """What the first `most` images of `root` are, and the names of all classes."""
+    root = Path(config.root)
+    tree, names = _zipped(root, Counter()) if root.is_file() else _tree(root, Counter())
+    classes = [] if (tree / LABELS).is_file() else _classes(tree)
+    found = Kinds(Counter(), Counter(), 0, classes)
+    for name in names[:most]:
+        image = _opened(tree / name)
+        if isinstance(image, str):  # it is broken
+            continue
+        with image:
+            found.formats[image.format or "unknown"] += 1
+            found.sizes[image.size] += 1
+            found = found._replace(alpha=found.alpha + image.has_transparency_data)
+    return found
+
+
+def _classes(tree: Tree) -> list[str]:
+    return sorted(entry.name for entry in tree.iterdir() if entry.is_dir() and not _hidden(entry.name))
 
 
 def _tree(root: Path, passed: Counter[str]) -> tuple[Path, list[str]]:

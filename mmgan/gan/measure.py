@@ -1,0 +1,424 @@
+"""Any images, or any generator, scored against any images."""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mmgan.data import DataConfig
+from mmgan.engine import files
+from mmgan.engine.checkpoint import of_run
+from mmgan.engine.cli import config_of
+from mmgan.engine.run import accelerator_of
+from mmgan.errors import UserError
+from mmgan.gan.config import GANConfig
+from mmgan.gan.sample import save_grid
+from mmgan.gan.sources import open_source, run_of
+from mmgan.scoring import Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
+from mmgan.scoring.duplicates import Remembered, digest, duplicates, fingerprints_of
+from mmgan.scoring.ledger import described
+from mmgan.scoring.records import Record
+from mmgan.scoring.scorer import LEAST, Features
+from mmgan.scoring.source import Draw, Source, apart, first, in_channels, of, of_data, of_draw, resized
+
+Images = str | Path | Tensor | np.ndarray | Draw
+Networks = ExtractorConfig | Extractor | nn.Module
+SAMPLES = 50_000
+"""Of a generator, where nothing else is asked for."""
+REAL_SEED = 2**40
+"""Of a generator's images that others are compared with."""
+SHOWN = 10
+"""Samples in the picture of nearest images."""
+
+
+def score(
+    fake: Images,
+    real: Images | None = None,
+    extractor: Networks = Inception(),  # noqa: B008
+    metrics: str = "is,fid",
+    num_samples: int | None = None,
+    seeds: Sequence[int] = (0,),
+    resize: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    held_out: Images | None = None,
+    nearest: Path | None = None,
+    floor: bool = True,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    z_dim: int | None = None,
+    root: str = "data",
+    skip_broken: bool = False,
+    batch_size: int = 256,
+    output: Path | None = None,
+    trust: bool = False,
+) -> Record:
+    """Score images, or a generator's, against real ones, and say how much of the number is noise.
+
+    Images are named as RUN or RUN:CHECKPOINT (best, last, or a step), a data set as NAME or NAME:SPLIT, a folder or a
+    zip of images, an .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which makes images
+    number start to stop - 1 of (start, stop). In Python they can also be a tensor, uint8 [N, C, H, W], or such a
+    function; and the extractor, any module that maps images in [0, 1], float32 [B, C, H, W], to features [B, d] or to
+    (features, logits [B, K]).
+
+    Returns the record: `scores`; the `stamp`, all that they depend on besides the images scored, which are in `fake`;
+    and `floor`, the scores of `num_floor` real images against the other real ones. Of several seeds, `scores` are
+    means, and NAME_std deviations. Raises UserError for what cannot be compared.
+
+    >>> import mmgan, torch
+    >>> from torch import nn
+    >>> images = torch.randint(256, (2, 100, 1, 8, 8), dtype=torch.uint8)
+    >>> means = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    >>> record = mmgan.score(images[0], images[1], extractor=means, metrics="fid")
+    >>> list(record["scores"])
+    ['fid']
+
+    Args:
+        fake: what is scored
+        real: what it is compared with; null: the images that a run was trained on. A generator makes as many as are
+            scored
+        extractor: what images are compared by: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
+            (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
+        metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and intra (FID of each
+            class), with commas between
+        num_samples: images to score; null: all there are, or 50,000 of a generator
+        seeds: sampling seeds of a generator; of several, the mean and the deviation are said
+        resize: bring all images to so many pixels; null: they must have one size
+        channels: bring all images to 1 channel (luma) or 3 (grey repeated); null: they must have as many
+        held_out: real images that the generator has not seen, to tell whether it has learnt `real` by heart: the FID
+            to as many of those less the FID to these
+        nearest: PNG to draw ten samples in, each with the five real images nearest to it
+        floor: score real images against the others, to say what a perfect generator would get
+        weights: of a run: raw, ema (the average), or auto: ema where the run has one
+        z_dim: latents that a generator of TorchScript takes, where it does not say so itself
+        root: folder of the data sets that are named
+        skip_broken: leave out files of a folder that are broken, and list them
+        batch_size: images at once in each process
+        output: file to keep the record in, as JSON; null: the scores.json of a run, and none for other images
+        trust: let a run name classes that are not mmgan's own, which are then imported
+    """
+    for name, number in (("batch_size", batch_size), ("num_samples", num_samples), ("resize", resize)):
+        if number is not None and number < 1:
+            raise UserError(f"{name} must be positive, not {number}")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+        raise UserError("seeds must be one or more whole numbers, all different")
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels must be 1 or 3, not {channels}")
+    if held_out is not None and "fid" not in metrics.lower():
+        raise UserError("held_out compares FIDs; let fid be among metrics")
+    if nearest and nearest.suffix != ".png":
+        raise UserError(f"nearest is a picture, and must end in .png, not {nearest}")
+    _writable(output, "--output")
+    _writable(nearest, "--nearest")
+    accelerator = accelerator_of()
+    built = _extractor(extractor)
+    data = DataConfig(root=root, skip_broken=skip_broken)
+
+    def opened(images: Images) -> Source:
+        source = _open(images, accelerator, data, resize, weights, z_dim, trust)
+        source = resized(source, resize) if resize else source
+        return in_channels(source, channels) if channels else source
+
+    run = run_of(str(fake)) if isinstance(fake, str | Path) else None
+    made = opened(fake)
+    if real is None:
+        if not run:
+            raise UserError("real must say what the images are compared with; a run alone has its own")
+        reference = of_data(config_of(GANConfig, run[0] / "config.yaml", trust).data, accelerator)
+    else:
+        reference = opened(real)
+    if len(seeds) > 1 and not made.seeded:
+        raise UserError("seeds are a run's or TorchScript's; a set of images, or a function, has none")
+    if made.number is not None and (num_samples or 0) > made.number:
+        raise UserError(f"num_samples {num_samples} is more than the {made.number} images there are")
+    num_samples = num_samples or made.number or SAMPLES
+    if num_samples < LEAST["is"]:
+        raise UserError(f"{num_samples} images are too few to score; {LEAST['is']} are the least")
+    if num_samples < (made.number or 0):
+        made, _ = apart(made, num_samples)
+    reference = _finite(reference, num_samples)
+    _check(made, reference)
+    if "intra" in metrics and made.classes != reference.classes:
+        raise UserError("intra: the folders of both sets must have the same names, or be the numbers of the classes")
+    protocol = Protocol(num_samples, reference.split or "all").of(metrics)
+    scorer = Scorer(built, reference, protocol, accelerator, batch_size)
+    others = []
+    if held_out is not None:
+        others = _memorised_by(scorer, _finite(opened(held_out), num_samples))
+        apart_by = others[1].compare(others[0].real)["fid"]
+
+    scores, prints = [], torch.empty(0, dtype=torch.int64)
+    for i, seed in enumerate(seeds):
+        draw = Remembered(made.draws(seed), num_samples, accelerator.device)
+        extracted = scorer.extracted(draw)
+        found = scorer.compare(extracted, made.labels)
+        scores.append(found | _memory(others, extracted))
+        if i == 0:
+            prints = draw.of_all()
+    assert reference.number is not None
+    repeated = duplicates(prints, fingerprints_of(reference.draws(0), reference.number))
+    generator = made.name if run else "images"
+    record: Record = {
+        "checkpoint": run[1] if run else "images",
+        "step": of_run(*run).step if run else 0,
+        "protocol": f"{num_samples} against {reference.number}",
+        "fake": {"name": _name(fake, made), "images": digest(prints)},
+        "dimension": scorer.dimension,
+        "stamp": scorer.stamp(seeds[0], generator),
+        "real": {"name": _name(real, reference), "changed": reference.changed},
+        "scores": _mean(scores),
+        "duplicates": repeated,
+    }
+    record["fake"] |= {"hash": made.hash, "split": made.split, "changed": made.changed}
+    if made.seeded:
+        record["fake"] |= {"seeds": list(seeds)}
+    if len(seeds) > 1:
+        record["stamp"] |= {"seed": list(seeds)}
+    if made.changed or reference.changed:
+        record["stamp"] |= {"changed": [made.changed, reference.changed]}
+    if others:
+        record |= {"num_held_out": others[0].num_reference, "fid_apart": apart_by}
+    if floor:
+        record |= _floor(scorer, spread=len(seeds) == 1)
+    if "intra" in protocol.metrics and reference.labels is not None:
+        record["num_classes"] = len(reference.labels[reference.labels >= 0].unique())
+    if nearest:
+        _draw_nearest(scorer, made.draws(seeds[0]), nearest)
+    if accelerator.is_main_process:
+        _keep(record, output, run[0] if run else None)
+    return record
+
+
+class ToUnit(nn.Module):
+    """Bytes to [0, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` uint8, any shape."""
+        return images / 255
+
+
+def _extractor(extractor: Networks) -> Extractor:
+    if isinstance(extractor, nn.Module):  # a copy, for it is frozen
+        network = nn.Sequential(ToUnit(), copy.deepcopy(extractor))
+        return Extractor(type(extractor).__name__, network, "pixels to [0, 1], no resizing")
+    if not isinstance(extractor, Extractor | ExtractorConfig):
+        raise UserError(f"extractor is {extractor!r}; it must be one of mmgan.extractors, or a module")
+    return extractor if isinstance(extractor, Extractor) else extractor.build()
+
+
+def _open(
+    images: Images,
+    accelerator: Accelerator,
+    data: DataConfig,
+    resize: int | None,
+    weights: Literal["auto", "raw", "ema"],
+    z_dim: int | None,
+    trust: bool,
+) -> Source:
+    """The source that `images` name or are; a folder's are brought to `resize` as they are decoded."""
+    if isinstance(images, Tensor | np.ndarray):
+        found = torch.as_tensor(images).cpu()
+        if found.dtype != torch.uint8 or found.ndim != 4 or found.shape[1] not in (1, 3) or not len(found):
+            raise UserError(f"images are {found.dtype} {list(found.shape)}; they must be uint8 [N, 1 or 3, H, W]")
+        return of(found, "tensor")
+    if not isinstance(images, str | Path):
+        if not callable(images):
+            raise UserError(f"images are {type(images).__name__}; they must be a name, a tensor, or a function")
+        return of_draw(images, getattr(images, "__qualname__", type(images).__name__))
+    try:
+        return open_source(str(images), accelerator, data, resize, weights, z_dim, trust)
+    except UserError as error:
+        raise UserError(str(error).replace("data.resolution", "resize").replace("data.", "")) from error
+
+
+def _name(images: Images | None, source: Source) -> str:
+    return str(images) if isinstance(images, str | Path) else source.name
+
+
+def _writable(file: Path | None, option: str) -> None:
+    """Raise UserError for a file that cannot be written, before what it is to hold is computed."""
+    if file:
+        with files.writing(file, option):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+
+
+def _finite(source: Source, n: int) -> Source:
+    """A set of images as it is; of a generator, its first `n`."""
+    if source.number is not None:
+        return source
+    return first(source, n, REAL_SEED, digest(fingerprints_of(source.draws(REAL_SEED), n)))
+
+
+def _check(made: Source, real: Source) -> None:
+    """Raise UserError for images that cannot be compared; warn of what moves the number besides their content."""
+    if made.shape[1:] != real.shape[1:]:
+        sizes = " with ".join(f"{width}x{height}" for _, height, width in (made.shape, real.shape))
+        raise UserError(f"images of {sizes} pixels are not compared; set resize, which the record will say")
+    if made.shape[0] != real.shape[0]:
+        raise UserError(
+            f"images of {made.shape[0]} and of {real.shape[0]} channels are not compared; set channels, which the "
+            "record will say"
+        )
+    for one, other, what, which in ((made, real, "images scored", "real ones"), (real, made, "real images", "others")):
+        if not one.kinds:
+            continue
+        if (lossy := one.kinds.formats["JPEG"]) and not (other.kinds and other.kinds.formats["JPEG"]):
+            warnings.warn(
+                f"{lossy} of {_files(one)} of the {what} are JPEG and none of the {which}: what JPEG loses counts as a "
+                "difference, and raises FID, the more the lower its quality",
+                stacklevel=3,
+            )
+        if alpha := one.kinds.alpha:
+            warnings.warn(
+                f"{alpha} of {_files(one)} of the {what} are transparent, and shown on white: where the {which} are "
+                "not, FID counts that as a difference",
+                stacklevel=3,
+            )
+    ways = [
+        "Lanczos" if "Lanczos" in source.changed else "bilinear"
+        for source in (made, real)
+        if "Lanczos" in source.changed or "bilinear" in source.changed
+    ]
+    if len(set(ways)) > 1:
+        warnings.warn(
+            f"the images scored are resized by a {ways[0]} filter and the real ones by a {ways[1]} one, which FID "
+            "counts as a difference; bring both to one size by the same program",
+            stacklevel=3,
+        )
+    grey = [_grey(source) for source in (made, real)]
+    if grey[0] != grey[1]:
+        which = "images scored are grey and the real ones" if grey[0] else "real images are grey and those scored"
+        warnings.warn(f"the {which} are coloured: FID counts that as a difference", stacklevel=3)
+
+
+def _files(source: Source) -> str:
+    total = source.kinds.formats.total() if source.kinds else 0
+    return f"{total} files" if total == source.number else f"the first {total} files"
+
+
+def _grey(source: Source) -> bool:
+    """Whether the first images have no colour."""
+    images = source.draws(0)(0, min(source.number or 64, 64))
+    return bool((images == images[:, :1]).all())
+
+
+def _memorised_by(scorer: Scorer, held_out: Source) -> list[Scorer]:
+    """FID to held-out images, and to as many of the reference."""
+    real = scorer.reference
+    assert real.number is not None
+    assert held_out.number is not None
+    _check(held_out, real)
+    n = min(real.number, held_out.number)
+    of_fid = replace(scorer.protocol, metrics=("fid",))
+    pair = (apart(source, n)[0] if n < (source.number or 0) else source for source in (real, held_out))
+    return [Scorer(scorer.extractor, source, of_fid, scorer.accelerator, scorer.batch_size) for source in pair]
+
+
+def _memory(others: Sequence[Scorer], made: Features) -> dict[str, float]:
+    """`fid_train` and `fid_held_out`, of as many images each, and `fid_gap`, the first less the second."""
+    if not others:
+        return {}
+    train, held_out = (other.compare(made)["fid"] for other in others)
+    return {"fid_train": train, "fid_held_out": held_out, "fid_gap": train - held_out}
+
+
+def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over seeds, with NAME_std, their deviation, where there are several."""
+    if len(scores) == 1:
+        return scores[0]
+    names = [name for name in scores[0] if not name.endswith("_std")]
+    spread = {f"{name}_std": statistics.stdev(one[name] for one in scores) for name in names}
+    return {name: statistics.fmean(one[name] for one in scores) for name in names} | spread
+
+
+def _floor(scorer: Scorer, spread: bool) -> dict[str, Any]:
+    """Scores of `num_floor` real images against the others: as many as samples, at most half; nothing for too few.
+
+    `spread`: with the deviations that single scores have, which are not those of seeds.
+    """
+    real = scorer.reference
+    assert real.number is not None
+    n = min(scorer.protocol.num_samples, real.number // 2)
+    if n < LEAST["is"]:
+        return {}
+    some, others = apart(real, n)
+    by = replace(scorer.protocol, num_samples=n)
+    against = Scorer(scorer.extractor, others, by, scorer.accelerator, scorer.batch_size)
+    found = against.floor(some)
+    found = found if spread else {name: score for name, score in found.items() if not name.endswith("_std")}
+    return {"floor": found, "num_floor": n}
+
+
+def _draw_nearest(scorer: Scorer, draw: Draw, file: Path) -> None:
+    if found := scorer.nearest(draw, min(SHOWN, scorer.protocol.num_samples)):
+        gap = torch.full_like(found.samples[:, None], 128)
+        rows = torch.cat([found.samples[:, None], gap, found.images], 1)
+        with files.writing(file, "--nearest"):
+            save_grid(rows.flatten(0, 1), file, rows.shape[1])
+
+
+def _keep(record: Record, output: Path | None, run: Path | None) -> None:
+    if output:
+        with files.writing(output):
+            files.write(output, json.dumps(record, indent=1) + "\n")
+    elif run:
+        records.keep(run, record)
+
+
+def summary(record: Record) -> str:
+    """A record as a table, with what it was measured by, and what to know of the number, in words."""
+    stamp, scores, fake = record["stamp"], record["scores"], record["fake"]
+    rows = [(fake["name"], scores)]
+    if "floor" in record:
+        n = record["num_floor"]
+        rows.append((f"floor: {n} real images against {stamp['num_reference'] - n} others", record["floor"]))
+    seeds = fake.get("seeds", [])
+    lines = [described(record) + (f", mean +- deviation of seeds {_list(seeds)}" if len(seeds) > 1 else "")]
+    lines.append(records.table(rows))
+    fewest = min(stamp["num_samples"], stamp["num_reference"])
+    if record["dimension"] is not None and fewest <= record["dimension"]:
+        lines.append(
+            f"{fewest} images do not span {record['dimension']} features: their covariance is singular, and FID is "
+            "biased upwards, the more the fewer they are; compare it with FIDs of as many images alone"
+        )
+    for key, what in (("fake", "images scored repeat an earlier one"), ("real", "real images repeat an earlier one")):
+        if n := record["duplicates"][key]:
+            lines.append(f"{n} of the {what}")
+    if n := record["duplicates"]["both"]:
+        lines.append(f"{n} of the images scored are among the real ones, to the pixel")
+    if "num_classes" in record and (n := sum(name.startswith("fid/") for name in scores)) < record["num_classes"]:
+        lines.append(
+            f"intra_fid is of {n} of the {record['num_classes']} real classes; of the others there are too few"
+        )
+    for one, which in ((fake, "images scored"), (record["real"], "real images")):
+        if one["changed"]:
+            lines.append(f"{which} were changed: {one['changed']}")
+    if "fid_gap" in scores:
+        of = record["num_held_out"]
+        lines.append(
+            f"FID to {of} real images {scores['fid_train']:.4g}, to {of} held-out ones {scores['fid_held_out']:.4g}, "
+            f"difference {_with_spread(scores, 'fid_gap')}; copies of these real images would have "
+            f"{-record['fid_apart']:.4g}, and new ones about 0"
+        )
+    return "\n".join(lines)
+
+
+def _with_spread(scores: dict[str, float], name: str) -> str:
+    spread = scores.get(f"{name}_std")
+    return f"{scores[name]:+.4g}" + (f" +- {spread:.2g}" if spread is not None else "")
+
+
+def _list(words: Sequence[Any]) -> str:
+    return ", ".join(map(str, words))

@@ -1,0 +1,114 @@
+"""What can be scored: a run, a generator as TorchScript, a function, or images of any kind."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mmgan.data import DataConfig, to_uint8
+from mmgan.errors import UserError
+from mmgan.gan.run import GANRun, load
+from mmgan.gan.sample import generate, latents
+from mmgan.scoring import source
+from mmgan.scoring.extractors import hash_of
+from mmgan.scoring.source import Draw, Source
+
+SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
+
+
+def draw(generator: nn.Module, z_dim: int, seed: int) -> Draw:
+    """Images of a generator by number: image i depends on the seed and on i alone."""
+
+    def images(start: int, stop: int) -> Tensor:
+        (made,) = generate(generator, latents(seed, start, stop, z_dim), stop - start)
+        return made
+
+    return images
+
+
+def run_of(text: str) -> tuple[Path, Literal["best", "last"] | int] | None:
+    """The run that `text` names as RUN or RUN:CHECKPOINT, and its checkpoint; None where it names none."""
+    name, _, which = text.rpartition(":")
+    for folder, checkpoint in ((text, "last"), (name, which)):
+        path = Path(folder).expanduser()
+        if folder and (path / "config.yaml").is_file():
+            if checkpoint in ("best", "last") or checkpoint.isdecimal():
+                return path, checkpoint if checkpoint in ("best", "last") else int(checkpoint)  # type: ignore[return-value]
+            raise UserError(f"{text}: a checkpoint is best, last, or the step of one that was kept")
+    return None
+
+
+def open_source(
+    text: str,
+    accelerator: Accelerator,
+    data: DataConfig = DataConfig(),  # noqa: B008
+    resize: int | None = None,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    z_dim: int | None = None,
+    trust: bool = False,
+) -> Source:
+    """What `text` names: a run's folder, a file of TorchScript, a data set, a folder, a file of images, a function.
+
+    `data` says where a data set is; `resize`, the pixels of a folder's images, which may be of several sizes;
+    `weights`, which generator of a run; `z_dim`, how many latents one of TorchScript takes. Raises UserError for
+    anything else.
+    """
+    path = Path(text).expanduser()
+    if run := run_of(text):
+        return of_run(load(*run, weights, accelerator.device, trust))
+    if path.is_file() and path.suffix in SCRIPTS:
+        return of_script(path, z_dim, accelerator.device)
+    if named := source.data_of(text, data):
+        if named.name in ("folder", "array"):
+            return source.of_files(replace(named, resolution=resize if named.name == "folder" else None), accelerator)
+        return source.of_data(named, accelerator, square=False)
+    checkpoint = text.rpartition(":")[2]
+    a_run = checkpoint in ("best", "last") or checkpoint.isdecimal()  # that is not there
+    if not a_run and (function := source.of_function(text)):
+        return function
+    raise UserError(
+        f"{text} is no run, no folder, zip, .npy or .npz of images, no data set, no file of TorchScript "
+        f"({', '.join(SCRIPTS)}), and no function as module:function"
+    )
+
+
+def of_run(run: GANRun) -> Source:
+    """The generator of a run; its name says which weights, raw or ema."""
+    z_dim, content = run.config.generator.z_dim, hash_of(run.generator)
+    return Source(run.weights, lambda seed: draw(run.generator, z_dim, seed), run.shape, content, seeded=True)
+
+
+def of_script(file: Path, z_dim: int | None, device: torch.device) -> Source:
+    """A generator in a file of TorchScript: latents [N, z_dim], N(0, 1), to images [N, 1 or 3, H, W].
+
+    Those are uint8, or floating point in [-1, 1]. `z_dim` is the network's attribute of that name where it has one.
+    Raises UserError for another file, or other images.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # PyTorch would rather have torch.export
+            generator = torch.jit.load(str(file), map_location=device).eval()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"{file} is no TorchScript ({str(error).partition(chr(10))[0]})") from error
+    size = z_dim or getattr(generator, "z_dim", None)
+    if size is None:
+        raise UserError(f"{file} does not say how many latents it takes; set z_dim")
+
+    @torch.no_grad()
+    def images(seed: int, start: int, stop: int) -> Tensor:
+        made = generator(latents(seed, start, stop, int(size)).to(device))
+        if made.is_floating_point() and not made.abs().amax() <= 1:
+            low, high = made.amin().item(), made.amax().item()
+            raise UserError(f"{file} makes images from {low:.3g} to {high:.3g}; they must be in [-1, 1], or uint8")
+        return to_uint8(made) if made.is_floating_point() else made
+
+    def draws(seed: int) -> Draw:
+        return source.checked_draw(lambda start, stop: images(seed, start, stop), file.name)[0]
+
+    _, shape = source.checked_draw(lambda start, stop: images(0, start, stop), file.name)
+    return Source(file.name, draws, shape, hash_of(generator), seeded=True)

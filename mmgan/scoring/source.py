@@ -1,0 +1,231 @@
+"""Images that are scored, or compared with, by number, whatever they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mmgan import modules
+from mmgan.data import DataConfig, data_sets, load
+from mmgan.data.sets import folder
+from mmgan.engine.randomness import stream
+from mmgan.errors import UserError
+from mmgan.scoring import cache
+
+Draw = Callable[[int, int], Tensor]
+"""Images number `start` to `stop` - 1: uint8 [stop - start, C, H, W]."""
+
+DENSE = 4
+"""Images of a set are taken one by one where fewer than one in so many is wanted."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images, or a generator of as many as are asked for."""
+
+    name: str
+    """What it is: a data set's name, `folder`, `array`, or what a generator is made of."""
+    draws: Callable[[int], Draw]
+    """Images by number, of a sampling seed, which a set of images takes no notice of."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of every image."""
+    hash: str
+    """SHA-256 of the images, or of the generator; empty for a function."""
+    split: str = ""
+    """Part of a data set."""
+    number: int | None = None
+    """How many images there are; None: a generator makes as many as are asked for."""
+    labels: Tensor | None = None
+    """int64 [number], -1 for an image without one; None where there are none."""
+    changed: str = ""
+    """How they were brought to their size and channels, in words; empty where they were not."""
+    classes: tuple[str, ...] = ()
+    """Names of the labels; empty where those are numbers that mean the same everywhere."""
+    kinds: folder.Kinds | None = None
+    """What its files are, of those that are decoded."""
+    seeded: bool = False
+    """Whether another sampling seed makes other images."""
+
+
+def resized(source: Source, size: int) -> Source:
+    """Its images at [size, size], antialiased as Pillow does, by bilinear interpolation."""
+    if source.shape[1:] == (size, size):
+        return source
+    from torchvision.transforms.v2.functional import resize  # noqa: PLC0415  # takes a second to import
+
+    def draws(seed: int) -> Draw:
+        draw = source.draws(seed)
+        return lambda start, stop: resize(draw(start, stop), [size, size], antialias=True)
+
+    how = f"{source.shape[2]}x{source.shape[1]} to {size}x{size}, bilinear, antialiased as Pillow does"
+    return _changed(source, draws, (source.shape[0], size, size), how)
+
+
+def in_channels(source: Source, channels: int) -> Source:
+    """Its images in 1 channel, the luma of colours, or in 3, grey ones repeated."""
+    if source.shape[0] == channels:
+        return source
+
+    def draws(seed: int) -> Draw:
+        draw = source.draws(seed)
+        if channels == 3:
+            return lambda start, stop: draw(start, stop).expand(-1, 3, -1, -1)
+        from torchvision.transforms.v2.functional import rgb_to_grayscale  # noqa: PLC0415  # takes a second to import
+
+        return lambda start, stop: rgb_to_grayscale(draw(start, stop))
+
+    how = "grey repeated in three channels" if channels == 3 else "colour to its luma (ITU-R BT.601)"
+    return _changed(source, draws, (channels, *source.shape[1:]), how)
+
+
+def _changed(source: Source, draws: Callable[[int], Draw], shape: tuple[int, int, int], how: str) -> Source:
+    content = hashlib.sha256(f"{source.hash} {how}".encode()).hexdigest() if source.hash else ""
+    said = "; ".join(filter(None, [source.changed, how]))
+    return replace(source, draws=draws, shape=shape, hash=content, changed=said)
+
+
+def part(source: Source, rows: Tensor) -> Source:
+    """Some images of a set: `rows`, int64, in ascending order."""
+    draw = source.draws(0)
+
+    def drawn(start: int, stop: int) -> Tensor:
+        mine = rows[start:stop].tolist()
+        if mine and mine[-1] - mine[0] < DENSE * len(mine):  # one piece of the set, and most of it not in vain
+            return draw(mine[0], mine[-1] + 1)[torch.tensor(mine) - mine[0]]
+        return torch.cat([draw(row, row + 1) for row in mine]) if mine else draw(0, 0)
+
+    digest = hashlib.sha256(f"{source.hash} {rows.tolist()}".encode()).hexdigest()
+    labels = None if source.labels is None else source.labels[rows]
+    return replace(source, draws=lambda _seed: drawn, hash=digest, number=len(rows), labels=labels)
+
+
+def apart(source: Source, n: int) -> tuple[Source, Source]:
+    """`n` of the images of a set, drawn at random once and for all, and the others."""
+    assert source.number is not None
+    order = torch.randperm(source.number, generator=stream(0, "apart", 0))
+    return part(source, order[:n].sort().values), part(source, order[n:].sort().values)
+
+
+def first(source: Source, n: int, seed: int, content: str) -> Source:
+    """The first `n` images that a generator makes of a seed, as a set of the hash `content`."""
+    return replace(source, draws=lambda _seed: source.draws(seed), number=n, hash=content)
+
+
+def of(images: Tensor, name: str, split: str = "", labels: Tensor | None = None) -> Source:
+    """Images uint8 [N, C, H, W] as a source."""
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    content = cache.content_hash(images)
+    if labels is not None and not (labels >= 0).any():
+        labels = None
+    return Source(name, lambda _seed: lambda a, b: images[a:b], shape, content, split, len(images), labels)
+
+
+def of_data(data: DataConfig, accelerator: Accelerator, count: int | None = None, square: bool = True) -> Source:
+    """`count` images of a data set, drawn once and for all, or all; raises UserError where they cannot be had.
+
+    One process of a machine is the first, which decodes what is then kept for the others.
+    """
+    problem = None
+    with accelerator.local_main_process_first():
+        try:
+            images, labels = load(data, square)
+        except UserError as error:  # raised when all processes are past the barrier
+            problem = error
+    if problem:
+        raise problem
+    if count is not None and count < len(images):
+        rows = torch.randperm(len(images), generator=stream(0, "reference", 0))[:count].sort().values
+        images, labels = images[rows], labels[rows]
+    return of(images, data.name, data.split, labels)
+
+
+def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
+    """The images of a folder, a zip or an array; labels are numbers where all names of classes are."""
+    found = replace(of_data(data, accelerator, square=False), split="")
+    if data.name != "folder":
+        return found
+    kinds, size = folder.kinds(data), data.resolution
+    if size and kinds.sizes.keys() != {(size, size)}:
+        found = replace(found, changed=f"shorter side to {size} by Pillow's Lanczos filter, the middle kept")
+    if found.labels is not None and kinds.classes:
+        if all(name.isdecimal() for name in kinds.classes):
+            numbers = torch.tensor([*map(int, kinds.classes), -1])  # the last is of images in no class
+            found = replace(found, labels=numbers[found.labels])
+        else:
+            found = replace(found, classes=tuple(kinds.classes))
+    return replace(found, kinds=kinds)
+
+
+def data_of(text: str, data: DataConfig) -> DataConfig | None:
+    """The data set that `text` names: NAME, NAME:SPLIT, a folder or a zip of images, an .npy or an .npz; None for none.
+
+    `data` says the rest: its resolution, and the root of a data set that is named.
+
+    >>> data_of("digits:test", DataConfig()).split
+    'test'
+    """
+    name, _, split = text.partition(":")
+    path = Path(text).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
+        return replace(data, name="folder", root=str(path), split="train")
+    if path.is_file() and path.suffix in (".npy", ".npz"):
+        return replace(data, name="array", root=str(path), split="train")
+    if name in data_sets() and name not in ("folder", "array"):
+        return replace(data, name=name, split=split or "train")
+    return None
+
+
+def of_function(text: str) -> Source | None:
+    """The function that `text` names as module:function; None where it names none.
+
+    It returns images number start to stop - 1, uint8 [stop - start, C, H, W], for (start, stop). Raises UserError where
+    it cannot be imported, or makes something else.
+    """
+    module, _, name = text.partition(":")
+    if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        return None
+    modules.trust([module])  # the user named it on the command line
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # a module may raise anything
+        raise UserError(f"there is no function {text} ({type(error).__name__}: {error})") from error
+    return of_draw(function, text)
+
+
+def of_draw(draw: Draw, name: str) -> Source:
+    """What makes images number start to stop - 1 of (start, stop), uint8 [stop - start, C, H, W]."""
+    checked, shape = checked_draw(draw, name)
+    return Source(name, lambda _seed: checked, shape, "")
+
+
+def checked_draw(draw: Draw, name: str) -> tuple[Draw, tuple[int, int, int]]:
+    """`draw`, which raises UserError wherever it makes something else than images of one size, and that size."""
+    shape: tuple[int, ...] | None = None
+
+    def checked(start: int, stop: int) -> Tensor:
+        try:
+            images = draw(start, stop)
+        except UserError:
+            raise
+        except Exception as error:  # it is somebody else's, and may raise anything
+            said = str(error).strip().rpartition("\n")[2]
+            raise UserError(f"{name} fails at ({start}, {stop}) with {type(error).__name__}: {said}") from error
+        wanted = (stop - start, *(shape or ("1 or 3", "H", "W")))
+        whole = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == 4
+        if not whole or images.shape[1] not in (1, 3) or (shape and images.shape != wanted) or len(images) != wanted[0]:
+            found = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise UserError(
+                f"{name} makes {found} for ({start}, {stop}); it must be uint8 [{', '.join(map(str, wanted))}]"
+            )
+        return images
+
+    first = checked(0, 2)
+    shape = (first.shape[1], first.shape[2], first.shape[3])
+    return checked, shape

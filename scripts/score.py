@@ -1,0 +1,63 @@
+"""Score any images, or any generator, against real images, with the noise of the number beside it.
+
+    python scripts/score.py samples.npz --real cifar10:test
+    python scripts/score.py runs/digits --real digits --extractor Classifier --extractor.run runs/digits-classifier
+
+    python scripts/score.py --list runs
+
+--help lists what both may be.
+"""
+
+from __future__ import annotations
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
+
+import sys
+from typing import Any
+
+from accelerate import PartialState
+
+import classifiers.load  # noqa: F401  # a classifier can be the extractor
+import mmgan
+from mmgan.engine import cli
+from mmgan.gan.measure import summary
+from mmgan.scoring import ExtractorConfig, Inception
+from mmgan.scoring.ledger import tables
+
+
+def score(
+    fake: str,
+    real: str | None = None,
+    extractor: ExtractorConfig = Inception(),  # noqa: B008
+    held_out: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score images, or a generator's, against real ones, and say how much of the number is noise.
+
+    Args:
+        fake: what is scored: RUN or RUN:CHECKPOINT, a data set as NAME or NAME:SPLIT, a folder or a zip of images, an
+            .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which makes images number
+            start to stop - 1 of (start, stop)
+        real: what it is compared with; null: the images that a run was trained on
+        extractor: what images are compared by: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
+            (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
+        held_out: real images that the generator has not seen, to tell whether it has learnt `real` by heart
+        options: all others are mmgan.score's
+    """
+    return mmgan.score(fake, real, extractor, held_out=held_out, **options)
+
+
+def main() -> None:
+    """Print a record, or, after --list, those of folders."""
+    if "--list" in sys.argv[1:]:
+        sys.argv.remove("--list")
+        cli.call(tables, folders="folders")
+        return
+    record = cli.call(score)
+    PartialState().print(summary(record))
+
+
+if __name__ == "__main__":
+    cli.run(main)
