@@ -28,7 +28,7 @@ from torchvision import models
 import mmgan
 from mmgan.data import DataConfig, load
 from mmgan.gan.measure import Images, summary
-from mmgan.scoring import Fidelity, Torchvision, register
+from mmgan.scoring import Extractor, Fidelity, Torchvision, register
 from mmgan.scoring.density import density_coverage
 from mmgan.scoring.duplicates import fingerprints
 from mmgan.scoring.ledger import tables
@@ -185,6 +185,27 @@ def test_a_run_is_scored_as_score_gan_does_and_beside_it(classifier: Path, tmp_p
     (second,) = json.loads((tmp_path / "run" / "scores.json").read_text())
     for part in ("checkpoint", "step", "stamp", "scores"):
         assert first[part] == second[part], part
+
+    # Neither takes the other's place, nor does one of other metrics.
+    assert run("score_gan", str(tmp_path / "run"), "--checkpoint", "2", "--seed", "3", *by).returncode == 0
+    assert run("score", f"{tmp_path / 'run'}:2", "--seeds", "[3]", *by, "--metrics", "kid").returncode == 0
+    kept = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert [(one["protocol"], sorted(one["scores"])) for one in kept] == [
+        ("400 against 1500", ["fid", "is", "is_std"]),
+        ("train-50k, changed", ["fid", "is", "is_std"]),
+        ("400 against 1500", ["kid"]),
+    ]
+    listed = run("score", "--list", str(tmp_path), str(tmp_path / "run")).stdout
+    assert listed.count(f"{tmp_path / 'run'}, 2, ema, seed 3") == 3
+    (tmp_path / "run" / "scores.json").write_text("[{")
+    done = run("score", f"{tmp_path / 'run'}:2", *by)
+    assert done.returncode == 2
+    assert "scores.json is damaged" in done.stderr
+    (tmp_path / "run" / "scores.json").unlink()
+    pooled = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    resized = scored(str(tmp_path / "run"), extractor=pooled, metrics="fid", num_samples=100, resize=16)
+    assert resized["stamp"]["changed"] == ["8x8 to 16x16, bilinear, antialiased as Pillow does"] * 2
+    assert resized["stamp"]["resolution"] == 16
     last = commanded(classifier, str(tmp_path / "run"), "--real", f"{tmp_path / 'run'}:2", "--num_samples", "400")
     assert last["stamp"]["num_reference"] == 400
     assert last["scores"]["fid"] > 0
@@ -334,6 +355,8 @@ def test_fingerprints_are_those_of_equal_images_alone() -> None:
         ({"seeds": [0, 1]}, "^seeds are a run's or TorchScript's; a set of images, or a function, has none$"),
         ({"seeds": [0, 1], "fake": rows_of_the_test_split, "num_samples": 90}, "^seeds are a run's or TorchScript's; "),
         ({"seeds": []}, "^seeds must be one or more whole numbers, all different$"),
+        ({"seeds": 3}, "^seeds are a list, not 3$"),
+        ({"metrics": ["fid"]}, r"^metrics are names with commas between, not \['fid'\]$"),
         ({"seeds": [0.5]}, "^seeds must be one or more whole numbers, all different$"),
         ({"num_samples": 0}, "^num_samples must be positive, not 0$"),
         ({"resize": -3}, "^resize must be positive, not -3$"),
@@ -402,8 +425,20 @@ def test_statistics_of_a_network_that_has_changed_are_computed_again() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, 20:30] * self.factor
 
-    one, two = (scored(TEST, TRAIN, extractor=Scaled(k), metrics="fid")["scores"]["fid"] for k in (1.0, 2.0))
-    assert two == pytest.approx(4 * one)
+    one, two = (scored(TEST, TRAIN, extractor=Scaled(k), metrics="fid") for k in (1.0, 2.0))
+    assert two["scores"]["fid"] == pytest.approx(4 * one["scores"]["fid"])
+    assert two["stamp"]["extractor_hash"] != one["stamp"]["extractor_hash"]
+
+    class Columns(nn.Module):
+        """Its code is not in its hash, as an extractor's of one's own need not be."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, ::stride].float()
+
+    for stride in (8, 16, 16):  # the module reads it
+        found = scored(TEST, TRAIN, extractor=Extractor("columns", Columns(), "none"), metrics="fid")
+        want = (images.flatten(1)[:, ::stride].double().numpy() for images in (TEST, TRAIN))
+        assert found["scores"]["fid"] == pytest.approx(frechet(*want), rel=1e-6)
 
 
 def test_a_module_is_left_as_it_was() -> None:
@@ -536,6 +571,15 @@ def test_a_classifier_of_torchvision_gives_what_its_last_layer_is_given(tmp_path
     ):
         with pytest.raises(mmgan.UserError, match=words):
             Torchvision(str(tmp_path / "resnet.pth"), name).build()
+
+
+def test_torchvision_s_networks_are_made_as_for_its_own_weights(tmp_path: Path) -> None:
+    torch.save(models.googlenet(init_weights=False, num_classes=3).state_dict(), tmp_path / "w.pth")
+    by = Torchvision(str(tmp_path / "w.pth"), "googlenet").build()
+    assert by.module.network.transform_input
+    torch.save(models.squeezenet1_1(num_classes=3).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(mmgan.UserError, match=r"^squeezenet1_1 has no linear layer, whose input"):
+        Torchvision(str(tmp_path / "w.pth"), "squeezenet1_1").build()
 
 
 def test_clip_is_torch_fidelity_s_own(tmp_path: Path) -> None:

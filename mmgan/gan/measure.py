@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import statistics
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +32,8 @@ from mmgan.scoring import Extractor, ExtractorConfig, Inception, Protocol, Score
 from mmgan.scoring.duplicates import Remembered, digest, duplicates, fingerprints_of
 from mmgan.scoring.ledger import described
 from mmgan.scoring.records import Record
-from mmgan.scoring.scorer import LEAST, Features
-from mmgan.scoring.source import Draw, Source, apart, first, in_channels, of, of_data, of_draw, resized
+from mmgan.scoring.scorer import LEAST, NO_CLASS, Features, shared_classes
+from mmgan.scoring.source import Draw, Source, apart, first, in_channels, of, of_data, of_draw, of_files, resized
 
 Images = str | Path | Tensor | np.ndarray | Draw
 Networks = ExtractorConfig | Extractor | nn.Module
@@ -39,6 +41,8 @@ SAMPLES = 50_000
 """Of a generator, where nothing else is asked for."""
 REAL_SEED = 2**40
 """Of a generator's images that others are compared with."""
+SIMPLE = (bool, int, float, str, tuple)
+"""Attributes of a module that are written down in its hash."""
 SHOWN = 10
 """Samples in the picture of nearest images."""
 
@@ -53,14 +57,15 @@ def score(
     resize: int | None = None,
     channels: Literal[1, 3] | None = None,
     held_out: Images | None = None,
-    nearest: Path | None = None,
+    nearest: str | Path | None = None,
     floor: bool = True,
     weights: Literal["auto", "raw", "ema"] = "auto",
     z_dim: int | None = None,
     root: str = "data",
+    download: bool = False,
     skip_broken: bool = False,
     batch_size: int = 256,
-    output: Path | None = None,
+    output: str | Path | None = None,
     trust: bool = False,
 ) -> Record:
     """Score images, or a generator's, against real ones, and say how much of the number is noise.
@@ -102,11 +107,17 @@ def score(
         weights: of a run: raw, ema (the average), or auto: ema where the run has one
         z_dim: latents that a generator of TorchScript takes, where it does not say so itself
         root: folder of the data sets that are named
+        download: fetch a data set that is missing there
         skip_broken: leave out files of a folder that are broken, and list them
         batch_size: images at once in each process
         output: file to keep the record in, as JSON; null: the scores.json of a run, and none for other images
         trust: let a run name classes that are not mmgan's own, which are then imported
     """
+    output, nearest = (Path(file) if file is not None else None for file in (output, nearest))
+    if not isinstance(metrics, str):
+        raise UserError(f"metrics are names with commas between, not {metrics!r}")
+    if not isinstance(seeds, Sequence):
+        raise UserError(f"seeds are a list, not {seeds!r}")
     for name, number in (("batch_size", batch_size), ("num_samples", num_samples), ("resize", resize)):
         if number is not None and number < 1:
             raise UserError(f"{name} must be positive, not {number}")
@@ -120,21 +131,25 @@ def score(
         raise UserError(f"nearest is a picture, and must end in .png, not {nearest}")
     _writable(output, "--output")
     _writable(nearest, "--nearest")
+    run = run_of(str(fake)) if isinstance(fake, str | Path) else None
+    if run and not output:
+        records.read(run[0])  # a damaged file is told before anything is computed
+        _writable(run[0] / "scores.json", "--output")
     accelerator = accelerator_of()
-    built = _extractor(extractor)
-    data = DataConfig(root=root, skip_broken=skip_broken)
+    data = DataConfig(root=root, skip_broken=skip_broken, download=download)
 
-    def opened(images: Images) -> Source:
-        source = _open(images, accelerator, data, resize, weights, z_dim, trust)
+    def changed(source: Source) -> Source:
         source = resized(source, resize) if resize else source
         return in_channels(source, channels) if channels else source
 
-    run = run_of(str(fake)) if isinstance(fake, str | Path) else None
+    def opened(images: Images) -> Source:
+        return changed(_open(images, accelerator, data, resize, weights, z_dim, trust))
+
     made = opened(fake)
     if real is None:
         if not run:
             raise UserError("real must say what the images are compared with; a run alone has its own")
-        reference = of_data(config_of(GANConfig, run[0] / "config.yaml", trust).data, accelerator)
+        reference = changed(_trained_on(run[0], accelerator, trust))
     else:
         reference = opened(real)
     if len(seeds) > 1 and not made.seeded:
@@ -148,13 +163,17 @@ def score(
         made, _ = apart(made, num_samples)
     reference = _finite(reference, num_samples)
     _check(made, reference)
-    if "intra" in metrics and made.classes != reference.classes:
-        raise UserError("intra: the folders of both sets must have the same names, or be the numbers of the classes")
+    if "intra" in metrics:
+        if made.classes != reference.classes:
+            raise UserError("intra: the folders of both sets must have the same names, or be numbers of classes")
+        if not shared_classes(made.labels, reference.labels):
+            raise UserError(NO_CLASS)
     protocol = Protocol(num_samples, reference.split or "all").of(metrics)
-    scorer = Scorer(built, reference, protocol, accelerator, batch_size)
+    scorer = Scorer(_extractor(extractor), reference, protocol, accelerator, batch_size)
     others = []
     if held_out is not None:
-        others = _memorised_by(scorer, _finite(opened(held_out), num_samples))
+        unseen = _finite(opened(held_out), num_samples)
+        others = _memorised_by(scorer, unseen)
         apart_by = others[1].compare(others[0].real)["fid"]
 
     scores, prints = [], torch.empty(0, dtype=torch.int64)
@@ -188,6 +207,7 @@ def score(
         record["stamp"] |= {"changed": [made.changed, reference.changed]}
     if others:
         record |= {"num_held_out": others[0].num_reference, "fid_apart": apart_by}
+        record["held_out"] = {"name": _name(held_out, unseen), "hash": unseen.hash, "split": unseen.split}
     if floor:
         record |= _floor(scorer, spread=len(seeds) == 1)
     if "intra" in protocol.metrics and reference.labels is not None:
@@ -210,10 +230,29 @@ class ToUnit(nn.Module):
 def _extractor(extractor: Networks) -> Extractor:
     if isinstance(extractor, nn.Module):  # a copy, for it is frozen
         network = nn.Sequential(ToUnit(), copy.deepcopy(extractor))
-        return Extractor(type(extractor).__name__, network, "pixels to [0, 1], no resizing")
+        return Extractor(type(extractor).__name__, network, "pixels to [0, 1], no resizing", code=_code(extractor))
     if not isinstance(extractor, Extractor | ExtractorConfig):
         raise UserError(f"extractor is {extractor!r}; it must be one of mmgan.extractors, or a module")
     return extractor if isinstance(extractor, Extractor) else extractor.build()
+
+
+def _code(module: nn.Module) -> str:
+    """What features depend on besides layers and weights: the code of a module's classes, and its attributes."""
+    found = []
+    for part in module.modules():
+        with suppress(OSError, TypeError):  # it was typed, and not read from a file
+            found.append("" if type(part).__module__.startswith("torch.") else inspect.getsource(type(part)))
+        own = ((key, value) for key, value in vars(part).items() if isinstance(value, SIMPLE) and key != "training")
+        found += [f"{key}={value!r}" for key, value in own]
+    return "\n".join(found)
+
+
+def _trained_on(folder: Path, accelerator: Accelerator, trust: bool) -> Source:
+    """The images that a run was trained on."""
+    data = config_of(GANConfig, folder / "config.yaml", trust).data
+    if data.name in ("folder", "array"):
+        return replace(of_files(data, accelerator), split=data.split)
+    return of_data(data, accelerator)
 
 
 def _open(
@@ -354,7 +393,12 @@ def _floor(scorer: Scorer, spread: bool) -> dict[str, Any]:
     if n < LEAST["is"]:
         return {}
     some, others = apart(real, n)
-    by = replace(scorer.protocol, num_samples=n)
+    metrics = scorer.protocol.metrics
+    if not shared_classes(some.labels, others.labels):
+        metrics = [metric for metric in metrics if metric != "intra"]
+    if not metrics:
+        return {}
+    by = replace(scorer.protocol, num_samples=n, metrics=metrics)
     against = Scorer(scorer.extractor, others, by, scorer.accelerator, scorer.batch_size)
     found = against.floor(some)
     found = found if spread else {name: score for name, score in found.items() if not name.endswith("_std")}
@@ -410,7 +454,7 @@ def summary(record: Record) -> str:
         lines.append(
             f"FID to {of} real images {scores['fid_train']:.4g}, to {of} held-out ones {scores['fid_held_out']:.4g}, "
             f"difference {_with_spread(scores, 'fid_gap')}; copies of these real images would have "
-            f"{-record['fid_apart']:.4g}, and new ones about 0"
+            f"{-record['fid_apart']:.4g}, and new ones about 0 if both sets are drawn alike"
         )
     return "\n".join(lines)
 

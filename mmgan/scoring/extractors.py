@@ -34,19 +34,26 @@ class Extractor:
     """
 
     def __init__(
-        self, name: str, module: nn.Module, preprocessing: str, shape: tuple[int, int, int] | None = None
+        self,
+        name: str,
+        module: nn.Module,
+        preprocessing: str,
+        shape: tuple[int, int, int] | None = None,
+        code: str = "",
     ) -> None:
         """`preprocessing` says in words what the module does to the images first: resizing above all.
 
-        `shape`: the only images it takes, (C, R, R); None for any.
+        `shape`: the only images it takes, (C, R, R); None for any. `code`: what else its features depend on besides its
+        layers and weights.
         """
         self.name, self.module, self.preprocessing = name, module.eval().requires_grad_(False), preprocessing
-        self.shape = shape
+        self.shape, self.code = shape, code
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of its layers and weights, wherever they come from."""
-        return hash_of(self.module)
+        content = hash_of(self.module)
+        return hashlib.sha256(f"{content} {self.code}".encode()).hexdigest() if self.code else content
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -208,13 +215,17 @@ class Torchvision(ExtractorConfig):
             raise UserError(f"extractor.name {self.name!r} is no classifier of images in torchvision") from error
         try:
             state = torch.load(self.weights, map_location="cpu", weights_only=True)
-            extra = {"init_weights": False} if self.name in ("googlenet", "inception_v3") else {}
+            extra = (
+                {"init_weights": False, "transform_input": True} if self.name in ("googlenet", "inception_v3") else {}
+            )
             network = models.get_model(self.name, num_classes=next(reversed(state.values())).shape[0], **extra)
             network.load_state_dict(state)
         except Exception as error:  # the reader of a damaged file may raise anything
             raise UserError(
                 f"extractor.weights: {self.weights} does not hold the weights of {self.name} ({_first_line(error)})"
             ) from error
+        if not any(isinstance(module, nn.Linear) for module in network.modules()):
+            raise UserError(f"{self.name} has no linear layer, whose input would be its features")
         preprocessing = f"bilinear to {size}x{size}, antialiased; grey to RGB; less {mean} over {std}"
         return Extractor(self.name, _Torchvision(network, size, mean, std), preprocessing)
 

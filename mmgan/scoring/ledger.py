@@ -52,16 +52,19 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
     A result of somebody else's is a file like these whose `source` says where it is from. A damaged file is left out
     with a warning. Raises UserError for a folder that is not there.
     """
-    found: list[Entry] = []
+    there: dict[Path, Path] = {}  # each once, also of folders in one another
     for folder in folders:
         if not folder.exists():
             raise UserError(f"there is no {folder}")
         for file in sorted(folder.rglob("*.json")) if folder.is_dir() else [folder]:
-            try:
-                whole = records.read(file.parent) if file.name == "scores.json" else _record(file)
-                found += [Entry(_name(file.parent, one), _checked(one)) for one in whole]
-            except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                warnings.warn(f"{file} is damaged and left out ({error})", stacklevel=2)
+            there.setdefault(file.resolve(), file)
+    found: list[Entry] = []
+    for file in there.values():
+        try:
+            whole = records.read(file.parent) if file.name == "scores.json" else _record(file)
+            found += [Entry(_name(file, one), _checked(one)) for one in whole]
+        except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            warnings.warn(f"{file} is damaged and left out ({error})", stacklevel=2)
     return found
 
 
@@ -75,11 +78,12 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def _name(run: Path, record: Record) -> str:
+def _name(file: Path, record: Record) -> str:
     if "source" in record:
         return f"{record['fake']['name']} (published: {record['source']})"
     if record["checkpoint"] == "images":
         return str(record["fake"]["name"])
+    run = file.parent if file.name == "scores.json" else record["fake"]["name"].removesuffix(f":{record['checkpoint']}")
     seeds = record.get("fake", {}).get("seeds", [record["stamp"].get("seed", 0)])
     said = "" if seeds == [0] else f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
     return f"{run}, {record['checkpoint']}, {record['stamp'].get('generator')}{said}"

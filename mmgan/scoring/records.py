@@ -44,14 +44,26 @@ def read(run: Path) -> list[Record]:
 
 
 def keep(run: Path, record: Record) -> None:
-    """Add a record, in place of one of the same checkpoint by the same protocol, whose other metrics stay."""
+    """Add a record, in place of one of the same checkpoint by the same protocol, whose other metrics stay.
+
+    Records of scripts/score.py say more than their scores: they take the place of one of the same metrics alone.
+    """
     before = read(run)
-    twins = [old for old in before if old["checkpoint"] == record["checkpoint"] and same(old, record)]
+    twins = [old for old in before if _replaced(old, record)]
     others = [old for old in before if old not in twins]
     for old in twins:
         if old["step"] == record["step"]:
-            record = {**record, "scores": old["scores"] | record["scores"]}
+            for part in {"scores", "floor"} & record.keys() & old.keys():
+                if part == "scores" or old.get("num_floor") == record.get("num_floor"):
+                    record = {**record, part: old[part] | record[part]}
+            if record.get("dimension") is None:
+                record = {**record, "dimension": old.get("dimension")}
     files.write(run / "scores.json", json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
+
+
+def _replaced(old: Record, new: Record) -> bool:
+    alike = all(old[key] == new[key] for key in ("checkpoint", "protocol")) and same(old, new)
+    return alike and ("fake" not in new or old["scores"].keys() == new["scores"].keys())
 
 
 def same(a: Record, b: Record) -> bool:

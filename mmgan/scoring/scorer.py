@@ -22,6 +22,7 @@ from mmgan.scoring.source import Draw, Source
 
 IS_SPLITS, KID_SUBSETS, KID_SUBSET_SIZE, PRC_NEIGHBOURS, RNG_SEED = 10, 100, 1000, 3, 2020
 """torch-fidelity's defaults."""
+NO_CLASS = "intra: the two sets of images have no class of which both have two, or no labels"
 DC_NEIGHBOURS = 5
 """Of density and coverage, as in its authors' README."""
 LEAST: dict[Metric, int] = {"is": IS_SPLITS, "fid": 2, "kid": 2, "intra": 2}
@@ -86,6 +87,11 @@ class Scorer:
                 f"the extractor {extractor.name} takes images of {_size(extractor.shape)}, not {_size(self.shape)}: "
                 "train one on images of that size"
             )
+        noise = torch.randint(256, (2, *self.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        features, logits = extractor(noise.to(accelerator.device))
+        if "is" in protocol.metrics and logits is None:
+            raise UserError(f"{extractor.name} has no classes, of which IS is made; leave is out of metrics")
+        self.probe = features.cpu()  # by which statistics of another network with the same weights are known
         self.real = self._cached(real, protocol.metrics)
 
     def stamp(self, seed: int, generator: str) -> dict[str, Any]:
@@ -162,8 +168,8 @@ class Scorer:
 
         Raises UserError for the FID of each class of images without labels.
         """
-        if "intra" in self.protocol.metrics and not _shared(labels, self.reference.labels):
-            raise UserError("intra: the two sets of images have no class of which both have two, or no labels")
+        if "intra" in self.protocol.metrics and not shared_classes(labels, self.reference.labels):
+            raise UserError(NO_CLASS)
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
             found = [self._numbers(made, labels)]
@@ -221,10 +227,8 @@ class Scorer:
         spread = {"kid_std": kid["kernel_inception_distance_std"]} if size < min(len(made), len(real)) else {}
         return {"kid": kid["kernel_inception_distance_mean"], **spread}
 
-    def _probe(self) -> Tensor:
-        """Features of two images of noise: statistics of another network with the same weights are known by them."""
-        noise = torch.randint(256, (2, *self.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-        return self.extractor(noise.to(self.accelerator.device))[0].cpu()
+    def _of_this_network(self, probe: Tensor) -> bool:
+        return probe.shape == self.probe.shape and bool((probe - self.probe).norm() <= 0.01 * self.probe.norm())
 
     @staticmethod
     def _kid_size(made: int, real: int) -> int:
@@ -239,10 +243,8 @@ class Scorer:
         files = {kind: cache.path({**facts, "kind": kind}) for kind, want in wanted.items() if want}
         kept: dict[str, dict[str, Tensor]] = {}
         if self.accelerator.is_main_process:
-            probe = self._probe()
             for kind, file in files.items():
-                tensors = cache.read(file)
-                if tensors and "probe" in tensors and (tensors.pop("probe") - probe).norm() <= 0.01 * probe.norm():
+                if (tensors := cache.read(file)) and self._of_this_network(tensors.pop("probe", torch.zeros(0))):
                     kept[kind] = tensors
         missing = broadcast_object_list([[kind for kind in files if kind not in kept]])[0]
         if missing:
@@ -252,7 +254,7 @@ class Scorer:
                 for kind in missing:
                     part = getattr(made, kind)
                     kept[kind] = part if isinstance(part, dict) else {kind: part}
-                    cache.write(files[kind], kept[kind] | {"probe": probe})
+                    cache.write(files[kind], kept[kind] | {"probe": self.probe})
         return Features(kept.get("moments"), *(kept.get(kind, {}).get(kind) for kind in ("features", "logits")))
 
 
@@ -264,14 +266,14 @@ def intra_fid(made: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -
     from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
 
     found: dict[str, float] = {}
-    for one in _shared(labels, real_labels):
+    for one in shared_classes(labels, real_labels):
         both = [rows[own == one] for rows, own in ((made, labels), (real, real_labels))]
         moments = [{"mu": rows.mean(0).numpy(), "sigma": rows.T.cov().numpy()} for rows in both]
         found[f"fid/{one}"] = fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"]
     return found | {"intra_fid": sum(found.values()) / len(found)}
 
 
-def _shared(labels: Tensor | None, real_labels: Tensor | None) -> list[int]:
+def shared_classes(labels: Tensor | None, real_labels: Tensor | None) -> list[int]:
     """Classes of which both sets have two images; none where one has no labels."""
     if labels is None or real_labels is None:
         return []
@@ -313,8 +315,7 @@ def extract(
             if FEATURES & set(metrics):
                 kept["features"].append(features)
             if "is" in metrics:
-                if logits is None:
-                    raise UserError(f"{extractor.name} has no classes, of which IS is made; leave is out of metrics")
+                assert logits is not None, "IS needs logits"
                 kept["logits"].append(logits[: len(mine)])
             bar.update(len(features))
     whole = {name: _gather(torch.cat(parts), shares, accelerator) if parts else None for name, parts in kept.items()}

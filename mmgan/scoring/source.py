@@ -174,9 +174,9 @@ def data_of(text: str, data: DataConfig) -> DataConfig | None:
     name, _, split = text.partition(":")
     path = Path(text).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
-        return replace(data, name="folder", root=str(path), split="train")
+        return replace(data, name="folder", root=str(path), split="train", download=False)
     if path.is_file() and path.suffix in (".npy", ".npz"):
-        return replace(data, name="array", root=str(path), split="train")
+        return replace(data, name="array", root=str(path), split="train", download=False)
     if name in data_sets() and name not in ("folder", "array"):
         return replace(data, name=name, split=split or "train")
     return None

@@ -96,12 +96,12 @@ class Kinds(NamedTuple):
 
 
 def kinds(config: DataConfig, most: int = 256) -> Kinds:
-    """What the first `most` images of `root` are, and the names of all classes."""
+    """What the first `most` images of `root` are, or, where they are resized, all of them, and the names of classes."""
     root = Path(config.root)
     tree, names = _zipped(root, Counter()) if root.is_file() else _tree(root, Counter())
     classes = [] if (tree / LABELS).is_file() else _classes(tree)
     found = Kinds(Counter(), Counter(), 0, classes)
-    for name in names[:most]:
+    for name in names if config.resolution else names[:most]:
         image = _opened(tree / name)
         if isinstance(image, str):  # it is broken
             continue
