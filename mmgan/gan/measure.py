@@ -163,16 +163,16 @@ def score(
         made, _ = apart(made, num_samples)
     reference = _finite(reference, num_samples)
     _check(made, reference)
-    if "intra" in metrics:
+    protocol = Protocol(num_samples, reference.split or "all").of(metrics)
+    if "intra" in protocol.metrics:
         if made.classes != reference.classes:
             raise UserError("intra: the folders of both sets must have the same names, or be numbers of classes")
         if not shared_classes(made.labels, reference.labels):
             raise UserError(NO_CLASS)
-    protocol = Protocol(num_samples, reference.split or "all").of(metrics)
+    unseen = None if held_out is None else _finite(opened(held_out), num_samples)
     scorer = Scorer(_extractor(extractor), reference, protocol, accelerator, batch_size)
     others = []
-    if held_out is not None:
-        unseen = _finite(opened(held_out), num_samples)
+    if unseen:
         others = _memorised_by(scorer, unseen)
         apart_by = others[1].compare(others[0].real)["fid"]
 
@@ -205,7 +205,7 @@ def score(
         record["stamp"] |= {"seed": list(seeds)}
     if made.changed or reference.changed:
         record["stamp"] |= {"changed": [made.changed, reference.changed]}
-    if others:
+    if unseen:
         record |= {"num_held_out": others[0].num_reference, "fid_apart": apart_by}
         record["held_out"] = {"name": _name(held_out, unseen), "hash": unseen.hash, "split": unseen.split}
     if floor:

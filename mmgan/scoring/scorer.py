@@ -53,9 +53,7 @@ class Nearest(NamedTuple):
     samples: Tensor
     """uint8 [M, C, H, W]."""
     images: Tensor
-    """Real ones, uint8 [M, K, C, H, W], the nearest first."""
-    distances: Tensor
-    """Euclidean, between features: float64 [M, K]."""
+    """Real ones, uint8 [M, K, C, H, W], the nearest first, by the Euclidean distance between features."""
 
 
 class Scorer:
@@ -158,7 +156,7 @@ class Scorer:
         found = distances.topk(min(neighbours, len(real)), largest=False)
         show = self.reference.draws(0)
         images = torch.stack([torch.cat([show(row, row + 1) for row in rows]) for rows in found.indices.tolist()])
-        return Nearest(draw(0, samples).cpu(), images.cpu(), found.values)
+        return Nearest(draw(0, samples).cpu(), images.cpu())
 
     def _extract(self, draw: Draw, n: int, metrics: Collection[Metric], what: str, moments_of: int) -> Features:
         return extract(self.extractor, draw, n, metrics, self.accelerator, self.batch_size, moments_of, what)
@@ -193,10 +191,10 @@ class Scorer:
             scores["fid"] = fid["frechet_inception_distance"]
         if made.features is not None and self.real.features is not None:
             x, y = made.features.double(), self.real.features.double()
+            centre = y.mean(0)  # distances stay, and are not rounded by it
             if "kid" in self.protocol.metrics:
                 scores |= self._kid(x, y)
             if "prc" in self.protocol.metrics:
-                centre = y.mean(0)  # distances stay, and are not rounded by it
                 prc = prc_features_to_metric(
                     x - centre,
                     y - centre,
@@ -209,7 +207,7 @@ class Scorer:
             if "intra" in self.protocol.metrics and labels is not None and self.reference.labels is not None:
                 scores |= intra_fid(x, labels[: len(x)], y, self.reference.labels)
             if "dc" in self.protocol.metrics:
-                scores |= density_coverage(x - y.mean(0), y - y.mean(0), DC_NEIGHBOURS)
+                scores |= density_coverage(x - centre, y - centre, DC_NEIGHBOURS)
         return scores
 
     def _kid(self, made: Tensor, real: Tensor) -> dict[str, float]:
