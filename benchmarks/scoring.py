@@ -22,6 +22,7 @@ from classifiers.networks.preactresnet import PreActResNet
 from mmgan.data import DataConfig
 from mmgan.engine import cli
 from mmgan.engine.run import accelerator_of
+from mmgan.gan.inputs import Inputs
 from mmgan.gan.networks.resnet import ResNetGenerator
 from mmgan.gan.score import reference_of
 from mmgan.gan.sources import draw
@@ -57,7 +58,7 @@ def scoring(
     by.module.to(device)
     of_digits = by if inception_weights else classifier(images[:, :1])
     generator = ResNetGenerator(width=64, z_dim=32).build(8, 1).to(device)
-    made = draw(generator, 32, seed=0)
+    made = draw(generator, Inputs(32), seed=0)
     protocol = Protocol(num_samples, "train")
     real = reference_of(DataConfig("digits"), protocol, accelerator)
     scorer = Scorer(of_digits, real, protocol, accelerator, batch_size)

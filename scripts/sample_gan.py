@@ -2,9 +2,11 @@
 
     python scripts/sample_gan.py runs/digits
     python scripts/sample_gan.py runs/digits --num_images 1000 --seed 1 --output images/
+    python scripts/sample_gan.py runs/digits-conditional --classes '[3,8]'
 
 Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs beside them.
-Image i depends on the seed and on i alone.
+Image i depends on the seed and on i alone. Of a conditional GAN, the grid has a row a class, the single images are in a
+folder a class, and classes.png goes from each class to the next.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torchvision.io import encode_png
 from tqdm import tqdm
 
 from mmgan.engine import cli, files
 from mmgan.errors import UserError
 from mmgan.gan.run import load
-from mmgan.gan.sample import generate, interpolation, latents, save_grid
+from mmgan.gan.sample import generate, interpolation, save_grid
 
 
 def sample(
@@ -32,11 +36,12 @@ def sample(
     weights: Literal["auto", "raw", "ema"] = "auto",
     seed: int = 0,
     num_images: int = 0,
+    classes: Sequence[str | int] = (),
     output: Path | None = None,
     batch_size: int = 256,
     trust: bool = False,
 ) -> None:
-    """Draw images from a trained GAN: a grid of 100, a latent interpolation and, asked, single images.
+    """Draw images from a trained GAN: a grid of 100, interpolations and, where asked for, single images.
 
     Args:
         run: folder of the run
@@ -44,6 +49,7 @@ def sample(
         weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents
         num_images: how many single images to write, as images/000000.png and so on
+        classes: of a conditional GAN, those to draw, by name or number; none: all
         output: folder to write to; default: RUN/samples
         batch_size: images made at once
         trust: let the run name classes that are not mmgan's own, which are then imported
@@ -52,20 +58,39 @@ def sample(
         raise UserError("num_images must be 0 or more and batch_size positive")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     opened = load(run, checkpoint, weights, device, trust)
-    folder = output or run / "samples"
+    inputs, folder = opened.inputs, output or run / "samples"
+    inputs.numbers(classes)  # a class that there is not is told before anything is drawn
     with files.writing(folder):
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
-        save_grid(opened.sample(100, seed, batch_size=batch_size), folder / "grid.png", columns=10)
-        path = interpolation(latents(seed, 0, 16, opened.config.generator.z_dim), rows=8, columns=12)
-        path_images = torch.cat(list(generate(opened.generator, path, batch_size)))
-        save_grid(path_images, folder / "interpolation.png", columns=12)
+
+        def draw(z: Tensor, name: str, columns: int) -> None:
+            save_grid(torch.cat(list(generate(opened.generator, z, batch_size))), folder / name, columns)
+
+        draw(inputs.rows(seed, 10, classes) if inputs.names else inputs(seed, 0, 100), "grid.png", 10)
+        ends = inputs.latents(seed, 0, 16)
+        numbers = torch.tensor(inputs.numbers(classes))
+        kept = numbers.repeat(8)[:8].repeat_interleave(2) if inputs.names else numbers  # one class a row
+        z = inputs.of(ends, kept)
+        draw(interpolation(z[0::2], z[1::2], 12, inputs.z_dim), "interpolation.png", 12)
+        if len(numbers) > 1:
+            one = ends[:1].expand(len(numbers), -1)
+            way = interpolation(inputs.of(one, numbers), inputs.of(one, numbers.roll(-1)), 12, inputs.z_dim)
+            draw(way, "classes.png", 12)
+        for name in [inputs.names[number] for number in numbers] if num_images else []:
+            (folder / "images" / name).mkdir(exist_ok=True)
         with tqdm(total=num_images, unit="image", disable=None if num_images else True) as bar:
             for start in range(0, num_images, batch_size):
-                images = opened.sample(min(batch_size, num_images - start), seed, start, batch_size)
-                for i, image in enumerate(images.cpu(), start):
-                    files.write(folder / "images" / f"{i:06d}.png", encode_png(image).numpy().tobytes())
+                stop = min(start + batch_size, num_images)
+                images = opened.sample(stop - start, seed, start, batch_size, classes)
+                of = inputs.labels(seed, start, stop, classes).tolist() if inputs.names else []
+                places = [folder / "images" / inputs.names[label] for label in of] or [folder / "images"] * len(images)
+                for i, (place, image) in enumerate(zip(places, images.cpu(), strict=True), start):
+                    files.write(place / f"{i:06d}.png", encode_png(image).numpy().tobytes())
                 bar.update(len(images))
-    print(f"wrote grid.png, interpolation.png{f' and {num_images} images' if num_images else ''} to {folder}")
+    written = ["grid.png", "interpolation.png", *(["classes.png"] if len(numbers) > 1 else [])]
+    print(f"wrote {', '.join(written)}{f' and {num_images} images' if num_images else ''} to {folder}")
+    if inputs.names:
+        print(f"rows of grid.png: {', '.join(inputs.names[number] for number in numbers)}")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,18 @@ from mmgan.data import load
 from mmgan.engine import cli
 from mmgan.engine.run import make_accelerator
 from mmgan.gan.config import GANConfig
+from mmgan.gan.data import inputs_of
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 
 config = cli.parse(GANConfig, "Test.").config
 accelerator = make_accelerator(Path(os.environ["RESULT"]), None, deterministic=True, tracker=None)
 rank, world = accelerator.process_index, accelerator.num_processes
-images = load(config.data).images
+images, labels = load(config.data)
+inputs = inputs_of(config, labels)
 torch.manual_seed(0)
-gan = State(config, *build(config, 8, 1), accelerator)
-steps = Steps(config, gan, images)
+gan = State(config, *build(config, 8, 1, len(inputs.names)), accelerator, inputs)
+steps = Steps(config, gan, images, labels)
 fakes = torch.randn(config.batch_size, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 steps.discriminator(3, fakes.chunk(world)[rank])
 gradients = {name: p.grad for name, p in gan.networks["discriminator"].named_parameters()}

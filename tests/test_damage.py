@@ -277,7 +277,7 @@ class Odd(DiscriminatorConfig):
     kind: str = "shared"
     """What is out of the ordinary."""
 
-    def build(self, resolution: int, channels: int) -> Staged:
+    def build(self, resolution: int, channels: int, classes: int = 0) -> Staged:  # noqa: ARG002
         """A small network."""
         first, last = nn.Linear(channels * resolution**2, 4), nn.Linear(4, 1)
         twice = nn.Linear(4, 4)

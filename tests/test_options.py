@@ -60,6 +60,12 @@ FLIPS: dict[str, list[str]] = {
     "mixup.replace": ["--mixup.replace", "true"],
     "loss.saturating": ["--loss.saturating", "true"],
     "r1_gamma": ["--r1_gamma", "1"],
+    "r2_gamma": ["--r2_gamma", "1"],
+    "conditional": ["--conditional", "uniform"],
+    "augment": ["--augment", "DiffAugment"],
+    "burn_in": ["--lr_schedule", "constant", "--burn_in", "BurnIn"],
+    "generator.table": ["--data.resolution", "16", "--generator.table", "imagenet"],
+    "discriminator.table": ["--discriminator.table", "imagenet"],
     "steps": ["--steps", "6"],
     "n_dis": ["--n_dis", "2"],
     "batch_size": ["--batch_size", "10"],
@@ -80,6 +86,8 @@ FLIPS: dict[str, list[str]] = {
 CUTMIX = ["--mixup", "DiscriminatorCutMix"]
 DCGAN = ["--generator", "DCGANGenerator", "--discriminator", "DCGANDiscriminator", "--mixup.layers", "[0,1]"]
 HINGE = ["--loss", "Hinge"]
+AUGMENT = ["--augment", "DiffAugment"]
+BURN_IN = ["--lr_schedule", "constant", "--burn_in", "BurnIn", "--burn_in.images", "40", "--r1_gamma", "1"]
 WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "mixup[DiscriminatorCutMix]": ([], CUTMIX),
     "mixup[DiscriminatorCutMix].alpha": (CUTMIX, ["--mixup.alpha", "0.2"]),
@@ -96,6 +104,13 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "loss[Hinge].saturating": (HINGE, ["--loss.saturating", "true"]),
     "loss[Wasserstein]": (HINGE, ["--loss", "Wasserstein"]),
     "loss[Relativistic]": ([], ["--loss", "Relativistic"]),
+    "loss[LeastSquares]": ([], ["--loss", "LeastSquares"]),
+    "augment.kinds": (AUGMENT, ["--augment.kinds", "[translation]"]),
+    "conditional": (["--conditional", "uniform"], ["--conditional", "matched"]),
+    "burn_in.images": (BURN_IN, ["--burn_in.images", "200"]),
+    "burn_in.lr": (BURN_IN, ["--burn_in.lr", "1e-4"]),
+    "burn_in.gamma": (BURN_IN, ["--burn_in.gamma", "0.1"]),
+    "burn_in.beta2": (BURN_IN, ["--burn_in.beta2", "0.95"]),
     "generator[DCGANGenerator]": ([], ["--generator", "DCGANGenerator"]),
     "generator[DCGANGenerator].z_dim": (DCGAN, ["--generator.z_dim", "5"]),
     "generator[DCGANGenerator].width": (DCGAN, ["--generator.width", "4"]),
@@ -255,7 +270,10 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
             ["--score.final_metrics", "fid,fdi"],
             "score.final_metrics must be some of is, fid, kid, prc, dc, intra, not fdi",
         ),
-        (["--score.final_metrics", "intra"], "score.final_metrics: intra needs images with labels"),
+        (["--score.final_metrics", "intra"], "score.final_metrics: intra is of classes"),
+        (["--generator.table", "imagenet", "--generator.shortcut_conv", "false"], "needs shortcut_conv"),
+        (["--burn_in.images", "0", "--lr_schedule", "constant"], "burn_in.images must be positive"),
+        (["--burn_in.beta2", "1", "--lr_schedule", "constant"], "burn_in.gamma must be 0 or more and beta2"),
         (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
     ],
 )

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from mmgan.engine.randomness import stream
+from mmgan.gan.inputs import Inputs
 from mmgan.gan.run import load
-from mmgan.gan.sample import generate, interpolation, latents
+from mmgan.gan.sample import generate, interpolation
 from mmgan.gan.state import STANDING
 from tests.conftest import run, train
 
@@ -46,11 +47,11 @@ def test_image_i_depends_on_the_seed_and_on_i_alone(trained: Path) -> None:
     some = opened.sample(10, seed=3, start=1020)
     assert torch.equal(some[5:7], opened.sample(2, seed=3, start=1025))
     assert torch.equal(opened.sample(10, seed=3, start=1020, batch_size=3), some)
-    assert not torch.equal(latents(4, 0, 5, 4), latents(3, 0, 5, 4))
+    assert not torch.equal(Inputs(4)(4, 0, 5), Inputs(4)(3, 0, 5))
 
 
 def test_weights_and_checkpoints_can_be_chosen(trained: Path) -> None:
-    z = latents(0, 0, 4, 4)
+    z = Inputs(4)(0, 0, 4)
 
     def images(step: Literal["last"] | int, weights: str) -> torch.Tensor:
         return next(generate(load(trained, step, weights).generator, z))  # type: ignore[arg-type]
@@ -81,14 +82,14 @@ def test_generating_leaves_the_generator_as_it_was(trained: Path) -> None:
     generator = load(trained, weights="raw").generator
     generator.train()
     before = {key: value.clone() for key, value in generator.state_dict().items()}
-    list(generate(generator, latents(0, 0, 8, 4), batch_size=4))
+    list(generate(generator, Inputs(4)(0, 0, 8), batch_size=4))
     assert generator.training
     assert all(torch.equal(before[key], value) for key, value in generator.state_dict().items())
 
 
 def test_an_interpolation_goes_from_one_latent_to_another_on_a_circle() -> None:
-    z = latents(0, 0, 16, 32)
-    path = interpolation(z, rows=3, columns=5).reshape(3, 5, 32)
+    z = Inputs(32)(0, 0, 6)
+    path = interpolation(z[0::2], z[1::2], columns=5, z_dim=32).reshape(3, 5, 32)
     torch.testing.assert_close(path[:, 0], z[0:6:2])
     torch.testing.assert_close(path[:, -1], z[1:6:2])
     units = torch.nn.functional.normalize(path, dim=-1)

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 
 from mmgan.engine import cli
 from mmgan.gan.config import GANConfig
+from mmgan.gan.schedule import Rates
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.train import train
@@ -57,7 +58,7 @@ def test_the_loop_s_numbers_and_rates(
     numbers: list[int] = []
     generators: list[int] = []
     asked: list[float] = []
-    discriminator, generator, set_lr = Steps.discriminator, Steps.generator, State.set_lr
+    discriminator, generator, set_rates = Steps.discriminator, Steps.generator, State.set_rates
 
     def spy_discriminator(self: Steps, number: int, fake: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         numbers.append(number)
@@ -67,14 +68,14 @@ def test_the_loop_s_numbers_and_rates(
         generators.append(number)
         return generator(self, number)
 
-    def spy_lr(self: State, lr: float) -> None:
-        asked.append(lr)
-        set_lr(self, lr)
-        assert {group["lr"] for adam in (self.adam_g, self.adam_d) for group in adam.param_groups} == {lr}
+    def spy_rates(self: State, now: Rates) -> None:
+        asked.append(now.lr)
+        set_rates(self, now)
+        assert {group["lr"] for adam in (self.adam_g, self.adam_d) for group in adam.param_groups} == {now.lr}
 
     monkeypatch.setattr(Steps, "discriminator", spy_discriminator)
     monkeypatch.setattr(Steps, "generator", spy_generator)
-    monkeypatch.setattr(State, "set_lr", spy_lr)
+    monkeypatch.setattr(State, "set_rates", spy_rates)
     options = ["--steps", "5", "--n_dis", "3", "--lr", "0.5", "--lr_schedule", schedule, "--loss", "Hinge"]
     arguments = cli.parse(GANConfig, "", [*digits(tmp_path / "run"), *options])
     train(arguments.config, arguments.output)

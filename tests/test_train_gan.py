@@ -38,14 +38,18 @@ from tests.conftest import (
 
 BUSY = ["--ema", "0.9", "--n_dis", "2", "--data.flip", "true", "--log_every", "7"]
 """Options that give a run all the state it can have."""
+EVERYTHING = ["--conditional", "matched", "--augment", "DiffAugment", "--r1_gamma", "0.5", "--r2_gamma", "0.25"]
+EVERYTHING += ["--loss", "Relativistic", "--lr_schedule", "constant", "--burn_in", "BurnIn", "--burn_in.images", "500"]
+"""All parts of a discriminator at once, and what changes with the step."""
 
 
 def start(output: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
     return begin("train_gan", *digits(output), *options, processes=processes)
 
 
-def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:
-    options = [*BUSY, "--steps", "120", "--checkpoint_every", "5"]
+@pytest.mark.parametrize("parts", [[], EVERYTHING], ids=["mixup", "everything"])
+def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(parts: list[str], tmp_path: Path) -> None:
+    options = [*BUSY, *parts, "--steps", "120", "--checkpoint_every", "5"]
     train(tmp_path / "whole", *options)
     moments = random.Random(time.time_ns())
     kills = 0
@@ -188,7 +192,7 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "mixup", [[], ["--mixup", "null"], ["--mixup.layer_per", "pair"], ["--mixup", "DiscriminatorCutMix"]]
+    "mixup", [[], ["--mixup", "null"], ["--mixup.layer_per", "pair"], ["--mixup", "DiscriminatorCutMix"], EVERYTHING]
 )
 def test_two_processes_get_the_gradient_of_one(tmp_path: Path, mixup: list[str]) -> None:
     """The discriminator's, given the same fakes, to 1e-5 and on every rank."""
@@ -251,7 +255,7 @@ def fails(*options: str) -> str:
         ),
         (
             ["--loss", "L2"],
-            "loss must be JS, Hinge, Wasserstein, Relativistic, or one of your own as module.Class, not L2",
+            "loss must be JS, Hinge, LeastSquares, Wasserstein, Relativistic, or one of your own as module.Class",
         ),
         (["--tracker", "abacus"], "tracker 'abacus' is not installed"),
         (["--mixed_precision", "fp16"], "needs a GPU"),
@@ -359,9 +363,12 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs" / "gan").rglob("*.yaml")))
 def test_every_configuration_runs(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For two steps, at its own settings but for the widths and, where its data has to be fetched, the images."""
+    """For two steps, at its own settings but for the widths and, where they have to be fetched, images and scores."""
     monkeypatch.setitem(ENVIRONMENT, "XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = ["--data.name", "folder", "--data.root", str(image_folder(tmp_path / "images"))]
+    (tmp_path / "images").mkdir()
+    for label in "01":
+        image_folder(tmp_path / "images" / label)
+    data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--score", "null"]
     base = ["--config", "configs/gan/digits.yaml"] if "mixup" in file else []
     here = ["--data.name", "digits"] if base else data
     options = [*base, "--config", file, "--output", str(tmp_path / "run"), *here, *SMALL, "--steps", "2"]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from mmgan.data import DataConfig
 from mmgan.engine.config import RunConfig
 from mmgan.errors import UserError
+from mmgan.gan.augment import DiffAugment
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from mmgan.gan.schedule import BurnIn
 from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
 from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception
+from mmgan.scoring.protocol import Metric
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class ScoreConfig:
     final: str | None = "train-50k"
     """Protocol (mmgan/scoring/protocol.py) by which last and best checkpoint are scored in the end; null: none."""
     final_metrics: str = "is,fid"
-    """What they are scored by then: any of is, fid, kid, prc (precision and recall) and dc (density and coverage)."""
+    """What they are scored by then: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and, of
+    conditional GANs, intra (FID of each class)."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -54,15 +59,17 @@ class ScoreConfig:
         if self.final is not None and self.final not in PROTOCOLS:
             raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
         try:
-            metrics = PROTOCOLS["train-50k"].of(self.final_metrics).metrics
+            self.metrics()
         except UserError as error:
             raise ValueError(f"score.final_{error}") from None
-        if "intra" in metrics:
-            raise ValueError("score.final_metrics: intra needs images with labels, and a run's have none")
         if self.num_samples < 10:
             raise ValueError(f"score.num_samples must be at least 10, not {self.num_samples}")
         if self.num_samples > 10_000_000:
             raise ValueError(f"score.num_samples must be at most 10000000, not {self.num_samples}: all are generated")
+
+    def metrics(self) -> Sequence[Metric]:
+        """`final_metrics`, one by one."""
+        return PROTOCOLS["train-50k"].of(self.final_metrics).metrics
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,13 @@ class GANConfig(RunConfig):
     """Loss of both networks."""
     r1_gamma: float = 0.0
     """Gamma of R1: gamma / 2 times the mean squared gradient norm of d at real images (Mescheder et al. 2018)."""
+    r2_gamma: float = 0.0
+    """Gamma of R2, the same at fakes."""
+    conditional: Literal["uniform", "matched"] | None = None
+    """Condition both networks on the images' labels, and draw those of fakes uniformly, or take those of the real rows
+    of the batch; null: no classes."""
+    augment: DiffAugment | None = None
+    """Changes of what the discriminator is shown, real rows and fakes, in both steps, before any mix; null: none."""
     steps: int = 50_000
     """Generator steps."""
     n_dis: int = 5
@@ -102,6 +116,8 @@ class GANConfig(RunConfig):
     """Adam's decay rates."""
     lr_schedule: Literal["linear", "constant"] = "linear"
     """Linear decay to 0 over all steps, or none."""
+    burn_in: BurnIn | None = None
+    """R3GAN's schedule of learning rate, gammas, Adam's second decay rate and `ema`; null: none."""
     ema: float | None = None
     """Decay of an average of the generator's weights, from which samples are then made, with batch norm statistics of
     its own; null: none, as in the paper."""
@@ -119,14 +135,29 @@ class GANConfig(RunConfig):
             raise ValueError(f"n_dis must be at most 1000, not {self.n_dis}: a generator step waits for all of them")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), not {self.ema}")
+        if self.score and "intra" in self.score.metrics() and not self.conditional:
+            raise ValueError(
+                "score.final_metrics: intra is of classes, which a GAN that is not conditional does not have"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
-        if self.r1_gamma and self.compile:
-            raise ValueError("compile cannot differentiate twice, as r1_gamma must: take one of them")
-        if self.r1_gamma < 0:
-            raise ValueError(f"r1_gamma must be 0 or more, not {self.r1_gamma}")
-        if self.mixup and self.mixup.replace and (self.r1_gamma or self.loss.needs_real):
-            raise ValueError("r1_gamma and losses that compare with real rows need those that mixup.replace drops")
+        for name in ("r1_gamma", "r2_gamma"):
+            if (gamma := getattr(self, name)) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {gamma}")
+            if gamma and self.compile:
+                raise ValueError(f"compile cannot differentiate twice, as {name} must: take one of them")
+            if gamma and self.mixup and self.mixup.replace:
+                raise ValueError(f"{name} needs the plain rows, which mixup.replace drops")
+        if self.mixup and self.mixup.replace and self.loss.needs_real:
+            raise ValueError("losses that compare with real rows need those that mixup.replace drops")
+        if self.burn_in and self.lr_schedule != "constant":
+            raise ValueError("burn_in is a schedule of the learning rate, too: take lr_schedule constant with it")
+        if self.conditional == "uniform" and self.loss.needs_real:
+            raise ValueError("losses that compare fakes with real rows do so within a class: take conditional matched")
+        if self.conditional and self.reuse_fakes:
+            raise ValueError(
+                "conditional draws the labels of fakes with each step's real rows: leave reuse_fakes false"
+            )
         if self.reuse_fakes and self.generator_batch != self.batch_size:
             raise ValueError("reuse_fakes needs g_batch_size to be null or equal to batch_size")
 

@@ -1,4 +1,4 @@
-"""The real images of a GAN: which are trained on, and their batches on the device."""
+"""The real images of a GAN: which are trained on, their classes, and their batches on the device."""
 
 from __future__ import annotations
 
@@ -7,43 +7,68 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmgan.data import Feed, load, to_network
+from mmgan.data import Feed, Images, load, to_network
+from mmgan.data.sets import folder
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.gan.inputs import Inputs
 
 DIAGNOSED = 256
 """Images of each kind that diagnostics are of."""
 
 
-def training_images(config: GANConfig) -> Tensor:
-    """uint8 [N, C, R, R]: the data set, or `data.subset` images of it in their order."""
-    images, size = load(config.data).images, config.data.subset
+def training_images(config: GANConfig) -> Images:
+    """The data set, or `data.subset` images of it in their order."""
+    (images, labels), size = load(config.data), config.data.subset
     if size is None:
-        return images
+        return Images(images, labels)
     if size > len(images):
         raise UserError(f"data.subset {size} is larger than the data set of {len(images)} images")
-    return images[torch.randperm(len(images), generator=stream(config.seed, "subset", 0))[:size].sort().values]
+    rows = torch.randperm(len(images), generator=stream(config.seed, "subset", 0))[:size].sort().values
+    return Images(images[rows], labels[rows])
 
 
-def held_out(config: GANConfig) -> Tensor | None:
+def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:
+    """What the generator of a run is given, by the training images' `labels`, int64 [N].
+
+    Raises UserError for a conditional one where an image has no label, or a class no image.
+    """
+    z_dim = config.generator.z_dim
+    if not config.conditional:
+        return Inputs(z_dim)
+    if without := int((labels < 0).sum()):
+        raise UserError(f"conditional: {without} of {len(labels)} images of {config.data.name} have no label")
+    names = folder.classes(config.data) if config.data.name == "folder" else []
+    counts = labels.bincount(minlength=len(names)).tolist()
+    names = names or [str(i) for i in range(len(counts))]
+    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
+        few = ", ".join(empty[:10]) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
+        raise UserError(f"conditional: there are no training images of class {few}; every class needs some")
+    return Inputs(z_dim, tuple(names), tuple(counts))
+
+
+def held_out(config: GANConfig) -> Images | None:
     """Real images that training does not see, for diagnostics; None where the data set has no other split."""
     if config.data.split != "train":
         return None
     try:
-        images = load(replace(config.data, split="test")).images
+        images, labels = load(replace(config.data, split="test"))
     except UserError:
         return None
-    return images[torch.randperm(len(images), generator=stream(config.seed, "held-out", 0))[:DIAGNOSED]]
+    rows = torch.randperm(len(images), generator=stream(config.seed, "held-out", 0))[:DIAGNOSED]
+    return Images(images[rows], labels[rows])
 
 
 class Batches:
     """Batches of real images on a device, each a function of the seed and its number."""
 
-    def __init__(self, config: GANConfig, images: Tensor, draws: Draws) -> None:
-        """`images`: uint8 [N, C, R, R]."""
+    def __init__(self, config: GANConfig, images: Tensor, draws: Draws, labels: Tensor | None = None) -> None:
+        """`images`: uint8 [N, C, R, R]; `labels`: int64 [N]."""
         self.config, self.draws = config, draws
         self.size, self.shape, self.feed = len(images), images.shape[1:], Feed(images, draws.device)
+        self.classes = None if labels is None else Feed(labels, draws.device)
+        self.diagnosed = torch.randperm(self.size, generator=stream(config.seed, "diagnosed", 0))
 
     def __call__(self, number: int, batch_size: int, step: str = "") -> Tensor:
         """The share of this process of batch `number`, in [-1, 1]; every `step` has batches of its own."""
@@ -53,6 +78,22 @@ class Batches:
         noise = draws.uniform(f"{step}noise", number, batch_size, *self.shape) if data.dequantise else None
         return to_network(x, flips, noise)
 
+    def labels(self, number: int, batch_size: int, step: str = "") -> Tensor:
+        """The labels of the same images, int64 [B] on the device."""
+        assert self.classes
+        return self.classes(self.draws.rows(number, batch_size, self.size, f"{step}epoch"))
+
     def some(self, n: int) -> Tensor:
         """`n` images, always the same, as they are: uint8 [n, C, R, R], fewer where there are fewer."""
-        return self.feed(torch.randperm(self.size, generator=stream(self.config.seed, "diagnosed", 0))[:n])
+        return self.feed(self.diagnosed[:n])
+
+    def labels_of_some(self, n: int) -> Tensor:
+        """The labels of the same images, int64 [n] on the device."""
+        assert self.classes
+        return self.classes(self.diagnosed[:n])
+
+    def by_class(self, classes: int, columns: int) -> Tensor:
+        """`columns` images of each class in turn, repeated where there are fewer: uint8 [classes * columns, ...]."""
+        labels = self.labels_of_some(self.size).cpu()
+        rows = [self.diagnosed[labels == one] for one in range(classes)]
+        return self.feed(torch.cat([row.repeat(columns)[:columns] for row in rows]))

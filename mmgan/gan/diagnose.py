@@ -5,6 +5,8 @@ Nothing here changes a network: passes are in evaluation mode, where the spectra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,17 +20,19 @@ LAMS = tuple(round(0.1 * i, 1) for i in range(11))
 
 
 @torch.no_grad()
-def paths(discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, list[float]]:
+def paths(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None = None) -> dict[str, list[float]]:
     """d(lam * real + (1 - lam) * fake), mixed at each of LAYERS, for each of LAMS: mean logits, by `path/LAYER`.
 
-    `real`, `fake`: float32 [N, C, R, R] in [-1, 1]. Where mixup worked, logits rise evenly from fake to real. Of a
-    network of few stages, the layers it has; of one that is neither Staged nor Mixable, none.
+    `real`, `fake`: float32 [N, C, R, R] in [-1, 1]; `y`: class vectors of `[real; fake]`, where the discriminator is
+    conditional. Where mixup worked, logits rise evenly from fake to real. Of a network of few stages, the layers it
+    has; of one that is neither Staged nor Mixable, none.
     """
     n, rows = len(real), torch.arange(len(real), device=real.device).repeat(len(LAMS))
     lam = torch.tensor(LAMS, device=real.device).repeat_interleave(n)
     found = {}
     for layer in LAYERS[: getattr(discriminator, "depth", 0)]:
-        logits = discriminator(torch.cat([real, fake]), Plans((Plan(layer, rows, rows + n, lam),), rows=2 * n))
+        plans = Plans((Plan(layer, rows, rows + n, lam),), rows=2 * n)
+        logits = _logits(discriminator, torch.cat([real, fake]), y, plans)
         found[f"path/{layer}"] = logits.reshape(len(LAMS), n).mean(1).tolist()
     return found
 
@@ -48,16 +52,32 @@ def spectral_norms(network: nn.Module) -> dict[str, float]:
 
 @torch.no_grad()
 def diagnose(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, held_out: Tensor | None
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    held_out: Tensor | None,
+    classes: Sequence[Tensor] | None = None,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Scalars, and curves over LAMS, that say what `discriminator` does.
 
-    Images are float32 [N, C, R, R] in [-1, 1] on its device, `held_out` real ones it was not trained on. Scalars: mean
-    logits of each kind, `d/gap` of training over held-out images (overfitting), and `spectral_norms`.
+    Images are float32 [N, C, R, R] in [-1, 1] on its device, `held_out` real ones it was not trained on; of a
+    conditional GAN, `classes` are the class vectors of each of the three. Scalars: mean logits of each kind, `d/gap` of
+    training over held-out images (overfitting), and `spectral_norms`.
     """
+    named = {"d/real": real, "d/fake": fake} | ({} if held_out is None else {"d/held_out": held_out})
+    vectors: Sequence[Tensor | None] = classes or [None] * len(named)
     with evaluating(discriminator):
-        found = {"d/real": discriminator(real).mean().item(), "d/fake": discriminator(fake).mean().item()}
+        found = {
+            name: _logits(discriminator, x, y).mean().item()
+            for (name, x), y in zip(named.items(), vectors, strict=True)
+        }
         if held_out is not None:
-            found["d/held_out"] = discriminator(held_out).mean().item()
             found["d/gap"] = found["d/real"] - found["d/held_out"]
-        return found | spectral_norms(discriminator), paths(discriminator, real, fake)
+        both = torch.cat([*classes[:2]]) if classes else None
+        return found | spectral_norms(discriminator), paths(discriminator, real, fake, both)
+
+
+def _logits(discriminator: nn.Module, x: Tensor, y: Tensor | None, plans: Plans = Plans()) -> Tensor:  # noqa: B008
+    if y is not None:
+        return discriminator(x, plans, y)[0]
+    return discriminator(x, plans) if plans else discriminator(x)

@@ -26,6 +26,7 @@ from mmgan.engine.cli import config_of
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.gan.inputs import LABELS
 from mmgan.gan.sample import save_grid
 from mmgan.gan.sources import open_source, run_of
 from mmgan.scoring import Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
@@ -33,7 +34,19 @@ from mmgan.scoring.duplicates import Remembered, digest, duplicates, fingerprint
 from mmgan.scoring.ledger import described
 from mmgan.scoring.records import Record
 from mmgan.scoring.scorer import LEAST, NO_CLASS, Features, shared_classes
-from mmgan.scoring.source import Draw, Source, apart, first, in_channels, of, of_data, of_draw, of_files, resized
+from mmgan.scoring.source import (
+    Draw,
+    Source,
+    apart,
+    first,
+    in_channels,
+    labels_of,
+    of,
+    of_data,
+    of_draw,
+    of_files,
+    resized,
+)
 
 Images = str | Path | Tensor | np.ndarray | Draw
 Networks = ExtractorConfig | Extractor | nn.Module
@@ -167,7 +180,7 @@ def score(
     if "intra" in protocol.metrics:
         if made.classes != reference.classes:
             raise UserError("intra: the folders of both sets must have the same names, or be numbers of classes")
-        if not shared_classes(made.labels, reference.labels):
+        if not shared_classes(labels_of(made, seeds[0], num_samples), reference.labels):
             raise UserError(NO_CLASS)
     unseen = None if held_out is None else _finite(opened(held_out), num_samples)
     scorer = Scorer(_extractor(extractor), reference, protocol, accelerator, batch_size)
@@ -180,7 +193,7 @@ def score(
     for i, seed in enumerate(seeds):
         draw = Remembered(made.draws(seed), num_samples, accelerator.device)
         extracted = scorer.extracted(draw)
-        found = scorer.compare(extracted, made.labels)
+        found = scorer.compare(extracted, labels_of(made, seed, num_samples))
         scores.append(found | _memory(others, extracted))
         if i == 0:
             prints = draw.of_all()
@@ -201,6 +214,8 @@ def score(
     record["fake"] |= {"hash": made.hash, "split": made.split, "changed": made.changed}
     if made.seeded:
         record["fake"] |= {"seeds": list(seeds)}
+    if made.labelled:
+        record["stamp"] |= {"labels": LABELS}
     if len(seeds) > 1:
         record["stamp"] |= {"seed": list(seeds)}
     if made.changed or reference.changed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from mmgan.engine.checkpoint import of_run
 from mmgan.engine.cli import config_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.sample import generate, latents
+from mmgan.gan.inputs import Inputs
+from mmgan.gan.sample import generate
 from mmgan.gan.state import build
 from mmgan.scoring import records
 
@@ -35,17 +37,26 @@ class GANRun:
     weights: Literal["raw", "ema"]
     """Whether `generator` has the weights as trained, or their average."""
     generator: nn.Module
-    """Latents [N, z_dim] to images [N, C, R, R] in [-1, 1]; in evaluation mode."""
+    """What `inputs` makes, float32 [N, z_dim + classes], to images [N, C, R, R] in [-1, 1]; in evaluation mode."""
     discriminator: nn.Module
-    """Images like these to logits [N]; in evaluation mode."""
+    """Images like these to logits [N], in evaluation mode; a conditional one, with class vectors [N, classes] as `y`,
+    to (logits, `y`)."""
     shape: tuple[int, int, int]
     """Of an image: C, R, R."""
+    inputs: Inputs
+    """Latents by number and, of a conditional GAN, its classes and labels."""
 
-    def sample(self, n: int, seed: int = 0, start: int = 0, batch_size: int = 256) -> Tensor:
-        """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends on the seed and i alone."""
+    def sample(
+        self, n: int, seed: int = 0, start: int = 0, batch_size: int = 256, classes: Sequence[str | int] = ()
+    ) -> Tensor:
+        """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends on the seed and i alone.
+
+        Of a conditional GAN, `classes` names those that are drawn from, none for all; `inputs.labels` says which image
+        is of which. Raises UserError for a class that there is not.
+        """
         if n < 1 or start < 0 or batch_size < 1:
             raise ValueError(f"n and batch_size must be positive and start 0 or more: {n}, {batch_size}, {start}")
-        z = latents(seed, start, start + n, self.config.generator.z_dim)
+        z = self.inputs(seed, start, start + n, classes)
         return torch.cat(list(generate(self.generator, z, batch_size)))
 
     @property
@@ -86,9 +97,13 @@ def load(
         raise UserError(f"{folder} keeps no average of its weights (ema); take raw")
     config = config_of(GANConfig, folder / "config.yaml", trust)
     channels, resolution = saved.fact("channels", int), saved.fact("resolution", int)
-    generator, discriminator = build(config, resolution, channels)
+    inputs = Inputs(config.generator.z_dim)
+    if config.conditional:
+        inputs = replace(inputs, names=tuple(saved.fact("classes", list)), counts=tuple(saved.fact("counts", list)))
+    generator, discriminator = build(config, resolution, channels, len(inputs.names))
     kind: Literal["raw", "ema"] = "ema" if weights != "raw" and "ema" in saved.weights else "raw"
     saved.restore("ema" if kind == "ema" else "generator", generator)
     saved.restore("discriminator", discriminator)
     generator, discriminator = generator.to(device).eval(), discriminator.to(device).eval()
-    return GANRun(folder, config, saved.step, kind, generator, discriminator, (channels, resolution, resolution))
+    shape = (channels, resolution, resolution)
+    return GANRun(folder, config, saved.step, kind, generator, discriminator, shape, inputs)

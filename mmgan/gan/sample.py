@@ -1,4 +1,4 @@
-"""Images from a generator: by number, as a grid, along a line between latents."""
+"""Images from a generator: by number, as a grid, along a line between latents or classes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,11 @@ from torch import Tensor, nn
 
 from mmgan.data import to_uint8
 from mmgan.engine.modes import evaluating
-from mmgan.engine.randomness import stream
-
-BLOCK = 1024
-"""Latents are drawn in blocks of so many, each from its own stream."""
-
-
-def latents(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
-    """Latents number `start` to `stop` - 1 of a seed: float32 [stop - start, z_dim] on the CPU.
-
-    Latent i depends on the seed and on i alone.
-    """
-    blocks = range(start // BLOCK, (stop - 1) // BLOCK + 1)
-    z = torch.cat([torch.randn(BLOCK, z_dim, generator=stream(seed, "sample", block)) for block in blocks])
-    return z[start - blocks[0] * BLOCK :][: stop - start]
 
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
-    """Images of `z` in batches, uint8 [B, C, H, W] on the generator's device, whose modes are left as they were."""
+    """Images of inputs `z` in batches, uint8 [B, C, H, W] on the generator's device, whose modes stay as they were."""
     device = next(generator.parameters()).device
     for batch in z.split(batch_size):
         with evaluating(generator):
@@ -37,15 +23,19 @@ def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator
         yield images
 
 
-def interpolation(z: Tensor, rows: int, columns: int) -> Tensor:
-    """Latents on great circles from z[2r] to z[2r + 1], `columns` of them for each of `rows`: [rows * columns, z_dim].
+def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:
+    """Inputs on the way from each of `a` to that of `b`, [rows, z_dim + C], `columns` of each: [rows * columns, ...].
 
-    Circles keep about the length of a Gaussian latent; a straight line would pass near the origin, where none is drawn.
+    Latents go along great circles, which keep about the length of a Gaussian latent (a straight line would pass near
+    the origin, where none is drawn), and class vectors along straight lines.
     """
-    a, b = z[0 : 2 * rows : 2, None], z[1 : 2 * rows : 2, None]
+    a, b = a[:, None], b[:, None]
     t = torch.linspace(0, 1, columns)[None, :, None]
-    angle = F.cosine_similarity(a, b, dim=-1).clamp(-0.999, 0.999).acos()[..., None]
-    return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
+    z, to = a[..., :z_dim], b[..., :z_dim]
+    angle = F.cosine_similarity(z, to, dim=-1).clamp(-0.999, 0.999).acos()[..., None]
+    circle = (torch.sin((1 - t) * angle) * z + torch.sin(t * angle) * to) / torch.sin(angle)
+    line = torch.lerp(a[..., z_dim:], b[..., z_dim:], t)
+    return torch.cat([circle, line], -1).flatten(0, 1)
 
 
 def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:

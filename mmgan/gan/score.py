@@ -13,6 +13,7 @@ from mmgan.engine import checkpoint as checkpoints
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.gan.inputs import LABELS
 from mmgan.gan.run import load
 from mmgan.gan.sources import draw
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
@@ -47,7 +48,8 @@ def score(
             50,000 against the test set, as its authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
         num_samples: another number of samples than the protocol's
         reference: another split of real images than the protocol's
-        metrics: any of is, fid, kid, prc (precision and recall) and dc (density and coverage), with commas between
+        metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and, of a conditional GAN,
+            intra (FID of each class), with commas between
         weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents; sample i depends on it and on i alone
         batch_size: images at once in each process
@@ -99,6 +101,8 @@ def score_run(
     UserError where there is nothing to load, or its images are of another size than the real ones.
     """
     loaded = [load(run, one, weights, accelerator.device, trust) for one in which]
+    if "intra" in protocol.metrics and not loaded[0].inputs.names:
+        raise UserError(f"metrics: intra is of classes, which {run} does not have, for it is not conditional")
     images = data.of(loaded[0].config.data)
     scorer = Scorer(extractor, reference_of(images, protocol, accelerator), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
@@ -106,10 +110,11 @@ def score_run(
     of_floor = {"floor": scorer.floor(floor), "num_floor": floor.number} if floor else {}
     made: list[Record] = []
     for label, one in zip(which, loaded, strict=True):
+        labels = one.inputs.labels(seed, 0, protocol.num_samples) if one.inputs.names else None
         record: Record = {"checkpoint": label, "step": one.step, "protocol": name, "dimension": scorer.dimension}
         record |= {
-            "stamp": scorer.stamp(seed, one.weights),
-            "scores": scorer.score(draw(one.generator, one.config.generator.z_dim, seed)),
+            "stamp": scorer.stamp(seed, one.weights) | ({"labels": LABELS} if one.inputs.names else {}),
+            "scores": scorer.score(draw(one.generator, one.inputs, seed), labels),
         }
         record |= of_floor
         if accelerator.is_main_process:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mmgan.data import DataConfig, to_uint8
 from mmgan.errors import UserError
+from mmgan.gan.inputs import Inputs
 from mmgan.gan.run import GANRun, load
-from mmgan.gan.sample import generate, latents
+from mmgan.gan.sample import generate
 from mmgan.scoring import source
 from mmgan.scoring.extractors import hash_of
 from mmgan.scoring.source import Draw, Source
@@ -22,11 +23,11 @@ from mmgan.scoring.source import Draw, Source
 SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
 
 
-def draw(generator: nn.Module, z_dim: int, seed: int) -> Draw:
+def draw(generator: nn.Module, inputs: Inputs, seed: int) -> Draw:
     """Images of a generator by number: image i depends on the seed and on i alone."""
 
     def images(start: int, stop: int) -> Tensor:
-        (made,) = generate(generator, latents(seed, start, stop, z_dim), stop - start)
+        (made,) = generate(generator, inputs(seed, start, stop), stop - start)
         return made
 
     return images
@@ -79,9 +80,13 @@ def open_source(
 
 
 def of_run(run: GANRun) -> Source:
-    """The generator of a run; its name says which weights, raw or ema."""
-    z_dim, content = run.config.generator.z_dim, hash_of(run.generator)
-    return Source(run.weights, lambda seed: draw(run.generator, z_dim, seed), run.shape, content, seeded=True)
+    """The generator of a run; its name says which weights, raw or ema. Its classes are as `of_files` has them."""
+    inputs, content = run.inputs, hash_of(run.generator)
+    made = Source(run.weights, lambda seed: draw(run.generator, inputs, seed), run.shape, content, seeded=True)
+    if not inputs.names:
+        return made
+    made = replace(made, labelled=lambda seed, n: inputs.labels(seed, 0, n))
+    return source.named_classes(made, inputs.names)
 
 
 def of_script(file: Path, z_dim: int | None, device: torch.device) -> Source:
@@ -101,7 +106,7 @@ def of_script(file: Path, z_dim: int | None, device: torch.device) -> Source:
 
     @torch.no_grad()
     def images(seed: int, start: int, stop: int) -> Tensor:
-        made = generator(latents(seed, start, stop, int(size)).to(device))
+        made = generator(Inputs(int(size))(seed, start, stop).to(device))
         if made.is_floating_point() and not made.abs().amax() <= 1:
             low, high = made.amin().item(), made.amax().item()
             raise UserError(f"{file} makes images from {low:.3g} to {high:.3g}; they must be in [-1, 1], or uint8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,19 +15,24 @@ from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from mmgan.engine.checkpoint import Checkpoint
-from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
+from mmgan.gan.inputs import Inputs
+from mmgan.gan.schedule import Rates
 
 
-def build(config: GANConfig, resolution: int, channels: int) -> tuple[nn.Module, nn.Module]:
+def build(config: GANConfig, resolution: int, channels: int, classes: int = 0) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator for images of `resolution` pixels; raises UserError where there are none."""
+    size = (resolution, channels, classes) if classes else (resolution, channels)
+    for one in (config.generator, config.discriminator):
+        if classes and len(inspect.signature(one.build).parameters) < len(size):
+            raise UserError(
+                f"conditional: {type(one).__name__} has no conditional networks, for its build takes no classes"
+            )
     try:
-        generator = config.generator.build(resolution, channels)
-        discriminator = config.discriminator.build(resolution, channels)
+        return config.generator.build(*size), config.discriminator.build(*size)
     except ValueError as error:
         raise UserError(f"data.resolution: {error}") from error
-    return generator, discriminator
 
 
 STANDING = (16, 64)
@@ -37,14 +43,21 @@ class State:
     """What training changes. `generator` and `discriminator` are called; `networks` are the same without DDP."""
 
     def __init__(
-        self, config: GANConfig, generator: nn.Module, discriminator: nn.Module, accelerator: Accelerator
+        self,
+        config: GANConfig,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        accelerator: Accelerator,
+        inputs: Inputs | None = None,
     ) -> None:
+        """`inputs`: what the generator is given; None: latents alone."""
         self.accelerator = accelerator
+        self.inputs = inputs or Inputs(config.generator.z_dim)
         self.networks = {"generator": generator, "discriminator": discriminator}
         for network in self.networks.values():
             network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-        self.latents = torch.randn(*STANDING, config.generator.z_dim, generator=stream(config.seed, "standing", 0))
+        self.standing = self.inputs.standing(config.seed, *STANDING)
         optimisers = [
             Adam(net.parameters(), config.lr, config.betas, fused=not any(p.is_complex() for p in net.parameters()))
             for net in self.networks.values()
@@ -53,10 +66,12 @@ class State:
             generator, discriminator, *optimisers
         )
 
-    def set_lr(self, lr: float) -> None:
-        """Set both learning rates."""
+    def set_rates(self, now: Rates) -> None:
+        """Set what optimisers and average are told."""
         for group in (*self.adam_g.param_groups, *self.adam_d.param_groups):
-            group["lr"] = lr
+            group["lr"], group["betas"] = now.lr, now.betas
+        if self.average and now.ema is not None:
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(now.ema)
 
     def sampler(self) -> nn.Module:
         """The generator to sample from: the average of its weights where one is kept."""
@@ -65,11 +80,11 @@ class State:
     def refresh(self) -> None:
         """Compute the average's batch norm statistics again, for its own weights: "standing statistics".
 
-        Each step leaves it those of the generator. They are of fixed latents: the same whenever and in whatever number
+        Each step leaves it those of the generator. They are of fixed inputs: the same whenever and in whatever number
         of processes they are computed (Brock et al. 2019, appendix B).
         """
         if self.average:
-            update_bn(self.latents, self.average.module, self.accelerator.device)
+            update_bn(self.standing, self.average.module, self.accelerator.device)
 
     @contextmanager
     def one_sampler(self) -> Iterator[nn.Module]:

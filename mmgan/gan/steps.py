@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from mmgan.engine.randomness import Draws, stream
+from mmgan.gan.augment import Augmentation
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import Batches
+from mmgan.gan.schedule import rates
 from mmgan.gan.state import State
 from mmgan.mixup import Plans, discriminator_loss, generator_loss
 
@@ -15,12 +17,12 @@ from mmgan.mixup import Plans, discriminator_loss, generator_loss
 class Steps:
     """How one step changes a GAN. Every draw is a function of the seed and the step's number, counted from 0."""
 
-    def __init__(self, config: GANConfig, gan: State, images: Tensor) -> None:
-        """`images`: uint8 [N, C, R, R], the real data."""
+    def __init__(self, config: GANConfig, gan: State, images: Tensor, labels: Tensor | None = None) -> None:
+        """`images`: uint8 [N, C, R, R], the real data, and of a conditional GAN their `labels`, int64 [N]."""
         self.config, self.gan, self.accelerator = config, gan, gan.accelerator
         world = self.accelerator.num_processes
         self.draws = Draws(config.seed, self.accelerator.process_index, world, self.accelerator.device)
-        self.real = Batches(config, images, self.draws)
+        self.real = Batches(config, images, self.draws, labels)
 
     def both(self, step: int) -> dict[str, Tensor]:
         """Generator step `step`, counted from 1, and its `n_dis` discriminator steps; their terms, as means."""
@@ -37,12 +39,17 @@ class Steps:
         """The discriminator's step on Eq. 10-11; its terms. `fake` instead of fresh fakes where given."""
         config, gan, size = self.config, self.gan, self.config.batch_size
         self._seed("discriminator", number)
+        classes = self._classes(number, size)
         if fake is None:
             with torch.no_grad():
-                fake = gan.generator(self.draws.normal("d-latents", number, size, config.generator.z_dim))
+                fake = gan.generator(self._inputs("d-latents", number, size, classes))
         plans = config.mixup and self._mine(config.mixup.draw(size, stream(config.seed, "plan", number)))
         real = self.real(number, size)
-        terms = discriminator_loss(gan.discriminator, real, fake, plans, config.loss, config.r1_gamma)
+        augment = self._augment("augment", number, size, 2)
+        now = rates(config, number // config.n_dis + 1)
+        terms = discriminator_loss(
+            gan.discriminator, real, fake, plans, config.loss, now.r1_gamma, now.r2_gamma, augment, classes
+        )
         gan.adam_d.zero_grad()
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
         gan.adam_d.step()
@@ -55,14 +62,18 @@ class Steps:
         """
         config, gan, size = self.config, self.gan, self.config.generator_batch
         self._seed("generator", number + 1)  # plus 1 here and in the next line, as version 0.1 counted
-        fake = gan.generator(self.draws.normal("g-latents", number + 1, size, config.generator.z_dim))
+        classes = self._classes(number, size, "g-")
+        fake = gan.generator(self._inputs("g-latents", number + 1, size, classes))
         plans = config.mixup and self._mine(
             config.mixup.draw_for_generator(size, stream(config.seed, "g-plan", number))
         )
         real = self.real(number, size, "g-") if plans or config.loss.needs_real else None
         gan.discriminator.requires_grad_(False)
         with self.accelerator.no_sync(gan.discriminator):  # without gradients of its own, DDP has nothing to wait for
-            terms = generator_loss(gan.discriminator, fake, real, plans, config.loss)
+            augment = self._augment("g-augment", number, size, 1 if real is None else 2)
+            if classes is not None and real is None:
+                classes = classes[-len(fake) :]
+            terms = generator_loss(gan.discriminator, fake, real, plans, config.loss, augment, classes)
         gan.discriminator.requires_grad_(True)
         gan.adam_g.zero_grad()
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
@@ -70,6 +81,29 @@ class Steps:
         if gan.average:
             gan.average.update_parameters(gan.networks["generator"])
         return terms, fake.detach()
+
+    def _inputs(self, purpose: str, number: int, size: int, classes: Tensor | None) -> Tensor:
+        """Fresh latents, and the classes of fakes behind them, where there are classes of `[real; fake]`."""
+        z = self.draws.normal(purpose, number, size, self.config.generator.z_dim)
+        return z if classes is None else torch.cat([z, classes[-len(z) :]], 1)
+
+    def _classes(self, number: int, size: int, step: str = "") -> Tensor | None:
+        """Class vectors of this process's rows `[real; fake]`; None where the GAN is not conditional."""
+        if not self.config.conditional:
+            return None
+        inputs, real = self.gan.inputs, self.real.labels(number, size, step)
+        fake = real
+        if self.config.conditional == "uniform":
+            n = len(inputs.names)
+            fake = (self.draws.uniform(f"{step}classes", number, size) * n).long().clamp(max=n - 1)
+        return inputs.vectors(torch.cat([real, fake]))
+
+    def _augment(self, step: str, number: int, size: int, sections: int) -> Augmentation | None:
+        """This process's share of what the global batch's rows are changed by, `size` in each section."""
+        if not self.config.augment:
+            return None
+        drawn = self.config.augment.draw(sections * size, stream(self.config.seed, step, number))
+        return drawn.share(self.draws.rank, self.draws.world, sections).to(self.draws.device)
 
     def _mine(self, plans: Plans) -> Plans:
         """This process's share of the global batch's plans, on its device."""

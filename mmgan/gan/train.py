@@ -21,7 +21,9 @@ from mmgan.engine.run import Run, make_accelerator, refuse_other_run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.data import held_out, training_images
+from mmgan.gan.data import held_out, inputs_of, training_images
+from mmgan.gan.inputs import Inputs
+from mmgan.gan.schedule import rates
 from mmgan.gan.score import check_size, final_scores, reference_of
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
@@ -48,9 +50,10 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     refuse_other_run(folder, yaml)
     accelerator = make_accelerator(folder, config.mixed_precision, config.deterministic, config.tracker, config.compile)
     with accelerator.local_main_process_first():
-        images, fresh = training_images(config), held_out(config)
+        (images, labels), fresh = training_images(config), held_out(config)
     _check_batches(config, len(images), accelerator.num_processes)
-    networks = _networks(config, images, accelerator.num_processes, accelerator.device)
+    inputs = inputs_of(config, labels)
+    networks = _networks(config, images, inputs, accelerator.num_processes, accelerator.device)
     source = checkpoint.source(folder, config.init_from)
     if source:
         source.restore("generator", networks[0])
@@ -65,16 +68,18 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
             if extractor:
                 final_scores(config, folder, extractor, accelerator)
             return
-        gan = State(config, *networks, accelerator)
+        gan = State(config, *networks, accelerator, inputs)
         if not saved:
             checkpoint.rehearse(gan.kept)
-        steps = Steps(config, gan, images)
+        steps = Steps(config, gan, images, labels if inputs.names else None)
         facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
         facts["extractor"] = extractor.hash if extractor else None
+        if inputs.names:
+            facts |= {"classes": list(inputs.names), "counts": list(inputs.counts)}
         if saved:
-            if saved.fact("data", str) != facts["data"]:
+            if any(saved.state.get(name) != facts.get(name) for name in ("data", "classes", "counts")):
                 raise UserError(
-                    f"{saved.path} was trained on other images than data.name and data.root give now; to "
+                    f"{saved.path} was trained on other images, or labels, than data.name and data.root give now; to "
                     f"train on these from its weights, take another --output and --init_from {folder}"
                 )
             gan.restore(saved)
@@ -95,11 +100,10 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
             watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
             with Stop(accelerator) as stop:
                 for step in range(start + 1, config.steps + 1):
-                    done = (step - 1) / config.steps
-                    lr = config.lr * (1 - done) if config.lr_schedule == "linear" else config.lr
-                    gan.set_lr(lr)
+                    now = rates(config, step)
+                    gan.set_rates(now)
                     terms = steps.both(step)
-                    log.add(step, {f"loss/{name}": value for name, value in terms.items()}, lr)
+                    log.add(step, {f"loss/{name}": value for name, value in terms.items()}, now.lr)
                     stopped = step < config.steps and stop.requested(step)
                     watch(step, stopped)
                     if stopped:
@@ -115,25 +119,27 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
 
 def check(config: GANConfig) -> None:
     """Raise UserError where a run of `config` could not begin because of its data, batches, networks or layers."""
-    images = training_images(config)
+    images, labels = training_images(config)
     _check_batches(config, len(images), 1)
-    _networks(config, images, 1, torch.device("cpu"))
+    _networks(config, images, inputs_of(config, labels), 1, torch.device("cpu"))
 
 
-def _networks(config: GANConfig, images: Tensor, processes: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
+def _networks(
+    config: GANConfig, images: Tensor, inputs: Inputs, processes: int, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator for `images`, weights by the seed; raises UserError where the mixup cannot be."""
-    channels, resolution = images.shape[1:3]
+    channels, resolution, classes = *images.shape[1:3], len(inputs.names)
     rows = max(config.batch_size, config.generator_batch) // processes // (2 if config.mixed_precision else 1)
     needed = memory.needed_for(
-        lambda: build(config, resolution, channels),
-        lambda networks: networks[1](networks[0](torch.zeros(2, config.generator.z_dim))),
+        lambda: build(config, resolution, channels, classes),
+        lambda networks: networks[1](networks[0](torch.zeros(2, inputs.z_dim + classes))),
         rows,
         memory.COPIES["Adam"],
     )
     sizes = "generator.width, generator.z_dim, discriminator.width, data.resolution, batch_size or g_batch_size"
     memory.refuse_more(needed, device, "the networks and a batch", sizes)
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-    networks = build(config, images.shape[-1], images.shape[1])
+    networks = build(config, resolution, channels, classes)
     if config.mixup:
         draws = partial(stream, config.seed, "checked layer")
         try:

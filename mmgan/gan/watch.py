@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mmgan.data import to_network
+from mmgan.data import Images, to_network
 from mmgan.engine import checkpoint
 from mmgan.engine.log import Log
 from mmgan.engine.run import Run
@@ -15,13 +14,13 @@ from mmgan.gan.config import GANConfig
 from mmgan.gan.data import DIAGNOSED
 from mmgan.gan.diagnose import diagnose
 from mmgan.gan.plot import plot_losses, plot_scores
-from mmgan.gan.sample import generate, latents, save_grid
+from mmgan.gan.sample import generate, save_grid
 from mmgan.gan.sources import draw
 from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 
-GRID = 100
-"""Images of a grid."""
+GRID, COLUMNS = 100, 10
+"""Images of a grid, and of a row of it."""
 
 
 class Watch:
@@ -34,17 +33,21 @@ class Watch:
         steps: Steps,
         log: Log,
         scorer: Scorer | None,
-        fresh: Tensor | None,
+        fresh: Images | None,
         facts: dict[str, Any],
         best: float,
     ) -> None:
-        """`fresh`: real images not trained on, uint8 [N, C, R, R]; `facts`: what a checkpoint says of its images.
+        """`fresh`: real images not trained on; `facts`: what a checkpoint says of its images.
 
         `best`: the lowest FID so far; infinity before the first.
         """
         self.config, self.run, self.steps, self.log, self.scorer, self.facts = config, run, steps, log, scorer, facts
         self.main, self.gan, device = steps.accelerator.is_main_process, steps.gan, steps.accelerator.device
-        self.fresh = None if fresh is None else to_network(fresh.to(device))
+        if fresh and (classes := len(self.gan.inputs.names)):
+            known = (fresh.labels >= 0) & (fresh.labels < classes)
+            fresh = Images(fresh.images[known], fresh.labels[known]) if known.any() else None
+        self.fresh = to_network(fresh.images.to(device)) if fresh else None
+        self.fresh_labels = [fresh.labels.to(device)] if fresh else []
         self.best = best
 
     def __call__(self, step: int, stopped: bool) -> None:
@@ -65,7 +68,7 @@ class Watch:
     def _score(self, step: int, scorer: Scorer) -> None:
         """Scores of samples, the same latents for all runs; the checkpoint of the lowest FID is kept in best/."""
         with self.gan.one_sampler() as sampler:
-            scores = scorer.score(draw(sampler, self.config.generator.z_dim, seed=0))
+            scores = scorer.score(draw(sampler, self.gan.inputs, seed=0))
         self.log.record(step, {f"score/{name}": score for name, score in scores.items()})
         if scores["fid"] < self.best:
             self.best = scores["fid"]
@@ -73,17 +76,22 @@ class Watch:
                 checkpoint.save(self.run.best, step, self.gan.kept, self.facts | scores, keep=1)
 
     def _sample(self, step: int) -> None:
-        """A grid of the same latents every time, and diagnostics of the discriminator."""
-        z = latents(self.config.seed, 0, DIAGNOSED, self.config.generator.z_dim)
-        fakes = torch.cat(list(generate(self.gan.sampler(), z)))
-        folder = self.run.folder / "samples"
+        """A grid of the same inputs every time, a row a class where there are any; diagnostics of the discriminator."""
+        seed, inputs, real, folder = self.config.seed, self.gan.inputs, self.steps.real, self.run.folder / "samples"
+        made = torch.cat(list(generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))))
+        grid = made[:GRID]
+        if inputs.names:
+            grid = torch.cat(list(generate(self.gan.sampler(), inputs.rows(seed, COLUMNS))))
         if not (folder / "real.png").exists():
-            save_grid(self.steps.real.some(GRID), folder / "real.png", columns=10)
-        file = folder / f"step-{step:06d}.png"
-        self.log.picture(step, "samples", save_grid(fakes[:GRID], file, columns=10))
-        real = to_network(self.steps.real.some(DIAGNOSED))
-        fakes = to_network(fakes[: len(real)])
-        self.log.record(step, *diagnose(self.gan.networks["discriminator"], real, fakes, self.fresh))
+            shown = real.by_class(len(inputs.names), COLUMNS) if inputs.names else real.some(GRID)
+            save_grid(shown, folder / "real.png", COLUMNS)
+        self.log.picture(step, "samples", save_grid(grid, folder / f"step-{step:06d}.png", COLUMNS))
+        shown = to_network(real.some(DIAGNOSED))
+        made, fresh, classes = to_network(made[: len(shown)]), self.fresh, None
+        if inputs.names:
+            labels = [real.labels_of_some(DIAGNOSED), inputs.labels(seed, 0, len(shown)).to(made.device)]
+            classes = [inputs.vectors(one) for one in (*labels, *self.fresh_labels)]
+        self.log.record(step, *diagnose(self.gan.networks["discriminator"], shown, made, fresh, classes))
 
     def _save(self, step: int) -> None:
         """A checkpoint, last: what comes before it is done again if it fails."""

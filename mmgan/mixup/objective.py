@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +15,25 @@ from .rules import DiscriminatorRule
 
 
 def discriminator_loss(
-    discriminator: Callable[..., Tensor],
+    discriminator: Callable[..., Any],
     real: Tensor,
     fake: Tensor,
     mixup: DiscriminatorRule | Plans | None = None,
     loss: Loss = JS(),  # noqa: B008
     r1_gamma: float = 0.0,
+    r2_gamma: float = 0.0,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    classes: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Eq. 10-11 in one pass over real, fake and mixed rows: scalar terms by name, whose sum `discriminator` minimises.
 
     `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, whose plans are drawn now, or plans drawn for B
     rows, for which the discriminator must be `Staged` or `Mixable`; None is the plain objective. It returns logits
-    [rows]. `r1_gamma` adds R1, gamma / 2 times the mean squared gradient norm at real images (Mescheder et al. 2018).
+    [rows]. `r1_gamma` and `r2_gamma` add R1 and R2, gamma / 2 times the mean squared gradient norm at real images
+    and at fakes (Mescheder et al. 2018), of plain rows alone. `augment` changes the rows `[real; fake]` before any mix;
+    R1 and R2 are of the images as they were, through it. `classes`, vectors [2B, C] of the rows `[real; fake]`, are for
+    a conditional discriminator: it is called with (rows, plans, `[target | class]`) and returns logits and what the
+    plans made of the last.
 
     >>> import torch
     >>> from mmgan.mixup import DiscriminatorMixup, Mixable, discriminator_loss
@@ -36,29 +44,36 @@ def discriminator_loss(
     """
     size = len(real)
     plans = _plans(mixup, size, DiscriminatorRule.draw)
-    if r1_gamma and not plans.plain:
-        raise ValueError("R1 is of plain rows, which mixup.replace drops")
+    penalised = slice(0 if r1_gamma else size, 2 * size if r2_gamma else size)
+    if (r1_gamma or r2_gamma) and not plans.plain:
+        raise ValueError("R1 and R2 are of plain rows, which mixup.replace drops")
     batch = torch.cat([real, fake])
-    if r1_gamma:
+    if r1_gamma or r2_gamma:
         batch.requires_grad_()
-    logits, target = _pass(discriminator, batch, plans)
+    logits, target = _pass(discriminator, batch, size, plans, augment, classes)
     terms = loss.discriminator(logits, target, plans)
-    if r1_gamma:
-        terms["r1"] = r1_gamma / 2 * squared_gradient(logits[:size], batch)[:size].mean()
+    if r1_gamma or r2_gamma:
+        squared = squared_gradient(logits[penalised], batch)
+        terms |= {"r1": r1_gamma / 2 * squared[:size].mean()} if r1_gamma else {}
+        terms |= {"r2": r2_gamma / 2 * squared[size:].mean()} if r2_gamma else {}
     return terms
 
 
 def generator_loss(
-    discriminator: Callable[..., Tensor],
+    discriminator: Callable[..., Any],
     fake: Tensor,
     real: Tensor | None = None,
     mixup: DiscriminatorRule | Plans | None = None,
     loss: Loss = JS(),  # noqa: B008
+    augment: Callable[[Tensor], Tensor] | None = None,
+    classes: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The generator's side of Eq. 10: its plain term, and minus the mixup term, which it maximises.
 
     Scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient; `real`,
     [B, ...] without, is needed for mixup and by losses that compare. Without mixup this is the generator of Eq. 11.
+    `augment` changes the rows that are passed, `[real; fake]`, or the fakes alone where no real ones are needed;
+    `classes` are vectors of the same rows, as for `discriminator_loss`.
 
     >>> import torch
     >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
@@ -70,14 +85,15 @@ def generator_loss(
     size = len(fake)
     plans = _plans(mixup, size, DiscriminatorRule.draw_for_generator)
     if not plans and not loss.needs_real:
-        return {"generator": loss.generator(discriminator(fake), None)}
+        logits, _ = _pass(discriminator, fake, 0, plans, augment, classes)
+        return {"generator": loss.generator(logits, None)}
     if real is None:
         raise ValueError("the generator's step needs real images for this mixup or loss")
     if not plans.plain:
         raise ValueError("the generator's loss is of plain rows, which these plans drop; use draw_for_generator")
     if not loss.needs_real:
         plans = replace(plans, first=size)
-    logits, target = _pass(discriminator, torch.cat([real, fake]), plans)
+    logits, target = _pass(discriminator, torch.cat([real, fake]), size, plans, augment, classes)
     plain = logits[: plans.plain]
     terms = {"generator": loss.generator(plain[-size:], plain[:size] if loss.needs_real else None)}
     return terms | ({"generator_mix": -loss.discriminator(logits, target, plans)["mix"]} if plans else {})
@@ -97,12 +113,27 @@ def _plans(
     return draw(mixup, size) if mixup else Plans(rows=2 * size, sections=2)
 
 
-def _pass(discriminator: Callable[..., Tensor], batch: Tensor, plans: Plans) -> tuple[Tensor, Tensor]:
-    """Logits and targets, Eq. 9, of the rows that come out, [R] each, for `batch` `[real; fake]`."""
-    size = len(batch) // 2
-    target = torch.cat([torch.ones(size, device=batch.device), torch.zeros(size, device=batch.device)])
-    # A discriminator that has nothing to mix need not know of plans.
-    logits, target = discriminator(batch, plans, target) if plans else (discriminator(batch), target)
+def _pass(
+    discriminator: Callable[..., Any],
+    batch: Tensor,
+    real: int,
+    plans: Plans,
+    augment: Callable[[Tensor], Tensor] | None,
+    classes: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Logits and targets, Eq. 9, of the rows that come out, [R] each, for `batch`, whose first `real` rows are real."""
+    batch = augment(batch) if augment else batch
+    target = torch.zeros(len(batch), device=batch.device)
+    target[:real] = 1
+    if classes is not None:
+        logits, rows = discriminator(batch, plans, torch.cat([target[:, None], classes], 1))
+        target = rows[:, 0]
+    elif plans:
+        logits, target = discriminator(batch, plans, target)
+    else:  # a discriminator that has nothing to mix need not know of plans
+        logits = discriminator(batch)
+    if plans.label is not None:
+        target = torch.cat([target[: plans.plain], torch.full_like(target[plans.plain :], plans.label)])
     if logits.shape != target.shape:
         raise ValueError(f"a discriminator must return logits {list(target.shape)}, not {list(logits.shape)}")
     return logits, target

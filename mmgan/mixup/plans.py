@@ -33,8 +33,6 @@ class Plan:
     """Interpolation coefficients in [0, 1]: floating point, shape [] (one for all pairs) or [M]."""
     detach: bool = False
     """Block the gradient right after the mix: the ablation of section 5.1."""
-    label: float | None = None
-    """Give every mixed row this target instead of the interpolated one."""
 
     def mix_states(self, h: Tensor) -> Tensor:
         """The mixed rows [M, ...] of hidden states `h`, floating point [N, ...], in the dtype of `h`."""
@@ -43,8 +41,6 @@ class Plan:
 
     def mix_targets(self, y: Tensor, h: Tensor) -> Tensor:
         """The targets [M, ...] of the mixed rows of `h`, of whose shape alone they may depend, for `y` [N, ...]."""
-        if self.label is not None:
-            return y.new_full((len(self.left), *y.shape[1:]), self.label)
         return interpolate(y, self.left, self.right, self.share_of_left(h))
 
     def _states(self, h: Tensor) -> Tensor:
@@ -87,6 +83,8 @@ class Plans:
     """First of the plain rows that are kept; those before it are mixed, and then dropped as well."""
     weight: float = 1.0
     """Weight of the mixed rows' term in a GAN's objective (Eq. 10)."""
+    label: float | None = None
+    """Target that the objective gives every mixed row instead of the interpolated one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plans", tuple(sorted(self.plans, key=lambda plan: plan.layer)))

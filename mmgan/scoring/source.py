@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Source:
     """How many images there are; None: a generator makes as many as are asked for."""
     labels: Tensor | None = None
     """int64 [number], -1 for an image without one; None where there are none."""
+    labelled: Callable[[int, int], Tensor] | None = None
+    """Of a conditional generator: the labels, int64 [n], of its first n images of a sampling seed."""
     changed: str = ""
     """How they were brought to their size and channels, in words; empty where they were not."""
     classes: tuple[str, ...] = ()
@@ -52,6 +54,24 @@ class Source:
     """What its files are, of those that are decoded."""
     seeded: bool = False
     """Whether another sampling seed makes other images."""
+
+
+def labels_of(source: Source, seed: int, n: int) -> Tensor | None:
+    """The labels of the first `n` images of a sampling seed, int64 [n], -1 for one without; None for no labels."""
+    if source.labelled:
+        return source.labelled(seed, n)
+    return None if source.labels is None else source.labels[:n]
+
+
+def named_classes(source: Source, names: Sequence[str]) -> Source:
+    """`source`, whose labels count `names`: labels become numbers where all names are, and have names otherwise."""
+    if not all(name.isdecimal() for name in names):
+        return replace(source, classes=tuple(names))
+    numbers = torch.tensor([*map(int, names), -1])  # the last is of images in no class
+    labels, labelled = source.labels, source.labelled
+    if labelled:
+        return replace(source, labelled=lambda seed, n: numbers[labelled(seed, n)])
+    return source if labels is None else replace(source, labels=numbers[labels])
 
 
 def resized(source: Source, size: int) -> Source:
@@ -115,7 +135,8 @@ def apart(source: Source, n: int) -> tuple[Source, Source]:
 
 def first(source: Source, n: int, seed: int, content: str) -> Source:
     """The first `n` images that a generator makes of a seed, as a set of the hash `content`."""
-    return replace(source, draws=lambda _seed: source.draws(seed), number=n, hash=content)
+    labels = labels_of(source, seed, n)
+    return replace(source, draws=lambda _seed: source.draws(seed), number=n, hash=content, labels=labels, labelled=None)
 
 
 def of(images: Tensor, name: str, split: str = "", labels: Tensor | None = None) -> Source:
@@ -155,11 +176,7 @@ def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
     if size and kinds.sizes.keys() != {(size, size)}:
         found = replace(found, changed=f"shorter side to {size} by Pillow's Lanczos filter, the middle kept")
     if found.labels is not None and kinds.classes:
-        if all(name.isdecimal() for name in kinds.classes):
-            numbers = torch.tensor([*map(int, kinds.classes), -1])  # the last is of images in no class
-            found = replace(found, labels=numbers[found.labels])
-        else:
-            found = replace(found, classes=tuple(kinds.classes))
+        found = named_classes(found, kinds.classes)
     return replace(found, kinds=kinds)
 
 

@@ -65,8 +65,6 @@ def test_every_row_that_comes_out_is_made_of_its_two_source_rows_alone(plans: Pl
     plain, kept = Staged(*stages)(x), slice(plans.first if plans.keep else plans.rows, None)
     expected = torch.stack([*plain[kept], *(row.output for row in mixed), plain[0]])[:-1]
     soft = [row.share * y[row.left] + (1 - row.share) * y[row.right] for row in mixed]
-    labels = [plan.label for plan in plans.plans for _ in plan.left]
-    soft = [row if label is None else row * 0 + label for row, label in zip(soft, labels, strict=True)]
     targets = torch.stack([*y[kept], *soft, y[0]])[:-1]
     sources = [*((i, i) for i in range(plans.rows)[kept]), *((row.left, row.right) for row in mixed)]
     assert list(zip(*(half.tolist() for half in plans.sources("cpu")), strict=True)) == sources
@@ -99,7 +97,7 @@ def test_the_order_in_which_plans_are_given_changes_nothing(plans: Plans, random
 
 @given(drawn | plans_of_any_numbers())
 def test_lam_one_returns_the_left_rows(plans: Plans) -> None:
-    ones = [replace(plan, lam=torch.ones_like(plan.lam), label=None) for plan in plans.plans]
+    ones = [replace(plan, lam=torch.ones_like(plan.lam)) for plan in plans.plans]
     plans, x, y = replace(plans, plans=tuple(ones)), images(plans.rows), torch.arange(float(plans.rows))
     left, _ = plans.sources("cpu")
     for plan in plans.plans:

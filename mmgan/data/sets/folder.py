@@ -99,8 +99,7 @@ def kinds(config: DataConfig, most: int = 256) -> Kinds:
     """What the first `most` images of `root` are, or, where they are resized, all of them, and the names of classes."""
     root = Path(config.root)
     tree, names = _zipped(root, Counter()) if root.is_file() else _tree(root, Counter())
-    classes = [] if (tree / LABELS).is_file() else _classes(tree)
-    found = Kinds(Counter(), Counter(), 0, classes)
+    found = Kinds(Counter(), Counter(), 0, classes(config))
     for name in names if config.resolution else names[:most]:
         image = _opened(tree / name)
         if isinstance(image, str):  # it is broken
@@ -110,6 +109,13 @@ def kinds(config: DataConfig, most: int = 256) -> Kinds:
             found.sizes[image.size] += 1
             found = found._replace(alpha=found.alpha + image.has_transparency_data)
     return found
+
+
+def classes(config: DataConfig) -> list[str]:
+    """The folders right under `root`, in the order of their labels; none where `dataset.json` has the labels."""
+    root = Path(config.root)
+    tree = zipfile.Path(root) if root.is_file() else root
+    return [] if (tree / LABELS).is_file() else _classes(tree)
 
 
 def _classes(tree: Tree) -> list[str]:

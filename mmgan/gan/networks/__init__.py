@@ -25,10 +25,11 @@ class GeneratorConfig(ABC):
         check_positive("generator", z_dim=self.z_dim)
 
     @abstractmethod
-    def build(self, resolution: int, channels: int) -> nn.Module:
+    def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """A network from latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1].
 
-        Raises ValueError for a size that there is no such network for.
+        With `classes`, which a family that has no conditional networks need not take, it is given latents and class
+        vectors, [N, z_dim + classes]. Raises ValueError for a size that there is no such network for.
         """
 
 
@@ -37,9 +38,10 @@ class DiscriminatorConfig(ABC):
     """A discriminator's options."""
 
     @abstractmethod
-    def build(self, resolution: int, channels: int) -> nn.Module:
+    def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """A network from images [N, channels, resolution, resolution] in [-1, 1] to logits [N].
 
+        With `classes`, which a family that has no conditional networks need not take, a `conditional.Projection`.
         `Staged` or `Mixable`, if it is to be mixed. Nothing but `forward` may be called on it in training, so that it
         works under DDP and autocast. Raises ValueError for a size that there is no such network for.
         """

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig, check_positive
 from mmgan.gan.networks._spectral import normalise
+from mmgan.gan.networks.conditional import ConditionalNorm, Projection
 from mmgan.mixup import Mixable
 
 STD = 0.02
@@ -32,9 +33,9 @@ class DCGANGenerator(GeneratorConfig):
         super().__post_init__()
         check_positive("generator", width=self.width)
 
-    def build(self, resolution: int, channels: int) -> nn.Module:
+    def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """The network, for images of 8, 16, 32, ... pixels."""
-        return Generator(resolution, channels, self)
+        return Generator(resolution, channels, self, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +54,40 @@ class DCGANDiscriminator(DiscriminatorConfig):
         if not 0 <= self.slope < 1:
             raise ValueError(f"discriminator.slope must be in [0, 1), not {self.slope}")
 
-    def build(self, resolution: int, channels: int) -> nn.Module:
+    def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """The network, for images of 8, 16, 32, ... pixels; layer k is the output of its module `down{k}`."""
         n = _doublings(resolution)
         widths = [channels, *(self.width * 2**i for i in range(n))]
         blocks = [(f"down{k}", _down(widths[k - 1], widths[k], self.slope)) for k in range(1, n + 1)]
-        last = nn.Conv2d(widths[n], 1, 4, bias=False)
-        network = nn.Sequential(OrderedDict([*blocks, ("logit", last), ("flatten", nn.Flatten(0))]))
+        if classes:  # its last layer is linear in what is left, 4 x 4 pixels of it
+            head: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+        else:
+            head = [("logit", nn.Conv2d(widths[n], 1, 4, bias=False)), ("flatten", nn.Flatten(0))]
+        network: nn.Module = Mixable(nn.Sequential(OrderedDict([*blocks, *head])), [name for name, _ in blocks])
+        if classes:
+            network = Projection(network, 16 * widths[n], classes)
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.normal_(layer.weight, 0, STD)
                 if self.spectral_norm:
                     normalise(layer)
-        return Mixable(network, [name for name, _ in blocks])
+        return network
 
 
 class Generator(nn.Module):
-    """Latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1]."""
+    """Latents [N, z_dim], and class vectors behind them, to images [N, channels, resolution, resolution] in [-1, 1].
 
-    def __init__(self, resolution: int, channels: int, config: DCGANGenerator) -> None:
+    Where there are classes, all norms but the last of several are conditional.
+    """
+
+    def __init__(self, resolution: int, channels: int, config: DCGANGenerator, classes: int = 0) -> None:
         super().__init__()
         n = _doublings(resolution)
+        self.z_dim = config.z_dim
         widths = [config.width * 2**i for i in reversed(range(n))]
-        layers: list[nn.Module] = [*_up(config.z_dim, widths[0], stride=1, padding=0)]
-        for before, after in pairwise(widths):
-            layers += _up(before, after, stride=2, padding=1)
+        layers: list[nn.Module] = [*_up(config.z_dim, widths[0], classes, stride=1, padding=0)]
+        for k, (before, after) in enumerate(pairwise(widths), 2):
+            layers += _up(before, after, classes if k < n else 0, stride=2, padding=1)
         last = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
         self.layers = nn.Sequential(*layers, last, nn.Tanh())
         for layer in self.layers:
@@ -85,8 +95,11 @@ class Generator(nn.Module):
                 nn.init.normal_(layer.weight, 0, STD)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images of latents."""
-        return self.layers(z[:, :, None, None])
+        """Images of latents and, behind them, class vectors."""
+        h, y = z[:, : self.z_dim, None, None], z[:, self.z_dim :]
+        for layer in self.layers:
+            h = layer(h, y) if isinstance(layer, ConditionalNorm) else layer(h)
+        return h
 
 
 def _doublings(resolution: int) -> int:
@@ -97,9 +110,10 @@ def _doublings(resolution: int) -> int:
     return n
 
 
-def _up(before: int, after: int, stride: int, padding: int) -> list[nn.Module]:
+def _up(before: int, after: int, classes: int, stride: int, padding: int) -> list[nn.Module]:
     convolution = nn.ConvTranspose2d(before, after, 4, stride=stride, padding=padding, bias=False)
-    return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+    norm = ConditionalNorm(after, classes) if classes else nn.BatchNorm2d(after)
+    return [convolution, norm, nn.ReLU()]
 
 
 def _down(before: int, after: int, slope: float) -> nn.Sequential:

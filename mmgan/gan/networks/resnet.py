@@ -1,14 +1,17 @@
-"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), Table 4, for images of 8 to 112 pixels.
+"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of 8 to 224 pixels.
 
-At 32x32 with the default widths these are their CIFAR-10 networks exactly. For other sizes the same blocks are
-stacked: the generator doubles a 4 to 7 pixel map up to the image; the discriminator halves the image until its map is
-at most 8 pixels wide (once at least), and two blocks without resampling follow.
+At 32x32 with the default options these are their CIFAR-10 networks (Table 4) exactly, and at 128x128 with `table:
+imagenet` and widths of 64 those of ImageNet (Table 6), of which the conditional ones are Miyato & Koyama's (2018).
+For other sizes the same blocks are stacked: the generator doubles a map of 4 to 7 pixels up to the image; the
+discriminator halves the image, once at least, until its map is at most 8 pixels wide, and two blocks without resampling
+follow; or, in `imagenet`, until it is at most 7 wide, and one follows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
@@ -18,7 +21,12 @@ from torch import Tensor, nn
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig, check_positive
 from mmgan.gan.networks._fused import conv_pool, upsample_conv
 from mmgan.gan.networks._spectral import normalise
+from mmgan.gan.networks.conditional import ConditionalNorm, Projection
 from mmgan.mixup import Staged
+
+Table = Literal["cifar10", "imagenet"]
+TABLES: dict[Table, tuple[int, int, int]] = {"cifar10": (8, 2, 1), "imagenet": (7, 1, 2)}
+"""Of a discriminator: the widest map that is not halved, blocks without resampling, and growth of channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +41,19 @@ class ResNetGenerator(GeneratorConfig):
     """Glorot gain of the 1x1 shortcuts (Miyato: 1; the official code: sqrt 2)."""
     shortcut_conv: bool = True
     """Whether shortcuts have a 1x1 convolution (the official code's have none)."""
+    table: Table = "cifar10"
+    """cifar10: `width` channels everywhere; imagenet: `width` in the last block, and twice as many in each one before,
+    but the first two, which have as many."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("generator", width=self.width, gain=self.gain, shortcut_gain=self.shortcut_gain)
+        if self.table == "imagenet" and not self.shortcut_conv:
+            raise ValueError("generator.table imagenet changes the number of channels, so it needs shortcut_conv")
 
-    def build(self, resolution: int, channels: int) -> Generator:
-        """The network, for images of 8 to 112 pixels."""
-        return Generator(resolution, channels, self)
+    def build(self, resolution: int, channels: int, classes: int = 0) -> Generator:
+        """The network, for images of 8 to 224 pixels."""
+        return Generator(resolution, channels, self, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,9 @@ class ResNetDiscriminator(DiscriminatorConfig):
     """Which weights are normalised: all; all but the shortcuts', as in a version of the official code; or none."""
     power_iterations: int = 1
     """Power iterations of the spectral norm in a training pass (the official code runs one for each of its passes)."""
+    table: Table = "cifar10"
+    """cifar10: `width` channels everywhere; imagenet: `width` in the first block, and twice as many in each one after
+    that halves the map."""
 
     def __post_init__(self) -> None:
         check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
@@ -67,46 +83,65 @@ class ResNetDiscriminator(DiscriminatorConfig):
             said = f"must be at most 1000, not {self.power_iterations}: every pass of training runs all of them"
             raise ValueError(f"discriminator.power_iterations {said}")
 
-    def build(self, resolution: int, channels: int) -> Discriminator:
-        """The network, for images of 8 to 112 pixels."""
-        return Discriminator(resolution, channels, self)
+    def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
+        """The network, for images of 8 to 224 pixels."""
+        if not classes:
+            return Discriminator(resolution, channels, self)
+        features = Discriminator(resolution, channels, self, head=False)
+        network = Projection(features, features.width, classes)
+        if self.spectral_norm != "none":
+            normalise(network.linear, self.power_iterations)
+            normalise(network.embedding, self.power_iterations)
+        return network
 
 
 class Generator(nn.Module):
-    """Latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1]."""
+    """Latents [N, z_dim], and class vectors behind them, to images [N, channels, resolution, resolution] in [-1, 1].
 
-    def __init__(self, resolution: int, channels: int, config: ResNetGenerator) -> None:
+    Where there are classes, the norms of the blocks are conditional.
+    """
+
+    def __init__(self, resolution: int, channels: int, config: ResNetGenerator, classes: int = 0) -> None:
         super().__init__()
         doublings = _doublings(resolution)
-        self.bottom = resolution // 2**doublings
-        self.width = config.width
-        self.linear = _glorot(nn.Linear(config.z_dim, config.width * self.bottom**2), 1.0)
-        self.blocks = nn.Sequential(*(_Up(config) for _ in range(doublings)))
-        self.norm = _batch_norm(config.width)
-        self.image = _glorot(nn.Conv2d(config.width, channels, 3, padding=1), 1.0)
+        self.z_dim, self.bottom = config.z_dim, resolution // 2**doublings
+        *widths, last = [config.width] * (doublings + 1)
+        if config.table == "imagenet":
+            tapered = [last * 2**i for i in reversed(range(doublings))]
+            widths = [tapered[0], *tapered[:-1]]
+        self.width = widths[0]
+        self.linear = _glorot(nn.Linear(config.z_dim, self.width * self.bottom**2), 1.0)
+        blocks = (_Up(before, after, config, classes) for before, after in pairwise([*widths, last]))
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = _batch_norm(last)
+        self.image = _glorot(nn.Conv2d(last, channels, 3, padding=1), 1.0)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images of latents."""
-        h = self.linear(z).reshape(-1, self.width, self.bottom, self.bottom)
-        h = h.contiguous(memory_format=torch.channels_last)
-        return self.image(F.relu_(self.norm(self.blocks(h)))).tanh()
+        """Images of latents and, behind them, class vectors."""
+        h, y = self.linear(z[:, : self.z_dim]), z[:, self.z_dim :]
+        h = h.reshape(-1, self.width, self.bottom, self.bottom).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h, y)
+        return self.image(F.relu_(self.norm(h))).tanh()
 
 
 class Discriminator(Staged):
     """Images [N, channels, resolution, resolution] to logits [N].
 
     Layer 0 is the input and layer k the output of residual block k: layers 0, 1, 2 are the paper's `input`, `h1`, `h2`.
+    Without its `head` it returns what that is linear in, [N, `width`].
     """
 
-    def __init__(self, resolution: int, channels: int, config: ResNetDiscriminator) -> None:
+    def __init__(self, resolution: int, channels: int, config: ResNetDiscriminator, head: bool = True) -> None:
         _doublings(resolution)
         blocks: list[nn.Module] = [_First(channels, config)]
-        size = resolution // 2
-        while size > 8:
-            blocks.append(_Down(config))
-            size //= 2
-        blocks += [_Plain(config) for _ in range(2)]
-        super().__init__(*blocks, _Head(config))
+        size, width, (smallest, plain, growth) = resolution // 2, config.width, TABLES[config.table]
+        while size > smallest:
+            blocks.append(_Down(width, growth * width, config))
+            size, width = size // 2, growth * width
+        blocks += [_Plain(width, config) for _ in range(plain)]
+        super().__init__(*blocks, _Head(width, config) if head else _Pool(config.pool))
+        self.width = width
         for name, layer in list(self.named_modules()):
             wanted = config.spectral_norm == "all" or (config.spectral_norm == "main" and "shortcut" not in name)
             if isinstance(layer, nn.Conv2d | nn.Linear) and wanted:
@@ -115,7 +150,7 @@ class Discriminator(Staged):
 
 def _doublings(resolution: int) -> int:
     """How often the generator doubles its first map of 4 to 7 pixels."""
-    sizes = {bottom * 2**n: n for n in range(1, 5) for bottom in range(4, 8)}
+    sizes = {bottom * 2**n: n for n in range(1, 6) for bottom in range(4, 8)}
     if resolution not in sizes:
         there = ", ".join(map(str, sorted(sizes)))
         raise ValueError(f"no ResNet for {resolution} pixels; take one of {there}; DCGAN takes powers of 2")
@@ -141,8 +176,16 @@ def _conv1(inputs: int, outputs: int, gain: float) -> nn.Conv2d:
     return _glorot(nn.Conv2d(inputs, outputs, 1), gain)
 
 
+EPS = 2e-5
+"""Of batch norm: the authors' framework's default."""
+
+
 def _batch_norm(width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=2e-5)  # the authors' framework's default
+    return nn.BatchNorm2d(width, eps=EPS)
+
+
+def _norm(width: int, classes: int) -> nn.Module:
+    return ConditionalNorm(width, classes, EPS) if classes else _batch_norm(width)
 
 
 class _Up(nn.Module):
@@ -151,16 +194,16 @@ class _Up(nn.Module):
     The 1x1 shortcut runs before its nearest upsampling, with which it commutes.
     """
 
-    def __init__(self, config: ResNetGenerator) -> None:
+    def __init__(self, before: int, after: int, config: ResNetGenerator, classes: int) -> None:
         super().__init__()
-        width = config.width
-        self.norm1, self.norm2 = _batch_norm(width), _batch_norm(width)
-        self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
-        self.shortcut = _conv1(width, width, config.shortcut_gain) if config.shortcut_conv else nn.Identity()
+        self.norm1, self.norm2 = _norm(before, classes), _norm(after, classes)
+        self.conv1, self.conv2 = _conv3(before, after, config.gain), _conv3(after, after, config.gain)
+        self.shortcut = _conv1(before, after, config.shortcut_gain) if config.shortcut_conv else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = upsample_conv(F.relu_(self.norm1(x)), self.conv1.weight, self.conv1.bias)
-        h = self.conv2(F.relu_(self.norm2(h)))
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        given = (y,) if isinstance(self.norm1, ConditionalNorm) else ()
+        h = upsample_conv(F.relu_(self.norm1(x, *given)), self.conv1.weight, self.conv1.bias)
+        h = self.conv2(F.relu_(self.norm2(h, *given)))
         return F.interpolate(self.shortcut(x), scale_factor=2).add_(h)
 
 
@@ -181,11 +224,10 @@ class _First(nn.Module):
 class _Down(nn.Module):
     """Discriminator block: ReLU, 3x3, ReLU, 3x3, halving; its 1x1 shortcut runs after the halving, which commutes."""
 
-    def __init__(self, config: ResNetDiscriminator) -> None:
+    def __init__(self, before: int, after: int, config: ResNetDiscriminator) -> None:
         super().__init__()
-        width = config.width
-        self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
-        self.shortcut = _conv1(width, width, config.shortcut_gain)
+        self.conv1, self.conv2 = _conv3(before, before, config.gain), _conv3(before, after, config.gain)
+        self.shortcut = _conv1(before, after, config.shortcut_gain)
 
     def forward(self, x: Tensor) -> Tensor:
         h = conv_pool(F.relu_(self.conv1(F.relu(x))), self.conv2.weight, self.conv2.bias)
@@ -195,24 +237,32 @@ class _Down(nn.Module):
 class _Plain(nn.Module):
     """Discriminator block without resampling: ReLU, 3x3, ReLU, 3x3; the shortcut is the identity."""
 
-    def __init__(self, config: ResNetDiscriminator) -> None:
+    def __init__(self, width: int, config: ResNetDiscriminator) -> None:
         super().__init__()
-        width = config.width
         self.conv1, self.conv2 = _conv3(width, width, config.gain), _conv3(width, width, config.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu_(self.conv1(F.relu(x))))
 
 
-class _Head(nn.Module):
-    """ReLU, global pooling, linear without bias."""
+class _Pool(nn.Module):
+    """ReLU, global pooling."""
 
-    def __init__(self, config: ResNetDiscriminator) -> None:
+    def __init__(self, pool: Literal["sum", "mean"]) -> None:
         super().__init__()
-        self.pool = config.pool
-        self.linear = _glorot(nn.Linear(config.width, 1, bias=False), 1.0)
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(x)
-        h = h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
-        return self.linear(h).squeeze(1)
+        return h.sum((2, 3)) if self.pool == "sum" else h.mean((2, 3))
+
+
+class _Head(_Pool):
+    """ReLU, global pooling, linear without bias."""
+
+    def __init__(self, width: int, config: ResNetDiscriminator) -> None:
+        super().__init__(config.pool)
+        self.linear = _glorot(nn.Linear(width, 1, bias=False), 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(super().forward(x)).squeeze(1)

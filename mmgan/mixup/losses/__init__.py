@@ -4,6 +4,6 @@ A file added to this folder is imported with `mmgan.mixup`, so that its losses a
 """
 
 from .relativistic import Relativistic
-from .single import JS, Hinge, Loss, SingleLogit, Wasserstein
+from .single import JS, Hinge, LeastSquares, Loss, SingleLogit, Wasserstein
 
-__all__ = ["JS", "Hinge", "Loss", "Relativistic", "SingleLogit", "Wasserstein"]
+__all__ = ["JS", "Hinge", "LeastSquares", "Loss", "Relativistic", "SingleLogit", "Wasserstein"]

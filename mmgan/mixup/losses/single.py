@@ -98,6 +98,23 @@ class Hinge(SingleLogit):
 
 
 @dataclass(frozen=True)
+class LeastSquares(SingleLogit):
+    """Least squares, targets 1 and 0 (Mao et al. 2017, Eq. 9)."""
+
+    def real(self, d: Tensor) -> Tensor:
+        """(d - 1)^2 / 2."""
+        return (d - 1).square() / 2
+
+    def fake(self, d: Tensor) -> Tensor:
+        """d^2 / 2."""
+        return d.square() / 2
+
+    def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002
+        """(d - 1)^2 / 2."""
+        return self.real(fake).mean()
+
+
+@dataclass(frozen=True)
 class Wasserstein(SingleLogit):
     """Wasserstein loss (Arjovsky et al. 2017); the Lipschitz bound is the spectral norm's."""
 

@@ -78,14 +78,15 @@ class DiscriminatorRule(ABC):
         depend on the CPU generator `generator` alone.
         """
         left, right = self._pairs(batch_size, generator)
-        plan = replace(self.plan(left, right, generator), label=0.0 if self.target == "fake" else None)
+        plan = self.plan(left, right, generator)
         if self.layer_per == "batch":
             plans = [replace(plan, layer=one_of(self.layers, generator))]
         else:
             drawn = torch.randint(len(self.layers), left.shape, generator=generator)
             parts = [(layer, plan.take(drawn == i)) for i, layer in enumerate(self.layers)]
             plans = [replace(part, layer=layer) for layer, part in parts if len(part.left)]
-        return Plans(tuple(plans), 2 * batch_size, sections=2, keep=not self.replace, weight=self.weight)
+        label = 0.0 if self.target == "fake" else None
+        return Plans(tuple(plans), 2 * batch_size, 2, keep=not self.replace, weight=self.weight, label=label)
 
     def draw_for_generator(self, batch_size: int, generator: Generator | None = None) -> Plans:
         """The plans of the generator's step, whose loss always has its plain term; none if it plays without mixup."""

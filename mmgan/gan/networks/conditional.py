@@ -1,0 +1,72 @@
+"""What makes networks class-conditional: batch norm by class in a generator, projection in a discriminator.
+
+Classes are vectors [N, C]: one-hot for a class, and a mixture of those where rows are mixed or classes interpolated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmgan.mixup import Plans
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose scale and shift are those of the class: y gamma * norm(x) + y beta, gamma 1 and beta 0 at first.
+
+    (Dumoulin et al. 2017, arXiv:1610.07629, Eq. 5.)
+    """
+
+    def __init__(self, width: int, classes: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width, eps=eps, affine=False)
+        self.gamma = nn.Linear(classes, width, bias=False)
+        self.beta = nn.Linear(classes, width, bias=False)
+        nn.init.ones_(self.gamma.weight)
+        nn.init.zeros_(self.beta.weight)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Maps `x` [N, width, H, W] of classes `y` [N, C]."""
+        return self.norm(x) * self.gamma(y)[:, :, None, None] + self.beta(y)[:, :, None, None]
+
+
+class Projection(nn.Module):
+    """d(x, y) = (w + E y) . phi(x), the projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637, Eq. 3).
+
+    `features` is phi, `Staged` or `Mixable` if it is to be mixed, from images to [N, width]. The class of a mixed row
+    is mixed by the plan that mixes its states, as its target is, so that mixing phi itself by lam gives
+    lam d(a, y_a) + (1 - lam) d(b, y_b) - lam (1 - lam) (E y_a - E y_b) . (phi(a) - phi(b)).
+
+    >>> import torch
+    >>> from mmgan.mixup import DiscriminatorMixup, Staged
+    >>> network = Projection(Staged(torch.nn.Flatten(), torch.nn.Linear(9, 4)), width=4, classes=3)
+    >>> x, target_and_class = torch.rand(8, 1, 3, 3), torch.rand(8, 1 + 3)
+    >>> logits, y = network(x, DiscriminatorMixup(layers=(1,)).draw(4), target_and_class)
+    >>> logits.shape, y.shape
+    (torch.Size([20]), torch.Size([20, 4]))
+    """
+
+    def __init__(self, features: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.features, self.classes = features, classes
+        self.linear = nn.Linear(width, 1, bias=False)
+        self.embedding = nn.Linear(classes, width, bias=False)
+        for layer in (self.linear, self.embedding):
+            nn.init.xavier_uniform_(layer.weight)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers there are to mix at: those of `features`."""
+        return self.features.depth  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, plans: Plans = Plans(), y: Tensor | None = None) -> Any:  # noqa: B008
+        """Logits [R] of images `x` [N, ...], mixed by `plans`; with `y`, whose last C columns are classes, also its.
+
+        `y` is [N, C], or with the target before, [N, 1 + C]. Without it, the part that all classes share: w . phi(x).
+        """
+        if y is None:
+            return self.linear(self.features(x, plans) if plans else self.features(x)).squeeze(1)
+        phi, y = self.features(x, plans, y) if plans else (self.features(x), y)
+        logits = self.linear(phi).squeeze(1) + (self.embedding(y[:, -self.classes :]) * phi).sum(1)
+        return logits, y

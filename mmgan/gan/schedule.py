@@ -1,0 +1,69 @@
+"""What changes from step to step: the learning rate and, with R3GAN's schedule, all that goes with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mmgan.gan.config import GANConfig
+
+
+@dataclass(frozen=True)
+class BurnIn:
+    """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from their values to these along half a cosine.
+
+    The half-life of `ema` grows with them, from 0. The defaults are theirs for CIFAR-10.
+    """
+
+    images: int = 20_000_000
+    """Real images, batches of them counted by generator steps, after which all stays as it is."""
+    lr: float = 5e-5
+    """Learning rate then."""
+    gamma: float = 0.005
+    """Of R1 and R2 then, of those that there are."""
+    beta2: float = 0.99
+    """Adam's second decay rate then."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"burn_in.{name} must be positive, not {getattr(self, name)}")
+        if self.gamma < 0 or not 0 <= self.beta2 < 1:
+            raise ValueError(f"burn_in.gamma must be 0 or more and beta2 in [0, 1), not {self.gamma} and {self.beta2}")
+
+
+class Rates(NamedTuple):
+    """What holds in one step."""
+
+    lr: float
+    betas: tuple[float, float]
+    r1_gamma: float
+    r2_gamma: float
+    ema: float | None
+
+
+def rates(config: GANConfig, step: int) -> Rates:
+    """What holds in generator step `step`, counted from 1, and the discriminator steps before it.
+
+    >>> from mmgan.gan.config import GANConfig
+    >>> config = GANConfig(steps=4, lr=0.4, lr_schedule="linear")
+    >>> [round(rates(config, step).lr, 3) for step in (1, 2, 3, 4)]
+    [0.4, 0.3, 0.2, 0.1]
+    """
+    last, lr = config.burn_in, config.lr
+    if last is None:
+        lr = lr * (1 - (step - 1) / config.steps) if config.lr_schedule == "linear" else lr
+        return Rates(lr, config.betas, config.r1_gamma, config.r2_gamma, config.ema)
+    seen = min((step - 1) * config.batch_size / last.images, 1)
+    done = (1 - math.cos(math.pi * seen)) / 2
+
+    def between(first: float, then: float) -> float:
+        return first + done * (then - first)
+
+    r1, r2 = (between(gamma, last.gamma) if gamma else 0.0 for gamma in (config.r1_gamma, config.r2_gamma))
+    ema = config.ema  # 2^(-1 / half-life in steps), so half-lives times `done` are
+    if ema is not None:
+        ema = ema ** (1 / done) if done else 0.0
+    return Rates(between(lr, last.lr), (config.betas[0], between(config.betas[1], last.beta2)), r1, r2, ema)
