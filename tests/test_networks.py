@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -76,6 +77,29 @@ def test_networks_compute_what_the_paper_s_table_says(resolution: int, channels:
     torch.testing.assert_close(G(z), generator_by_hand(G, z))
     D.eval()
     torch.testing.assert_close(D(fake), discriminator_by_hand(D, fake))
+
+
+@pytest.mark.parametrize("resolution", [32, 48, 128])
+def test_the_networks_of_imagenet_compute_what_its_table_says(resolution: int) -> None:
+    """Table 6: widths double as maps halve, from 64 to 1024 at 128x128, where the first generator block keeps 1024."""
+    torch.manual_seed(0)
+    G = Generator(resolution, 3, ResNetGenerator(z_dim=6, width=2, table="imagenet")).double()
+    D = Discriminator(resolution, 3, ResNetDiscriminator(width=2, table="imagenet")).double()
+    z = torch.randn(4, 6, dtype=torch.float64)
+    fake = G(z)
+    torch.testing.assert_close(fake, generator_by_hand(G, z))
+    D(fake)
+    torch.testing.assert_close(D.eval()(fake), discriminator_by_hand(D, fake))
+    widths = [block.conv2.weight.shape[:2] for block in (*G.blocks, *D.stages[:-1])]
+    if resolution == 128:
+        up, down = [32, 16, 8, 4, 2], [2, 4, 8, 16, 32, 32]
+        assert widths == [*((w, w) for w in up), (2, 2), *widening(down[:-1]), (32, 32)]
+        assert G.linear.weight.shape[0] == 4 * 4 * 32
+
+
+def widening(widths: list[int]) -> list[tuple[int, int]]:
+    """The shape of the second convolution of blocks that halve, [out, in]: it is the one that widens."""
+    return [(after, before) for before, after in pairwise(widths)]
 
 
 def test_cifar_networks_have_the_paper_s_size() -> None:

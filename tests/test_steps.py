@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -11,7 +13,7 @@ from accelerate.state import AcceleratorState
 
 from mmgan.engine import cli
 from mmgan.gan.config import GANConfig
-from mmgan.gan.schedule import Rates
+from mmgan.gan.schedule import Rates, rates
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.train import train
@@ -81,6 +83,41 @@ def test_the_loop_s_numbers_and_rates(
     train(arguments.config, arguments.output)
     assert asked == pytest.approx(rates)
     assert (numbers, generators) == (list(range(15)), list(range(5)))
+
+
+def test_burn_in_is_the_schedule_of_r3gan(tmp_path: Path) -> None:
+    """Base + (1 - decay) (final - base), decay = (1 + cos(pi images / all)) / 2; the average's half-life from 0."""
+    options = ["--lr_schedule", "constant", "--burn_in", "BurnIn", "--burn_in.images", "80", "--r1_gamma", "0.05"]
+    options += ["--lr", "2e-4", "--betas", "[0,0.9]", "--ema", "0.8", "--n_dis", "1"]
+    one = steps(tmp_path, *options)
+    half_life = math.log(0.5) / math.log(0.8)
+    r1 = []
+    for step in range(1, 13):
+        now = rates(one.config, step)
+        seen = min(8 * (step - 1), 80)
+        decay = 0.5 * (1 + np.cos(np.pi * seen / 80))
+        wanted = {name: a + (1 - decay) * (b - a) for name, a, b in SCHEDULED}
+        assert (now.lr, now.betas[1], now.r1_gamma) == pytest.approx(tuple(wanted.values()))
+        assert (now.betas[0], now.r2_gamma) == (0, 0)
+        assert now.ema == pytest.approx(0.5 ** (1 / max((1 - decay) * half_life, 1e-8)), abs=1e-12)
+        one.gan.set_rates(now)
+        averaged = [p.clone() for p in one.gan.sampler().parameters()]
+        terms = one.both(step)
+        r1.append(terms["r1"].item() / now.r1_gamma)
+        assert {group["betas"] for group in one.gan.adam_d.param_groups} == {now.betas}
+        decayed = now.ema if step > 1 else 0  # the first average is the weights themselves
+        assert decayed is not None
+        for before, p, average in zip(
+            averaged, one.gan.networks["generator"].parameters(), one.gan.sampler().parameters(), strict=True
+        ):
+            torch.testing.assert_close(average, decayed * before + (1 - decayed) * p, atol=1e-6, rtol=1e-5)
+    assert max(r1) < 10 * min(r1), "R1 goes down with its gamma alone"
+    constant = steps(tmp_path, "--lr_schedule", "constant", "--lr", "2e-4", "--r2_gamma", "3", "--ema", "null")
+    assert rates(constant.config, 7) == (2e-4, (0, 0.9), 0, 3, None)
+
+
+SCHEDULED = [("lr", 2e-4, 5e-5), ("beta2", 0.9, 0.99), ("gamma", 0.05, 0.005)]
+"""As R3GAN's CIFAR-10 preset has them, from and to."""
 
 
 def test_a_generator_step_climbs_the_mixup_term_of_draws_of_its_own(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 
 GRID, COLUMNS = 100, 10
-"""Images of a grid, and of a row of it."""
+"""Images of a grid, and of a row of it; of a conditional GAN's, rows, for as many classes."""
 
 
 class Watch:
@@ -80,10 +80,10 @@ class Watch:
         seed, inputs, real, folder = self.config.seed, self.gan.inputs, self.steps.real, self.run.folder / "samples"
         made = torch.cat(list(generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))))
         grid = made[:GRID]
-        if inputs.names:
-            grid = torch.cat(list(generate(self.gan.sampler(), inputs.rows(seed, COLUMNS))))
+        if names := inputs.names[:GRID]:
+            grid = torch.cat(list(generate(self.gan.sampler(), inputs.rows(seed, COLUMNS, names))))
         if not (folder / "real.png").exists():
-            shown = real.by_class(len(inputs.names), COLUMNS) if inputs.names else real.some(GRID)
+            shown = real.by_class(len(names), COLUMNS) if names else real.some(GRID)
             save_grid(shown, folder / "real.png", COLUMNS)
         self.log.picture(step, "samples", save_grid(grid, folder / f"step-{step:06d}.png", COLUMNS))
         shown = to_network(real.some(DIAGNOSED))

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 from . import losses, rules
-from .losses import JS, Hinge, Loss, Relativistic, Wasserstein
+from .losses import JS, Hinge, LeastSquares, Loss, Relativistic, Wasserstein
 from .named import Mixable
 from .objective import discriminator_loss, generator_loss
 from .plans import Plan, Plans
@@ -27,6 +27,7 @@ __all__ = [
     "DiscriminatorMixup",
     "DiscriminatorRule",
     "Hinge",
+    "LeastSquares",
     "Loss",
     "Mixable",
     "Plan",

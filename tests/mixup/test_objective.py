@@ -19,6 +19,7 @@ from mmgan.mixup import (
     DiscriminatorMixup,
     DiscriminatorRule,
     Hinge,
+    LeastSquares,
     Loss,
     Mixable,
     Plans,
@@ -42,15 +43,18 @@ from tests.mixup.cases import (
     small_stages,
 )
 
-LOSSES: list[Loss] = [JS(), JS(saturating=True), Hinge(), Hinge(saturating=True), Wasserstein(), Relativistic()]
+LOSSES: list[Loss] = [JS(), JS(saturating=True), Hinge(), Hinge(saturating=True), Wasserstein(), LeastSquares()]
+LOSSES.append(Relativistic())
 L_REAL: dict[type[Loss], Callable[[Tensor], Tensor]] = {
     JS: lambda d: -torch.log(1 / (1 + torch.exp(-d))),
     Hinge: lambda d: torch.clamp(1 - d, min=0),
+    LeastSquares: lambda d: (1 - d) ** 2 / 2,
     Wasserstein: lambda d: -d,
 }
 L_FAKE: dict[type[Loss], Callable[[Tensor], Tensor]] = {
     JS: lambda d: -torch.log(1 - 1 / (1 + torch.exp(-d))),
     Hinge: lambda d: torch.clamp(1 + d, min=0),
+    LeastSquares: lambda d: d**2 / 2,
     Wasserstein: lambda d: d,
 }
 
@@ -90,7 +94,7 @@ def generator_by_hand(stages: list[nn.Module], real: Tensor, fake: Tensor, loss:
         return -torch.log(torch.sigmoid(d_fake - d_real)).mean()
     if getattr(loss, "saturating", False):
         return -L_FAKE[type(loss)](d_fake).mean()
-    return {JS: -torch.log(torch.sigmoid(d_fake)), Hinge: -d_fake, Wasserstein: -d_fake}[type(loss)].mean()
+    return (-d_fake if isinstance(loss, Hinge) else L_REAL[type(loss)](d_fake)).mean()
 
 
 def check(
