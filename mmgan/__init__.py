@@ -12,7 +12,8 @@ What a loop of one's own needs, from `mmgan.mixup`, which imports torch alone:
 - `Staged` and `Mixable`, networks that mix at their layers.
 - `rules`, how pairs are drawn and mixed; `losses`, GAN losses.
 
-`networks` holds the generators and discriminators, `UserError` is what is raised for a mistake that one line explains.
+`networks` holds the generators and discriminators, `DiffAugment` and `BurnIn` are sections of a configuration, and
+`UserError` is what is raised for a mistake that one line explains.
 These names are the public interface. Other modules may change from one version to the next, and names that begin with
 an underscore at any time.
 """
@@ -25,14 +26,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmgan.errors import UserError
     from mmgan.gan import networks
+    from mmgan.gan.augment import DiffAugment
     from mmgan.gan.config import GANConfig
     from mmgan.gan.measure import score
     from mmgan.gan.run import GANRun, load
+    from mmgan.gan.schedule import BurnIn
     from mmgan.gan.train import train
     from mmgan.mixup import Mixable, Staged, discriminator_loss, generator_loss, losses, rules
     from mmgan.scoring import extractors
 
 __all__ = [
+    "BurnIn",
+    "DiffAugment",
     "GANConfig",
     "GANRun",
     "Mixable",
@@ -51,9 +56,11 @@ __all__ = [
 _PLACES = {
     "mmgan.errors": ("UserError",),
     "mmgan.gan": ("networks",),
+    "mmgan.gan.augment": ("DiffAugment",),
     "mmgan.gan.config": ("GANConfig",),
     "mmgan.gan.measure": ("score",),
     "mmgan.gan.run": ("GANRun", "load"),
+    "mmgan.gan.schedule": ("BurnIn",),
     "mmgan.gan.train": ("train",),
     "mmgan.mixup": ("Mixable", "Staged", "discriminator_loss", "generator_loss", "losses", "rules"),
     "mmgan.scoring": ("extractors",),

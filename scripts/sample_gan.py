@@ -2,7 +2,7 @@
 
     python scripts/sample_gan.py runs/digits
     python scripts/sample_gan.py runs/digits --num_images 1000 --seed 1 --output images/
-    python scripts/sample_gan.py runs/digits-conditional --classes '[3,8]'
+    python scripts/sample_gan.py runs/digits-conditional --classes 3,8
 
 Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs beside them.
 Image i depends on the seed and on i alone. Of a conditional GAN, the grid has a row a class, the single images are in a
@@ -15,7 +15,6 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +35,7 @@ def sample(
     weights: Literal["auto", "raw", "ema"] = "auto",
     seed: int = 0,
     num_images: int = 0,
-    classes: Sequence[str | int] = (),
+    classes: str = "",
     output: Path | None = None,
     batch_size: int = 256,
     trust: bool = False,
@@ -49,7 +48,7 @@ def sample(
         weights: raw, ema (the average), or auto: ema where the run has one
         seed: seed of the latents
         num_images: how many single images to write, as images/000000.png and so on
-        classes: of a conditional GAN, those to draw, by name or number; none: all
+        classes: of a conditional GAN, names of those to draw, with commas between; none: all
         output: folder to write to; default: RUN/samples
         batch_size: images made at once
         trust: let the run name classes that are not mmgan's own, which are then imported
@@ -59,30 +58,34 @@ def sample(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     opened = load(run, checkpoint, weights, device, trust)
     inputs, folder = opened.inputs, output or run / "samples"
-    inputs.numbers(classes)  # a class that there is not is told before anything is drawn
+    among = [name.strip() for name in classes.strip("[] ").split(",") if name.strip()]
+    numbers = torch.tensor(inputs.numbers(among))  # a class that there is not is told before anything is drawn
+    if inputs.names and num_images and any((folder / "images").rglob("*.png")):
+        raise UserError(f"{folder / 'images'} has images of other samples already; choose another --output")
     with files.writing(folder):
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
 
         def draw(z: Tensor, name: str, columns: int) -> None:
             save_grid(torch.cat(list(generate(opened.generator, z, batch_size))), folder / name, columns)
 
-        draw(inputs.rows(seed, 10, classes) if inputs.names else inputs(seed, 0, 100), "grid.png", 10)
+        shown = among or inputs.names[:100]
+        draw(inputs.rows(seed, 10, shown) if inputs.names else inputs(seed, 0, 100), "grid.png", 10)
         ends = inputs.latents(seed, 0, 16)
-        numbers = torch.tensor(inputs.numbers(classes))
         kept = numbers.repeat(8)[:8].repeat_interleave(2) if inputs.names else numbers  # one class a row
         z = inputs.of(ends, kept)
         draw(interpolation(z[0::2], z[1::2], 12, inputs.z_dim), "interpolation.png", 12)
         if len(numbers) > 1:
-            one = ends[:1].expand(len(numbers), -1)
-            way = interpolation(inputs.of(one, numbers), inputs.of(one, numbers.roll(-1)), 12, inputs.z_dim)
+            some = numbers[:100]
+            one = ends[:1].expand(len(some), -1)
+            way = interpolation(inputs.of(one, some), inputs.of(one, some.roll(-1)), 12, inputs.z_dim)
             draw(way, "classes.png", 12)
         for name in [inputs.names[number] for number in numbers] if num_images else []:
             (folder / "images" / name).mkdir(exist_ok=True)
         with tqdm(total=num_images, unit="image", disable=None if num_images else True) as bar:
             for start in range(0, num_images, batch_size):
                 stop = min(start + batch_size, num_images)
-                images = opened.sample(stop - start, seed, start, batch_size, classes)
-                of = inputs.labels(seed, start, stop, classes).tolist() if inputs.names else []
+                images = opened.sample(stop - start, seed, start, batch_size, among)
+                of = inputs.labels(seed, start, stop, among).tolist() if inputs.names else []
                 places = [folder / "images" / inputs.names[label] for label in of] or [folder / "images"] * len(images)
                 for i, (place, image) in enumerate(zip(places, images.cpu(), strict=True), start):
                     files.write(place / f"{i:06d}.png", encode_png(image).numpy().tobytes())
@@ -90,7 +93,7 @@ def sample(
     written = ["grid.png", "interpolation.png", *(["classes.png"] if len(numbers) > 1 else [])]
     print(f"wrote {', '.join(written)}{f' and {num_images} images' if num_images else ''} to {folder}")
     if inputs.names:
-        print(f"rows of grid.png: {', '.join(inputs.names[number] for number in numbers)}")
+        print(f"rows of grid.png: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mmgan
+from mmgan.data import DataChange
+from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.inputs import LABELS, Inputs
+from mmgan.gan.inputs import Inputs
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.conditional import ConditionalNorm, Projection
 from mmgan.gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from mmgan.gan.score import score_run
 from mmgan.gan.train import check
 from mmgan.mixup import DiscriminatorCutMix, DiscriminatorMixup, DiscriminatorRule, Mixable, Plan, Plans, Staged
-from tests.conftest import run, train
+from mmgan.scoring import Extractor, Protocol
+from tests.conftest import digits, run, train
 from tests.mixup.cases import images, one_by_one, seeded
 from tests.test_order import steps_of
 
@@ -58,6 +62,21 @@ def test_a_conditional_norm_has_the_scale_and_shift_of_each_row_s_class() -> Non
             torch.testing.assert_close(layer(x, y)[i, c], want)
     middle = layer(x, (y + y.roll(1, 0)) / 2)
     torch.testing.assert_close(middle, (layer(x, y) + layer(x, y.roll(1, 0))) / 2, msg="linear in the class")
+
+
+def test_half_precision_does_not_round_the_scale_of_a_class() -> None:
+    layer, x, y = ConditionalNorm(2, 3), torch.randn(8, 2, 4, 4), torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    with torch.no_grad():
+        layer.gamma.weight[:, 1] = 1.003
+    network = Projection(nn.Linear(2, 4), 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        ratio = (layer(x, y) / layer.norm(x))[1].mean()
+        logits, mixed = network(torch.zeros(1, 2), Plans(), torch.tensor([[0.7001, 0.2999, 0]]))
+    assert ratio.item() == pytest.approx(1.003, abs=5e-4)
+    phi = network.features(torch.zeros(1, 2))
+    torch.testing.assert_close(
+        logits[0], (network.linear.weight[0] + network.embedding.weight @ mixed[0]) @ phi[0], atol=2e-3, rtol=2e-2
+    )
 
 
 def test_mixing_features_and_classes_is_the_identity_of_a_projection() -> None:
@@ -131,7 +150,7 @@ def test_every_family_has_conditional_networks(
 # Labels
 
 
-def test_label_i_depends_on_the_seed_and_on_i_alone_and_follows_the_training_images() -> None:
+def test_label_i_depends_on_the_seed_and_on_i_alone_and_has_its_weight() -> None:
     inputs = Inputs(4, ("cat", "dog", "owl"), (10, 30, 60))
     some = inputs(3, 1000, 1060)
     assert torch.equal(some[20:30], inputs(3, 1020, 1030))
@@ -190,10 +209,12 @@ def test_what_has_no_classes_is_refused(tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / "images" / f"{i}.png").unlink()
     (tmp_path / "images" / "dog").mkdir()
-    with pytest.raises(UserError, match="conditional: there are no training images of class dog"):
+    with pytest.raises(UserError, match="conditional: the training images have none of class dog"):
         check(replace(base, data=of))
+    with pytest.raises(UserError, match=r"the 30 images of data\.subset have none of class 9"):
+        check(replace(base, data=replace(base.data, name="digits", subset=30), seed=27))
     for options, words in (
-        (["--conditional", "matched", "--generator", "tests.test_conditional.Without"], "Without has no conditional"),
+        (["--conditional", "matched", "--generator", "tests.test_conditional.Without"], "Without has no such networks"),
         (["--score.final_metrics", "intra"], "intra is of classes, which a GAN that is not conditional"),
     ):
         with pytest.raises(UserError, match=words):
@@ -226,7 +247,7 @@ def pixels(file: Path) -> np.ndarray:
 def test_the_sample_grid_has_a_row_a_class(trained: Path) -> None:
     opened = mmgan.load(trained)
     assert opened.inputs.names == tuple("0123456789")
-    assert sum(opened.inputs.counts) == 1500
+    assert opened.inputs.weights == (1,) * 10
     made = opened.generator(opened.inputs.rows(0, 10))
     grid = pixels(trained / "samples" / "step-000006.png")
     cell = grid[2 + 3 * 34 :, 2 + 4 * 34 :][:32:4, :32:4]  # row 3, column 4, of 32 pixels and 2 between
@@ -239,7 +260,7 @@ def test_the_sample_grid_has_a_row_a_class(trained: Path) -> None:
 
 
 def test_sampling_chosen_classes_writes_a_folder_a_class(trained: Path, tmp_path: Path) -> None:
-    line = ["--classes", "[3,8]", "--num_images", "40", "--output", str(tmp_path)]
+    line = ["--classes", "3,8", "--num_images", "40", "--output", str(tmp_path)]
     done = run("sample_gan", str(trained), *line)
     assert done.returncode == 0, done.stderr
     assert "rows of grid.png: 3, 8" in done.stdout
@@ -254,7 +275,7 @@ def test_sampling_chosen_classes_writes_a_folder_a_class(trained: Path, tmp_path
         assert np.array_equal(pixels(file), opened.sample(1, 0, i, classes=[3, 8])[0, 0].numpy())
     assert pixels(tmp_path / "classes.png").shape == (2 * 34 + 2, 12 * 34 + 2)
     assert pixels(tmp_path / "grid.png").shape == (2 * 34 + 2, 10 * 34 + 2)
-    done = run("sample_gan", str(trained), "--classes", "[11]")
+    done = run("sample_gan", str(trained), "--classes", "11")
     assert done.returncode == 2
     assert "there is no class 11; this run has 0, 1" in done.stderr
 
@@ -279,7 +300,7 @@ def test_a_run_is_scored_class_by_class_as_its_images_are(trained: Path, tmp_pat
     by_files = mmgan.score(tmp_path / "images", "digits:train", **options)
     assert len(by_run["scores"]) == 12
     assert by_run["scores"] == pytest.approx(by_files["scores"], rel=1e-6)
-    assert by_run["stamp"]["labels"] == LABELS
+    assert by_run["stamp"]["labels"] == "uniform"
     own = mmgan.score(trained, num_samples=300, output=tmp_path / "b.json", **options)
     assert own["scores"] == pytest.approx(by_run["scores"], rel=1e-9)
 
@@ -294,13 +315,88 @@ def test_a_folder_of_classes_trains_a_conditional_gan_that_has_their_names(tmp_p
     options += ["--augment", "DiffAugment", "--steps", "4", "--checkpoint_every", "2"]
     train(tmp_path / "run", *options)
     opened = mmgan.load(tmp_path / "run")
-    assert (opened.inputs.names, opened.inputs.counts) == (("dark", "light"), (8, 8))
+    assert (opened.inputs.names, opened.inputs.weights) == (("dark", "light"), (8, 8))
     assert opened.sample(3, classes=["light"]).shape == (3, 3, 8, 8)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000004")
     (tmp_path / "images" / "light" / "0.png").rename(tmp_path / "images" / "dark" / "moved.png")
     done = run("train_gan", "--config", str(tmp_path / "run" / "config.yaml"), "--output", str(tmp_path / "run"))
     assert done.returncode == 2
     assert "was trained on other images, or labels" in done.stderr
+
+
+def test_a_label_that_changes_is_another_training_set(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    labels = np.arange(20) % 2
+    np.savez(tmp_path / "data.npz", noise, labels)
+    options = ["--data.name", "array", "--data.root", str(tmp_path / "data.npz"), "--conditional", "matched"]
+    train(tmp_path / "run", *options, "--steps", "4", "--checkpoint_every", "2")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000004")
+    np.savez(tmp_path / "data.npz", noise, 1 - labels)
+    done = run("train_gan", "--config", str(tmp_path / "run" / "config.yaml"), "--output", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "was trained on other images, or labels" in done.stderr
+
+
+def test_classes_are_those_of_the_run_that_one_starts_from_or_is_scored_with(trained: Path, tmp_path: Path) -> None:
+    for folders, name in ((("a", "b"), "images"), (("a", "c"), "others")):
+        for folder in folders:
+            (tmp_path / name / folder).mkdir(parents=True)
+            for i in range(8):
+                noise = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / name / folder / f"{i}.png")
+    options = ["--data.name", "folder", "--conditional", "uniform", "--steps", "2"]
+    train(tmp_path / "run", *options, "--data.root", str(tmp_path / "images"))
+    start = [*digits(tmp_path / "next"), *options, "--data.root", str(tmp_path / "others"), "--init_from"]
+    for source, words in (
+        (tmp_path / "run", "of the classes a, b, not of the classes a, c"),
+        (trained, "9, not of the"),
+    ):
+        done = run("train_gan", *start, str(source))
+        assert done.returncode == 2
+        assert words in done.stderr
+    with pytest.raises(UserError, match="has other classes than the run had"):
+        score_run(
+            tmp_path / "run",
+            ["last"],
+            Extractor("pixels", nn.Flatten(), "none"),
+            Protocol(10, metrics=("intra",)),
+            "ours",
+            accelerator_of(),
+            data=DataChange(root=str(tmp_path / "others")),
+        )
+
+
+def test_several_seeds_are_scored_by_the_classes_that_all_of_them_have(trained: Path, tmp_path: Path) -> None:
+    """In 30 samples a class of ten often has fewer than the two that an FID takes."""
+    torch.manual_seed(0)
+    means = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    seeds = [0, 1, 2, 3, 4]
+    record = mmgan.score(
+        trained,
+        "digits:train",
+        extractor=means,
+        metrics="intra",
+        num_samples=30,
+        seeds=seeds,
+        floor=False,
+        output=tmp_path / "scores.json",
+    )
+    inputs = mmgan.load(trained).inputs
+    often = [inputs.labels(seed, 0, 30).bincount(minlength=10) > 1 for seed in seeds]
+    kept = torch.stack(often).all(0).nonzero().flatten().tolist()
+    assert 0 < len(kept) < 10
+    found = {name for name in record["scores"] if name.startswith("fid/") and not name.endswith("_std")}
+    assert found == {f"fid/{one}" for one in kept}
+    mean = sum(record["scores"][name] for name in found) / len(found)
+    assert record["scores"]["intra_fid"] == pytest.approx(mean)
+
+
+def test_images_of_other_samples_are_not_mixed_with_new_ones(trained: Path, tmp_path: Path) -> None:
+    line = [str(trained), "--num_images", "10", "--output", str(tmp_path)]
+    assert run("sample_gan", *line).returncode == 0
+    again = run("sample_gan", *line, "--seed", "1")
+    assert again.returncode == 2
+    assert "has images of other samples already; choose another --output" in again.stderr
 
 
 def test_diagnostics_give_every_image_its_class(trained: Path) -> None:

@@ -273,7 +273,8 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--score.final_metrics", "intra"], "score.final_metrics: intra is of classes"),
         (["--generator.table", "imagenet", "--generator.shortcut_conv", "false"], "needs shortcut_conv"),
         (["--burn_in.images", "0", "--lr_schedule", "constant"], "burn_in.images must be positive"),
-        (["--burn_in.beta2", "1", "--lr_schedule", "constant"], "burn_in.gamma must be 0 or more and beta2"),
+        (["--burn_in.gamma", "0", "--lr_schedule", "constant"], "burn_in.gamma must be positive"),
+        (["--burn_in.beta2", "1", "--lr_schedule", "constant"], "burn_in.beta2 must be in"),
         (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every two parts of a GAN at once (docs/order.md): two steps, whose terms and gradients are computed again in float64.
+"""Every two parts of a GAN at once (docs/composing.md): the terms and gradients of two steps, again in float64.
 
 By hand, a mixed row at a time, from the numbers that were drawn: the order in which things happen is written out in
 `Hand`, and in no other place of these tests.
@@ -193,11 +193,11 @@ def test_two_parts_at_once_give_the_terms_and_gradients_that_are_computed_by_han
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--conditional", "uniform", "--loss", "Relativistic"], "within a class: take conditional matched"),
-        (["--conditional", "uniform", "--reuse_fakes", "true"], "leave reuse_fakes false"),
+        (["--conditional", "uniform", "--loss", "Relativistic"], "fakes of one class; take matched"),
+        (["--conditional", "uniform", "--reuse_fakes", "true"], "labels of fakes anew for each step; leave it false"),
         (["--r1_gamma", "1", "--mixup.replace", "true"], "r1_gamma needs the plain rows"),
         (["--r2_gamma", "1", "--mixup.replace", "true"], "r2_gamma needs the plain rows"),
-        (["--loss", "Relativistic", "--mixup.replace", "true"], "compare with real rows"),
+        (["--loss", "Relativistic", "--mixup.replace", "true"], "mixup.replace drops the plain rows"),
         (["--r2_gamma", "1", "--compile", "true"], "cannot differentiate twice"),
         (["--burn_in", "BurnIn"], "take lr_schedule constant"),
         (["--augment.kinds", "[colour,colour]"], "must be different ones"),

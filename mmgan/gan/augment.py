@@ -22,6 +22,7 @@ class DiffAugment:
     """Which changes, in this order.
 
     >>> import torch
+    >>> from mmgan import DiffAugment
     >>> rule = DiffAugment(kinds=("translation",))
     >>> rule.draw(4)(torch.ones(4, 1, 8, 8)).shape
     torch.Size([4, 1, 8, 8])

@@ -96,8 +96,8 @@ class GANConfig(RunConfig):
     r2_gamma: float = 0.0
     """Gamma of R2, the same at fakes."""
     conditional: Literal["uniform", "matched"] | None = None
-    """Condition both networks on the images' labels, and draw those of fakes uniformly, or take those of the real rows
-    of the batch; null: no classes."""
+    """Condition both networks on the images' labels. Those of fakes are uniform, or matched: in training those of the
+    batch's real rows, and in samples and scores drawn by the classes' shares. Null: no classes."""
     augment: DiffAugment | None = None
     """Changes of what the discriminator is shown, real rows and fakes, in both steps, before any mix; null: none."""
     steps: int = 50_000
@@ -149,15 +149,13 @@ class GANConfig(RunConfig):
             if gamma and self.mixup and self.mixup.replace:
                 raise ValueError(f"{name} needs the plain rows, which mixup.replace drops")
         if self.mixup and self.mixup.replace and self.loss.needs_real:
-            raise ValueError("losses that compare with real rows need those that mixup.replace drops")
+            raise ValueError("mixup.replace drops the plain rows, with which this loss compares; leave it false")
         if self.burn_in and self.lr_schedule != "constant":
             raise ValueError("burn_in is a schedule of the learning rate, too: take lr_schedule constant with it")
         if self.conditional == "uniform" and self.loss.needs_real:
-            raise ValueError("losses that compare fakes with real rows do so within a class: take conditional matched")
+            raise ValueError("conditional uniform: the loss compares real rows and fakes of one class; take matched")
         if self.conditional and self.reuse_fakes:
-            raise ValueError(
-                "conditional draws the labels of fakes with each step's real rows: leave reuse_fakes false"
-            )
+            raise ValueError("reuse_fakes: a conditional GAN draws labels of fakes anew for each step; leave it false")
         if self.reuse_fakes and self.generator_batch != self.batch_size:
             raise ValueError("reuse_fakes needs g_batch_size to be null or equal to batch_size")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmgan.data import Feed, Images, load, to_network
+from mmgan.data import DataConfig, Feed, Images, load, to_network
 from mmgan.data.sets import folder
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
@@ -19,33 +19,41 @@ DIAGNOSED = 256
 
 
 def training_images(config: GANConfig) -> Images:
-    """The data set, or `data.subset` images of it in their order."""
+    """The data set, or `data.subset` images of it in their order.
+
+    Raises UserError for a subset that is larger, and, where the GAN is conditional, for images without a label, or
+    classes of which the subset has none.
+    """
     (images, labels), size = load(config.data), config.data.subset
-    if size is None:
-        return Images(images, labels)
-    if size > len(images):
+    if size is not None and size > len(images):
         raise UserError(f"data.subset {size} is larger than the data set of {len(images)} images")
     rows = torch.randperm(len(images), generator=stream(config.seed, "subset", 0))[:size].sort().values
-    return Images(images[rows], labels[rows])
+    found = Images(images, labels) if size is None else Images(images[rows], labels[rows])
+    if config.conditional:
+        if without := int((labels < 0).sum()):
+            raise UserError(f"conditional: {without} of {len(labels)} images of {config.data.name} have no label")
+        of = f"the {size} images of data.subset" if size else "the training images"
+        there, names = set(found.labels.unique().tolist()), class_names(config.data)
+        for label in range(max(int(labels.max()) + 1, len(names))):
+            if label not in there:
+                name = names[label] if names else label
+                raise UserError(f"conditional: {of} have none of class {name}; every class up to the last needs some")
+    return found
+
+
+def class_names(data: DataConfig) -> list[str]:
+    """Names of the classes in the order of their labels, of a folder; none where these are numbers."""
+    return folder.classes(data) if data.name == "folder" else []
 
 
 def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:
-    """What the generator of a run is given, by the training images' `labels`, int64 [N].
-
-    Raises UserError for a conditional one where an image has no label, or a class no image.
-    """
+    """What the generator of a run is given, by the labels, int64 [N], of its training images."""
     z_dim = config.generator.z_dim
     if not config.conditional:
         return Inputs(z_dim)
-    if without := int((labels < 0).sum()):
-        raise UserError(f"conditional: {without} of {len(labels)} images of {config.data.name} have no label")
-    names = folder.classes(config.data) if config.data.name == "folder" else []
-    counts = labels.bincount(minlength=len(names)).tolist()
-    names = names or [str(i) for i in range(len(counts))]
-    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        few = ", ".join(empty[:10]) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
-        raise UserError(f"conditional: there are no training images of class {few}; every class needs some")
-    return Inputs(z_dim, tuple(names), tuple(counts))
+    counts = labels.bincount().tolist()
+    names = class_names(config.data) or [str(label) for label in range(len(counts))]
+    return Inputs(z_dim, tuple(names), tuple(counts if config.conditional == "matched" else [1] * len(names)))
 
 
 def held_out(config: GANConfig) -> Images | None:

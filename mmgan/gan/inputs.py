@@ -15,8 +15,6 @@ from mmgan.errors import UserError
 
 BLOCK = 1024
 """Latents, and labels, are drawn in blocks of so many, each from its own stream."""
-LABELS = "drawn by the shares of the classes in the training images"
-"""How the labels of images that are scored are chosen, in the stamp."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Inputs:
 
     Input i depends on the seed and on i alone.
 
-    >>> inputs = Inputs(z_dim=4, names=("cat", "dog"), counts=(10, 30))
+    >>> inputs = Inputs(z_dim=4, names=("cat", "dog"), weights=(10, 30))
     >>> inputs(seed=0, start=0, stop=3).shape
     torch.Size([3, 6])
     >>> inputs.labels(seed=0, start=0, stop=3, among=["dog"])
@@ -35,8 +33,8 @@ class Inputs:
     z_dim: int
     names: tuple[str, ...] = ()
     """Of the classes; none where the generator is not conditional."""
-    counts: tuple[int, ...] = ()
-    """Training images of each class, by whose shares labels are drawn."""
+    weights: tuple[int, ...] = ()
+    """By which labels are drawn, as those of fakes are in training: 1 for each class, or its training images."""
 
     def __call__(self, seed: int, start: int, stop: int, among: Sequence[str | int] = ()) -> Tensor:
         """Inputs number `start` to `stop` - 1 of a seed: float32 [stop - start, z_dim + C] on the CPU.
@@ -58,6 +56,8 @@ class Inputs:
 
     def numbers(self, among: Sequence[str | int] = ()) -> list[int]:
         """The labels of the classes that are named, all for none; raises UserError for one that there is not."""
+        if isinstance(among, str | int):
+            raise UserError(f"classes is a list, [{among}], not {among}")
         if among and not self.names:
             raise UserError("classes: this run is not conditional, so it has none to choose from")
         known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
@@ -74,6 +74,11 @@ class Inputs:
         """One-hot class vectors: float32 [N, C]."""
         return F.one_hot(labels, len(self.names)).float()
 
+    @property
+    def drawn(self) -> str:
+        """How labels are drawn, in words: part of a score's stamp."""
+        return "uniform" if set(self.weights) == {1} else "by the shares of the classes in the training images"
+
     def standing(self, seed: int, batches: int, size: int) -> Tensor:
         """Inputs in batches, always the same: float32 [batches, size, z_dim + C]."""
         z = torch.randn(batches, size, self.z_dim, generator=stream(seed, "standing", 0))
@@ -89,7 +94,7 @@ class Inputs:
         return self.of(z, numbers.repeat_interleave(columns))
 
     def _drawn(self, generator: Generator, among: list[int], size: int = BLOCK) -> Tensor:
-        shares = torch.tensor(self.counts, dtype=torch.float64)[among]
+        shares = torch.tensor(self.weights, dtype=torch.float64)[among]
         return torch.tensor(among)[torch.multinomial(shares, size, replacement=True, generator=generator)]
 
 

@@ -26,7 +26,6 @@ from mmgan.engine.cli import config_of
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.inputs import LABELS
 from mmgan.gan.sample import save_grid
 from mmgan.gan.sources import open_source, run_of
 from mmgan.scoring import Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
@@ -180,7 +179,7 @@ def score(
     if "intra" in protocol.metrics:
         if made.classes != reference.classes:
             raise UserError("intra: the folders of both sets must have the same names, or be numbers of classes")
-        if not shared_classes(labels_of(made, seeds[0], num_samples), reference.labels):
+        if not (shared := _shared(made, seeds, num_samples, reference)):
             raise UserError(NO_CLASS)
     unseen = None if held_out is None else _finite(opened(held_out), num_samples)
     scorer = Scorer(_extractor(extractor), reference, protocol, accelerator, batch_size)
@@ -193,7 +192,10 @@ def score(
     for i, seed in enumerate(seeds):
         draw = Remembered(made.draws(seed), num_samples, accelerator.device)
         extracted = scorer.extracted(draw)
-        found = scorer.compare(extracted, labels_of(made, seed, num_samples))
+        labels = labels_of(made, seed, num_samples)
+        if labels is not None and "intra" in protocol.metrics:  # of classes that every seed has enough of
+            labels = torch.where(torch.isin(labels, torch.tensor(sorted(shared))), labels, -1)
+        found = scorer.compare(extracted, labels)
         scores.append(found | _memory(others, extracted))
         if i == 0:
             prints = draw.of_all()
@@ -214,8 +216,8 @@ def score(
     record["fake"] |= {"hash": made.hash, "split": made.split, "changed": made.changed}
     if made.seeded:
         record["fake"] |= {"seeds": list(seeds)}
-    if made.labelled:
-        record["stamp"] |= {"labels": LABELS}
+    if made.drawn:
+        record["stamp"] |= {"labels": made.drawn}
     if len(seeds) > 1:
         record["stamp"] |= {"seed": list(seeds)}
     if made.changed or reference.changed:
@@ -232,6 +234,11 @@ def score(
     if accelerator.is_main_process:
         _keep(record, output, run[0] if run else None)
     return record
+
+
+def _shared(made: Source, seeds: Sequence[int], n: int, reference: Source) -> set[int]:
+    """The classes that the images of every seed share with the reference."""
+    return set.intersection(*(set(shared_classes(labels_of(made, seed, n), reference.labels)) for seed in seeds))
 
 
 class ToUnit(nn.Module):

@@ -99,7 +99,7 @@ def load(
     channels, resolution = saved.fact("channels", int), saved.fact("resolution", int)
     inputs = Inputs(config.generator.z_dim)
     if config.conditional:
-        inputs = replace(inputs, names=tuple(saved.fact("classes", list)), counts=tuple(saved.fact("counts", list)))
+        inputs = replace(inputs, names=tuple(saved.fact("classes", list)), weights=tuple(saved.fact("weights", list)))
     generator, discriminator = build(config, resolution, channels, len(inputs.names))
     kind: Literal["raw", "ema"] = "ema" if weights != "raw" and "ema" in saved.weights else "raw"
     saved.restore("ema" if kind == "ema" else "generator", generator)

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 class BurnIn:
     """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from their values to these along half a cosine.
 
-    The half-life of `ema` grows with them, from 0. The defaults are theirs for CIFAR-10.
+    The half-life of `ema` grows with them, from 0, so that an average that `init_from` brings is given up. The defaults
+    are theirs for CIFAR-10.
+
+    >>> from mmgan import BurnIn, GANConfig
+    >>> config = GANConfig(burn_in=BurnIn(images=640), lr_schedule="constant", r1_gamma=0.05)
+    >>> config.burn_in.gamma  # that r1_gamma comes to
+    0.005
     """
 
     images: int = 20_000_000
@@ -27,11 +33,11 @@ class BurnIn:
     """Adam's second decay rate then."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "lr"):
+        for name in ("images", "lr", "gamma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"burn_in.{name} must be positive, not {getattr(self, name)}")
-        if self.gamma < 0 or not 0 <= self.beta2 < 1:
-            raise ValueError(f"burn_in.gamma must be 0 or more and beta2 in [0, 1), not {self.gamma} and {self.beta2}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"burn_in.beta2 must be in [0, 1), not {self.beta2}")
 
 
 class Rates(NamedTuple):

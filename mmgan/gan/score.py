@@ -13,7 +13,7 @@ from mmgan.engine import checkpoint as checkpoints
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.inputs import LABELS
+from mmgan.gan.data import class_names
 from mmgan.gan.run import load
 from mmgan.gan.sources import draw
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
@@ -103,7 +103,9 @@ def score_run(
     loaded = [load(run, one, weights, accelerator.device, trust) for one in which]
     if "intra" in protocol.metrics and not loaded[0].inputs.names:
         raise UserError(f"metrics: intra is of classes, which {run} does not have, for it is not conditional")
-    images = data.of(loaded[0].config.data)
+    images, names = data.of(loaded[0].config.data), loaded[0].inputs.names
+    if "intra" in protocol.metrics and images.name == "folder" and tuple(class_names(images)) != names:
+        raise UserError(f"metrics: intra compares class by class, and {images.root} has other classes than the run had")
     scorer = Scorer(extractor, reference_of(images, protocol, accelerator), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
     floor = held_out_of(images, protocol, accelerator)
@@ -113,7 +115,7 @@ def score_run(
         labels = one.inputs.labels(seed, 0, protocol.num_samples) if one.inputs.names else None
         record: Record = {"checkpoint": label, "step": one.step, "protocol": name, "dimension": scorer.dimension}
         record |= {
-            "stamp": scorer.stamp(seed, one.weights) | ({"labels": LABELS} if one.inputs.names else {}),
+            "stamp": scorer.stamp(seed, one.weights) | ({"labels": one.inputs.drawn} if one.inputs.names else {}),
             "scores": scorer.score(draw(one.generator, one.inputs, seed), labels),
         }
         record |= of_floor

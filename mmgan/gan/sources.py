@@ -85,7 +85,7 @@ def of_run(run: GANRun) -> Source:
     made = Source(run.weights, lambda seed: draw(run.generator, inputs, seed), run.shape, content, seeded=True)
     if not inputs.names:
         return made
-    made = replace(made, labelled=lambda seed, n: inputs.labels(seed, 0, n))
+    made = replace(made, labelled=lambda seed, n: inputs.labels(seed, 0, n), drawn=inputs.drawn)
     return source.named_classes(made, inputs.names)
 
 

@@ -23,14 +23,13 @@ from mmgan.gan.schedule import Rates
 
 def build(config: GANConfig, resolution: int, channels: int, classes: int = 0) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator for images of `resolution` pixels; raises UserError where there are none."""
-    size = (resolution, channels, classes) if classes else (resolution, channels)
+    given = {"classes": classes} if classes else {}
     for one in (config.generator, config.discriminator):
-        if classes and len(inspect.signature(one.build).parameters) < len(size):
-            raise UserError(
-                f"conditional: {type(one).__name__} has no conditional networks, for its build takes no classes"
-            )
+        if classes and "classes" not in inspect.signature(one.build).parameters:
+            raise UserError(f"conditional: {type(one).__name__} has no such networks, for its build takes no classes")
     try:
-        return config.generator.build(*size), config.discriminator.build(*size)
+        generator = config.generator.build(resolution, channels, **given)
+        return generator, config.discriminator.build(resolution, channels, **given)
     except ValueError as error:
         raise UserError(f"data.resolution: {error}") from error
 

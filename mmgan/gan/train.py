@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
 from mmgan.mixup.staged import check_layers
 from mmgan.scoring import Protocol, Scorer
+from mmgan.scoring.cache import content_hash
 
 
 def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
@@ -56,6 +57,9 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     networks = _networks(config, images, inputs, accelerator.num_processes, accelerator.device)
     source = checkpoint.source(folder, config.init_from)
     if source:
+        theirs = source.state.get("classes", [])
+        if isinstance(theirs, list) and theirs != list(inputs.names):
+            raise UserError(f"init_from: {config.init_from} is of {_said(theirs)}, not of {_said(inputs.names)}")
         source.restore("generator", networks[0])
         source.restore("discriminator", networks[1])
     with Run(folder, yaml, accelerator) as run:
@@ -75,9 +79,9 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
         facts["extractor"] = extractor.hash if extractor else None
         if inputs.names:
-            facts |= {"classes": list(inputs.names), "counts": list(inputs.counts)}
+            facts |= {"classes": list(inputs.names), "weights": list(inputs.weights), "labels": content_hash(labels)}
         if saved:
-            if any(saved.state.get(name) != facts.get(name) for name in ("data", "classes", "counts")):
+            if any(saved.state.get(name) != facts.get(name) for name in ("data", "classes", "labels")):
                 raise UserError(
                     f"{saved.path} was trained on other images, or labels, than data.name and data.root give now; to "
                     f"train on these from its weights, take another --output and --init_from {folder}"
@@ -115,6 +119,11 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     if stopped:
         accelerator.print(f"stopped after step {step}; the same command goes on from there")
         sys.exit(128 + stop.signal)
+
+
+def _said(names: Sequence[str]) -> str:
+    """Classes in words."""
+    return f"the classes {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "no classes"
 
 
 def check(config: GANConfig) -> None:

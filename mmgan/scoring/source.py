@@ -46,6 +46,8 @@ class Source:
     """int64 [number], -1 for an image without one; None where there are none."""
     labelled: Callable[[int, int], Tensor] | None = None
     """Of a conditional generator: the labels, int64 [n], of its first n images of a sampling seed."""
+    drawn: str = ""
+    """How those are drawn, in words."""
     changed: str = ""
     """How they were brought to their size and channels, in words; empty where they were not."""
     classes: tuple[str, ...] = ()
@@ -64,8 +66,8 @@ def labels_of(source: Source, seed: int, n: int) -> Tensor | None:
 
 
 def named_classes(source: Source, names: Sequence[str]) -> Source:
-    """`source`, whose labels count `names`: labels become numbers where all names are, and have names otherwise."""
-    if not all(name.isdecimal() for name in names):
+    """`source`, whose labels count `names`: they become numbers where all names are, different ones, or have names."""
+    if not all(name.isdecimal() for name in names) or len(set(map(int, names))) < len(names):
         return replace(source, classes=tuple(names))
     numbers = torch.tensor([*map(int, names), -1])  # the last is of images in no class
     labels, labelled = source.labels, source.labelled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmgan.mixup import Plans
@@ -28,7 +29,10 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Maps `x` [N, width, H, W] of classes `y` [N, C]."""
-        return self.norm(x) * self.gamma(y)[:, :, None, None] + self.beta(y)[:, :, None, None]
+        h = self.norm(x)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would round scales to three digits
+            gamma, beta = self.gamma(y), self.beta(y)
+        return (h * gamma[:, :, None, None] + beta[:, :, None, None]).to(h.dtype)
 
 
 class Projection(nn.Module):
@@ -68,5 +72,6 @@ class Projection(nn.Module):
         if y is None:
             return self.linear(self.features(x, plans) if plans else self.features(x)).squeeze(1)
         phi, y = self.features(x, plans, y) if plans else (self.features(x), y)
-        logits = self.linear(phi).squeeze(1) + (self.embedding(y[:, -self.classes :]) * phi).sum(1)
-        return logits, y
+        with torch.autocast(x.device.type, enabled=False):  # a mixed class is exact, as its target is
+            of_class = self.embedding(y[:, -self.classes :])
+        return self.linear(phi).squeeze(1) + (of_class * phi).sum(1), y

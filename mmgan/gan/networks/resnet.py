@@ -1,4 +1,5 @@
-"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of 8 to 224 pixels.
+"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of twenty sizes from 8 to 224
+pixels.
 
 At 32x32 with the default options these are their CIFAR-10 networks (Table 4) exactly, and at 128x128 with `table:
 imagenet` and widths of 64 those of ImageNet (Table 6), of which the conditional ones are Miyato & Koyama's (2018).
@@ -52,7 +53,7 @@ class ResNetGenerator(GeneratorConfig):
             raise ValueError("generator.table imagenet changes the number of channels, so it needs shortcut_conv")
 
     def build(self, resolution: int, channels: int, classes: int = 0) -> Generator:
-        """The network, for images of 8 to 224 pixels."""
+        """The network, for images of 4 to 7 pixels doubled one to five times."""
         return Generator(resolution, channels, self, classes)
 
 
@@ -84,7 +85,7 @@ class ResNetDiscriminator(DiscriminatorConfig):
             raise ValueError(f"discriminator.power_iterations {said}")
 
     def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
-        """The network, for images of 8 to 224 pixels."""
+        """The network, for images of 4 to 7 pixels doubled one to five times."""
         if not classes:
             return Discriminator(resolution, channels, self)
         features = Discriminator(resolution, channels, self, head=False)
