@@ -260,7 +260,7 @@ def test_the_sample_grid_has_a_row_a_class(trained: Path) -> None:
 
 
 def test_sampling_chosen_classes_writes_a_folder_a_class(trained: Path, tmp_path: Path) -> None:
-    line = ["--classes", "3,8", "--num_images", "40", "--output", str(tmp_path)]
+    line = ["--classes", "[3, 8]", "--num_images", "40", "--output", str(tmp_path)]
     done = run("sample_gan", str(trained), *line)
     assert done.returncode == 0, done.stderr
     assert "rows of grid.png: 3, 8" in done.stdout

@@ -205,7 +205,7 @@ def test_images_that_were_added_are_trained_on_from_the_run_s_weights(photos: Pa
     options = ["--data.name", "folder", "--data.root", str(photos)]
     gan(tmp_path / "run", *options, "--steps", "1")
     shutil.copy(photos / "loose0.png", photos / "more.png")
-    words = f"was trained on other images .* take another --output and --init_from {tmp_path / 'run'}"
+    words = f"was trained on other images.* take another --output and --init_from {tmp_path / 'run'}"
     with pytest.raises(UserError, match=words):
         gan(tmp_path / "run", *options, "--steps", "2")
     gan(tmp_path / "more", *options, "--steps", "2", "--init_from", str(tmp_path / "run"))

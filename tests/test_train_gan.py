@@ -49,7 +49,7 @@ def start(output: Path, *options: str, processes: int = 1) -> subprocess.Popen[s
 
 @pytest.mark.parametrize("parts", [[], EVERYTHING], ids=["mixup", "everything"])
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(parts: list[str], tmp_path: Path) -> None:
-    options = [*BUSY, *parts, "--steps", "120", "--checkpoint_every", "5"]
+    options = [*BUSY, *parts, "--steps", "60" if parts else "120", "--checkpoint_every", "5"]
     train(tmp_path / "whole", *options)
     moments = random.Random(time.time_ns())
     kills = 0
