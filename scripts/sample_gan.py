@@ -5,8 +5,8 @@
     python scripts/sample_gan.py runs/digits-conditional --classes 3,8
 
 Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs beside them.
-Image i depends on the seed and on i alone. Of a conditional GAN, the grid has a row a class, the single images are in a
-folder a class, and classes.png goes from each class to the next.
+Image i depends on the seed and on i alone. Of a conditional GAN, the grid has a row per class, the single images are in
+a folder per class, and classes.png goes from each class to the next.
 """
 
 from __future__ import annotations

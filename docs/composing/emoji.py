@@ -1,4 +1,4 @@
-"""The 1,014 emoji of docs/composing.md as PNGs, a folder a kind, drawn from Debian's font fonts-noto-color-emoji.
+"""The 1,014 emoji of docs/composing.md as PNGs, one folder per kind, drawn from Debian's font fonts-noto-color-emoji.
 
 python docs/composing/emoji.py emoji
 """

@@ -19,6 +19,11 @@ def stream(seed: int, purpose: str, number: int, device: torch.device | str = "c
     return Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+def whole_numbers(u: Tensor, n: int) -> Tensor:
+    """Whole numbers from 0 to `n` - 1, uniform where `u` is U(0, 1): int64, of the shape of `u`."""
+    return (u * n).long().clamp(max=n - 1)  # rounding can give n
+
+
 class Draws:
     """The random numbers of a run, drawn for global batches; every method returns this process's share of them."""
 

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from mmgan.engine.randomness import whole_numbers
+
 Kind = Literal["colour", "translation", "cutout"]
 SHIFT, CUT = 0.125, 0.5
 """Largest translation, and the side of the square that is cut out, over the side of the image."""
@@ -86,7 +88,7 @@ def translated(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     for axis, u in ((2, down), (3, right)):
         side = x.shape[axis]
         most = int(SHIFT * side + 0.5)
-        shift = (u * (2 * most + 1)).long().clamp(max=2 * most) - most
+        shift = whole_numbers(u, 2 * most + 1) - most
         place = torch.arange(side, device=x.device) - shift[:, None]
         shape = [len(x), 1, side, 1] if axis == 2 else [len(x), 1, 1, side]
         inside = ((place >= 0) & (place < side)).reshape(shape)
@@ -99,8 +101,7 @@ def cut_out(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     hit = []
     for side, u in ((x.shape[2], down), (x.shape[3], right)):
         cut = int(CUT * side + 0.5)
-        middles = side + 1 - cut % 2
-        middle = (u * middles).long().clamp(max=middles - 1)
+        middle = whole_numbers(u, side + 1 - cut % 2)
         place = torch.arange(side, device=x.device) - (middle - cut // 2)[:, None]
         hit.append((place >= 0) & (place < cut))
     return x * ~(hit[0][:, None, :, None] & hit[1][:, None, None, :])

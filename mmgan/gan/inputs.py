@@ -88,7 +88,7 @@ class Inputs:
         return torch.cat([z, self.vectors(labels).reshape(batches, size, -1)], 2)
 
     def rows(self, seed: int, columns: int, among: Sequence[str | int] = ()) -> Tensor:
-        """The inputs of a grid with a row a class, the latents of a column the same: [classes * columns, z_dim + C]."""
+        """Inputs of a grid with a row per class, the latents of a column the same: [classes * columns, z_dim + C]."""
         numbers = torch.tensor(self.numbers(among))
         z = self.latents(seed, 0, columns).repeat(len(numbers), 1)
         return self.of(z, numbers.repeat_interleave(columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmgan.engine.randomness import Draws, stream
+from mmgan.engine.randomness import Draws, stream, whole_numbers
 from mmgan.gan.augment import Augmentation
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import Batches
@@ -71,8 +71,6 @@ class Steps:
         gan.discriminator.requires_grad_(False)
         with self.accelerator.no_sync(gan.discriminator):  # without gradients of its own, DDP has nothing to wait for
             augment = self._augment("g-augment", number, size, 1 if real is None else 2)
-            if classes is not None and real is None:
-                classes = classes[-len(fake) :]
             terms = generator_loss(gan.discriminator, fake, real, plans, config.loss, augment, classes)
         gan.discriminator.requires_grad_(True)
         gan.adam_g.zero_grad()
@@ -94,8 +92,7 @@ class Steps:
         inputs, real = self.gan.inputs, self.real.labels(number, size, step)
         fake = real
         if self.config.conditional == "uniform":
-            n = len(inputs.names)
-            fake = (self.draws.uniform(f"{step}classes", number, size) * n).long().clamp(max=n - 1)
+            fake = whole_numbers(self.draws.uniform(f"{step}classes", number, size), len(inputs.names))
         return inputs.vectors(torch.cat([real, fake]))
 
     def _augment(self, step: str, number: int, size: int, sections: int) -> Augmentation | None:

@@ -76,7 +76,7 @@ class Watch:
                 checkpoint.save(self.run.best, step, self.gan.kept, self.facts | scores, keep=1)
 
     def _sample(self, step: int) -> None:
-        """A grid of the same inputs every time, a row a class where there are any; diagnostics of the discriminator."""
+        """A grid of the same inputs every time, a row per class if there are any; diagnostics of the discriminator."""
         seed, inputs, real, folder = self.config.seed, self.gan.inputs, self.steps.real, self.run.folder / "samples"
         made = torch.cat(list(generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))))
         grid = made[:GRID]

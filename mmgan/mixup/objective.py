@@ -73,7 +73,7 @@ def generator_loss(
     Scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient; `real`,
     [B, ...] without, is needed for mixup and by losses that compare. Without mixup this is the generator of Eq. 11.
     `augment` changes the rows that are passed, `[real; fake]`, or the fakes alone where no real ones are needed;
-    `classes` are vectors of the same rows, as for `discriminator_loss`.
+    `classes` are vectors as for `discriminator_loss`, of which the last B are the fakes'.
 
     >>> import torch
     >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
@@ -126,7 +126,7 @@ def _pass(
     target = torch.zeros(len(batch), device=batch.device)
     target[:real] = 1
     if classes is not None:
-        logits, rows = discriminator(batch, plans, torch.cat([target[:, None], classes], 1))
+        logits, rows = discriminator(batch, plans, torch.cat([target[:, None], classes[-len(batch) :]], 1))
         target = rows[:, 0]
     elif plans:
         logits, target = discriminator(batch, plans, target)

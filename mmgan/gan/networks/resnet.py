@@ -1,5 +1,4 @@
-"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of twenty sizes from 8 to 224
-pixels.
+"""The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of twenty sizes, 8 to 224.
 
 At 32x32 with the default options these are their CIFAR-10 networks (Table 4) exactly, and at 128x128 with `table:
 imagenet` and widths of 64 those of ImageNet (Table 6), of which the conditional ones are Miyato & Koyama's (2018).
