@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from classifiers.attacks.adversarial import AdversarialTraining
+from classifiers.fortified import Fortified
 from classifiers.methods import SemiSupervised
 from classifiers.networks import NetworkConfig
 from classifiers.networks.preactresnet import PreActResNet
@@ -69,10 +70,14 @@ class ClassifierConfig(RunConfig):
     """Mixup (Eq. 1); null for none."""
     adversarial: AdversarialTraining | None = None
     """Adversarial training; null for none."""
+    fortified: Fortified | None = None
+    """A denoising autoencoder in the network; null for none."""
     ssl: SemiSupervised | None = None
     """Learning from images without labels too; null: from labelled ones alone."""
     loss: ClassifierLoss = field(default_factory=CrossEntropy)
     """Loss (classifiers/supervised.py)."""
+    label_smoothing: float = 0.0
+    """Share of a target that its class gives to the others, in equal parts."""
     epochs: int = 1200
     """Passes over the training images, which are the labelled ones."""
     batch_size: int = 128
@@ -93,6 +98,8 @@ class ClassifierConfig(RunConfig):
     """Divide lr by 10 at `milestones`, let it fall to 0 as half a cosine, or keep it."""
     milestones: Sequence[int] = (400, 800)
     """Epochs after which lr_schedule step divides by 10."""
+    cosine_epochs: int | None = None
+    """Epochs after which lr_schedule cosine would reach 0, where that is later than the run's end; null: at its end."""
     seed: int = 0
     """Every random number follows from it, but for data.subset_seed's."""
     validate_every: int = 1
@@ -114,9 +121,19 @@ class ClassifierConfig(RunConfig):
             raise ValueError("l1_on first needs l1")
         if self.lr_schedule == "step" and not all(0 < epoch < self.epochs for epoch in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)} must lie within the {self.epochs} epochs; set both")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.cosine_epochs is not None and (self.lr_schedule != "cosine" or self.cosine_epochs < self.epochs):
+            raise ValueError(f"cosine_epochs needs lr_schedule cosine, and at least the {self.epochs} epochs")
         if self.adversarial:
             self._check_attack(self.adversarial)
+        if self.fortified and self.fortified.cross and not (self.adversarial and self.adversarial.clean):
+            raise ValueError("fortified.cross compares attacked images with clean ones: set adversarial.clean true")
         if self.ssl:
+            if self.mixup and self.mixup.learns:
+                raise ValueError(f"mixup {type(self.mixup).__name__} learns from labelled images; leave it or ssl out")
+            if self.ssl.rule and self.ssl.rule.learns:
+                raise ValueError(f"ssl.mixup {type(self.ssl.rule).__name__} learns from labels; take another rule")
             if self.mixup and self.mixup.detach:
                 raise ValueError("mixup.detach is an ablation of supervised learning; leave it out with ssl")
             self.ssl.check(self)
@@ -138,6 +155,8 @@ class ClassifierConfig(RunConfig):
             raise ValueError("adversarial needs mixed_precision bf16 or null: gradients of pixels underflow in fp16")
         if adversarial.order == "mix-attack" and self.mixup and self.mixup.detach:
             raise ValueError("adversarial.order mix-attack needs the gradient that mixup.detach blocks")
+        if adversarial.order == "mix-attack" and self.mixup and self.mixup.learns:
+            raise ValueError("adversarial.order mix-attack would cut the gradient by which mixup learns: attack-mix")
         if self.data.preprocess == "gcn-zca":
             raise ValueError("adversarial.eps is in pixels, which data.preprocess gcn-zca does away with before a step")
         if self.data.noise:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
+from classifiers.fortified import fortify
 from classifiers.networks import build
 from classifiers.preprocess import blank
 from mmgan.engine import checkpoint, cli, files
@@ -46,6 +47,10 @@ def load_classifier(
     if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= checkpoint.LARGEST for size in shape):
         raise UserError(f"{saved.path / 'state.pt'} is damaged: its shape is {str(shape)[:40]}")
     network = build(config.network, saved.fact("classes", int), *blank(config.data.preprocess, shape))
+    try:
+        fortify(network, config.fortified, shape)
+    except ValueError as error:
+        raise UserError(f"{run / 'config.yaml'} is damaged: {error}") from error
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]
 
@@ -98,12 +103,14 @@ class Classifier(ExtractorConfig):
     def build(self) -> Extractor:
         """The extractor, of the checkpoint `auto`; raises UserError like `load_classifier`, with what can be done."""
         try:
-            network, _, saved = load_classifier(self.run)
+            network, config, saved = load_classifier(self.run)
         except UserError as error:
             raise UserError(
                 f"extractor.run: {error}; scripts/train_cls.py trains a classifier on images with labels, these or "
                 "others of their size; the extractor Inception needs no labels"
             ) from error
+        if config.fortified:
+            raise UserError(f"extractor.run: {self.run} is fortified, so that its features are random; take another")
         channels, rows, columns = saved.state["shape"]
         shape = (channels, rows, columns)
         return Extractor("classifier", FeatureNetwork(network), "pixels to [0, 1], no resizing", shape)

@@ -7,6 +7,24 @@ from pathlib import Path
 from mmgan.engine import files
 
 
+def plot_interval(metrics: Path, path: Path, epoch: float) -> None:
+    """Draw the interval of lam that a rule has learnt, the means of its ends, over epochs of `epoch` steps.
+
+    Nothing where `metrics` has none.
+    """
+    rows = [row for row in files.read_rows(metrics) if "interval/low" in row]
+    if not rows:
+        return
+    from matplotlib.figure import Figure  # noqa: PLC0415  # so that a run starts sooner
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    epochs = [row["step"] / epoch for row in rows]
+    axes.fill_between(epochs, [row["interval/low"] for row in rows], [row["interval/high"] for row in rows], alpha=0.4)
+    axes.set(xlabel="epoch", ylabel="lam, from least to largest", ylim=(0, 1), title="Interval of lam, mean over pairs")
+    figure.savefig(path, dpi=120)
+
+
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
     """Draw the training loss and, where measured, validation NLL (Fig. 8) and error over epochs of `epoch` steps.
 

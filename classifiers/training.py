@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluation.measures import error, nll, predict
+from classifiers.fortified import fortify
 from classifiers.networks import build
-from classifiers.plot import plot_training
+from classifiers.plot import plot_interval, plot_training
 from classifiers.preprocess import blank, fit
 from classifiers.split import split
-from classifiers.updates import Updates
+from classifiers.updates import Updates, learnt
 from mmgan import memory
 from mmgan.data import Images, load
 from mmgan.engine import checkpoint, cli
@@ -108,6 +109,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
                     state = updates.state() | {"log": log.state(step), "best": best}
                     if accelerator.is_main_process:  # the checkpoint last: what precedes it is repeated if it fails
                         plot_training(run.metrics, folder / "plots" / "training.png", size / batch)
+                        plot_interval(run.metrics, folder / "plots" / "interval.png", size / batch)
                         checkpoint.save(run.checkpoints, step, updates.networks, state, config.keep_checkpoints)
                 if stopped:
                     break
@@ -133,8 +135,19 @@ def _network(
     _check_batches(config, len(real.images), len(pool), processes)
     shape, halves = list(real.images.shape[1:]), 2 if config.mixed_precision else 1
     rows = config.batch_size + (config.unlabelled_batch if config.ssl else 0)
+    rows *= 2 if config.mixup and config.mixup.learns else 1  # mixed rows, and as many for the policy
+    rows *= 2 if config.adversarial and config.adversarial.clean else 1
+
+    def made() -> list[nn.Module]:
+        network = build(config.network, classes, *blank(config.data.preprocess, shape))
+        try:
+            fortify(network, config.fortified, shape)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return [network, *learnt(config, network, classes).networks.values()]
+
     needed = memory.needed_for(
-        lambda: [build(config.network, classes, *blank(config.data.preprocess, shape))],
+        made,
         lambda networks: networks[0](torch.zeros(2, *shape)),
         rows // processes // halves,
         memory.COPIES["SGD"],
@@ -145,6 +158,7 @@ def _network(
         raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
     network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
+    fortify(network, config.fortified, shape)
     for section, rule in config.rules.items():
         try:
             check_layers(rule, network, pool[:2].float() / 255, partial(stream, config.seed, "checked layer"))
@@ -161,6 +175,11 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
             raise UserError(f"{section}batch_size {batch} is larger than the {there} training images")
         if batch % processes:
             raise UserError(f"{section}batch_size {batch} must be a multiple of the {processes} processes")
+        try:
+            if rule := config.rules.get(f"{section}mixup"):
+                rule.draw(batch, stream(config.seed, "checked batch", 0), processes)
+        except ValueError as error:
+            raise UserError(f"{section}batch_size {batch}, {processes} process(es): {error}") from error
 
 
 def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:

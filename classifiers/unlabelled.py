@@ -44,7 +44,7 @@ class Unlabelled:
             )
             for purpose in ("unlabelled", "unlabelled again")
         )
-        self.teacher = None if ssl.teacher_decay is None else deepcopy(network).requires_grad_(False)
+        self.teacher = None if ssl.teacher_decay(0) is None else deepcopy(network).requires_grad_(False)
 
     def terms(self, f: Forward, number: int, done: float) -> dict[str, Tensor]:
         """The weighted terms that batch `number` adds to the loss of the network `f`, when `done` of 1 is done."""
@@ -68,13 +68,14 @@ class Unlabelled:
         with self.accelerator.autocast():
             return teacher(x, start=0).float()
 
-    def learn(self) -> None:
+    def learn(self, number: int) -> None:
         """Move the teacher, where there is one, towards the network: theta' <- decay theta' + (1 - decay) theta.
 
         The teacher's running statistics are of its own passes.
         """
-        if self.teacher is not None and self.ssl.teacher_decay is not None:
-            average = get_ema_multi_avg_fn(self.ssl.teacher_decay)
+        decay = self.ssl.teacher_decay(number)
+        if self.teacher is not None and decay is not None:
+            average = get_ema_multi_avg_fn(decay)
             average(list(self.teacher.parameters()), list(self.network.parameters()), 0)
 
 

@@ -4,25 +4,64 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast
-from torch import Tensor
+from torch import Generator, Tensor, nn
 from torch.optim import SGD
 
-from classifiers.attacks.adversarial import AdversarialTraining, attack
 from classifiers.config import ClassifierConfig
-from classifiers.supervised import draw, supervised
+from classifiers.fortified import autoencoder_of
+from classifiers.labelled import Labelled
+from classifiers.networks import build, normalise_of
+from classifiers.supervised import draw
 from classifiers.unlabelled import Unlabelled
 from classifiers.views import Views
 from mmgan.data import Images, fingerprint
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
-from mmgan.mixup import Plans, Staged
+from mmgan.mixup import Staged
+
+
+class Learnt(NamedTuple):
+    """What a rule learns beside the network."""
+
+    policy: nn.Module | None = None
+    head: nn.Module | None = None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Those there are, by name."""
+        return {name: one for name, one in self._asdict().items() if one is not None}
+
+
+class Heads(nn.Module):
+    """Two heads on the same features, side by side: [B, classes + columns of the second]."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Both heads' outputs for `features` [B, d]."""
+        return torch.cat([self.first(features), self.second(features)], 1)
+
+
+def learnt(config: ClassifierConfig, network: Staged, classes: int) -> Learnt:
+    """The parts of the rule of `config` that are learnt, where it has any; `network` is one that `build` made."""
+    if not (config.mixup and config.mixup.learns):
+        return Learnt()
+    torch.manual_seed(stream(config.seed, "rule's weights", 0).initial_seed())
+    scale = normalise_of(network)
+
+    def backbone() -> nn.Module:
+        return Staged(*build(config.network, classes, scale.mean.flatten(), scale.std.flatten()).stages[:-1])
+
+    size = int(network.stages[-1].get_parameter("weight").shape[1])
+    return Learnt(config.mixup.policy(backbone, size), config.mixup.head(size))
 
 
 class Updates:
@@ -53,39 +92,50 @@ class Updates:
         self.pool = None if pool is None else fingerprint(pool)
         self.size, self.shape = len(images.images), images.images.shape[1:]
         self.labels = images.labels.to(device)
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learnt = learnt(config, network, classes)
+        for one in (network, *self.learnt.networks.values()):
+            one.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
         self.views = Views(images.images, config.data, network, device)
         self.unlabelled = None
         if config.ssl and pool is not None:
             self.unlabelled = Unlabelled(config, config.ssl, network, pool, accelerator, self.blocks)
         weights = [p for p in network.parameters() if p.ndim > 1]
         self.l1_of = weights if config.l1_on == "all" else weights[:1]
+        trained: nn.Module = network
+        if self.learnt.head:  # beside the last layer, in training alone
+            trained = Staged(*network.stages[:-1], Heads(network.stages[-1], self.learnt.head))
+        parameters = [p for one in (network, *self.learnt.networks.values()) for p in one.parameters()]
         sgd = SGD(
-            network.parameters(),
+            parameters,
             config.lr,
             config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
-            fused=not any(p.is_complex() for p in network.parameters()),
+            fused=not any(p.is_complex() for p in parameters),
         )
         accelerator.ddp_handler = DistributedDataParallelKwargs(
             broadcast_buffers=False,  # in place, between the passes of one step; training uses no running statistics
             find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix have no part then
         )
-        self.f, self.sgd = accelerator.prepare(network, sgd)
+        self.f, self.sgd = accelerator.prepare(trained, sgd)
         self.forward = partial(self.f, start=0)  # views are preprocessed
-        for parameter in network.parameters():  # of zero, not none, for those layers, whose momentum must act
+        policy = accelerator.prepare(self.learnt.policy) if self.learnt.policy else None
+        self.labelled = Labelled(config, network, self.forward, policy, accelerator, self.draws)
+        self.encoder = autoencoder_of(network)
+        if self.encoder:
+            self.encoder.generator, self.encoder.rank, self.encoder.world = Generator(device), self.rank, self.world
+        for parameter in parameters:  # of zero, not none, for those layers, whose momentum must act
             parameter.grad = torch.zeros_like(parameter)
 
     def step(self, number: int) -> dict[str, Tensor]:
         """Update `number`, counted from 0: one step on Eq. 1, and what else the loss has; the terms and their sum."""
         config, size = self.config, self.config.batch_size
         torch.manual_seed(stream(config.seed, f"network/{self.rank}", number).initial_seed())  # dropout
-        x, y = self.batch(number)
+        if self.encoder and self.encoder.generator:
+            self.encoder.generator.manual_seed(stream(config.seed, "autoencoder", number).initial_seed())
         plans = draw(config.mixup, size, self.draws, number, self.blocks)
-        if config.adversarial:
-            x, y, plans = self.attacked(config.adversarial, number, x, y, plans)
-        terms = {"supervised": supervised(self.forward, x, y, plans, config.loss)}
+        terms, watched = self.labelled.terms(number, *self.batch(number), plans)
         if self.unlabelled:
             terms |= self.unlabelled.terms(self.forward, number, number * size / (config.epochs * self.size))
         if config.l1:
@@ -95,27 +145,15 @@ class Updates:
         self.accelerator.backward(loss)
         self.sgd.step()
         if self.unlabelled:
-            self.unlabelled.learn()
-        return {"loss": loss} | (terms if len(terms) > 1 else {})
-
-    def attacked(
-        self, config: AdversarialTraining, number: int, x: Tensor, y: Tensor, plans: Plans
-    ) -> tuple[Tensor, Tensor, Plans]:
-        """The batch under attack; every process attacks the same network, with the batch norm statistics of rank 0."""
-        if self.world > 1:  # each has its own, of the rows it saw
-            for buffer in self.network.buffers():
-                broadcast(buffer)
-        size = self.config.batch_size
-        noise = self.draws.normal("attack", number, size, *self.shape) if config.random_start else None
-        with self.accelerator.autocast():
-            return attack(config, self.network, x, y, plans, self.config.loss, noise)
+            self.unlabelled.learn(number)
+        return {"loss": loss} | (terms if len(terms) > 1 else {}) | watched
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number`, the share of this process: views float32, as layer 0 takes them, and one-hot targets."""
+        """Batch `number`, the share of this process: views float32, as layer 0 takes them, and targets [B, classes]."""
         rows = self.draws.rows(number, self.config.batch_size, self.size)
         x = self.views(rows, self.draws, number)
         labels = self.labels[rows.to(self.labels.device, non_blocking=True)]
-        return x, F.one_hot(labels, self.classes).float()
+        return x, smoothed(F.one_hot(labels, self.classes).float(), self.config.label_smoothing)
 
     def set_lr(self, done: float) -> None:
         """Set the learning rate for when `done` epochs are done."""
@@ -128,11 +166,14 @@ class Updates:
         return float(self.sgd.param_groups[0]["lr"])
 
     @property
-    def networks(self) -> dict[str, Staged]:
-        """What is trained: `network`, which is validated and evaluated, and where that is a teacher its `student`."""
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained: `network`, which is validated and evaluated, and where that is a teacher its `student`.
+
+        Beside it `policy` and `head`, where the rule has them.
+        """
         if self.unlabelled and self.unlabelled.teacher:
             return {"network": self.unlabelled.teacher, "student": self.network}
-        return {"network": self.network}
+        return {"network": self.network} | self.learnt.networks
 
     def state(self) -> dict[str, Any]:
         """The rest of a checkpoint."""
@@ -158,10 +199,15 @@ class Updates:
             self.accelerator.scaler.load_state_dict(saved.fact("scaler", dict))
 
 
+def smoothed(y: Tensor, share: float) -> Tensor:
+    """Targets `y` [B, classes], rows that sum to 1, of which `share` of a class goes to the others in equal parts."""
+    return y * (1 - share) + (1 - y) * share / (y.shape[1] - 1) if share else y
+
+
 def learning_rate(config: ClassifierConfig, done: float) -> float:
     """The learning rate when `done` of all epochs are done."""
     if config.lr_schedule == "step":
         return config.lr * 0.1 ** sum(done >= epoch for epoch in config.milestones)
     if config.lr_schedule == "cosine":
-        return config.lr * (1 + math.cos(math.pi * done / config.epochs)) / 2
+        return config.lr * (1 + math.cos(math.pi * done / (config.cosine_epochs or config.epochs))) / 2
     return config.lr

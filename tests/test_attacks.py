@@ -232,7 +232,8 @@ def test_orders_of_attack_and_mix(
     plans = rule(layers=(layer,)).draw(8, torch.Generator().manual_seed(1))
     (mix,) = plans.plans
     config = AdversarialTraining(eps=0.05, step_size=0.05, iterations=1, random_start=False, order=order)
-    found, targets, left = adversarial.attack(config, f, x, y, plans, CrossEntropy(), None)
+    shown, targets, left = adversarial.premixed(config, x, y, plans)
+    found = adversarial.attack(config, f, shown, targets, left, CrossEntropy(), None)
     mixed_first = (order, layer) == ("mix-attack", 0)
     at = (mix.mix_states(x) if mixed_first else x).clone().requires_grad_()
     if order == "attack-mix":
@@ -253,7 +254,8 @@ def test_without_mixup_both_orders_attack_the_images(f: Staged, batch: tuple[Ten
     x, y = batch[0], one_hot(batch[1])
     for order in ("attack-mix", "mix-attack"):
         config = replace(CONFIG, order=order)
-        found, targets, left = adversarial.attack(config, f, x, y, Plans(rows=8), CrossEntropy(), None)
+        shown, targets, left = adversarial.premixed(config, x, y, Plans(rows=8))
+        found = adversarial.attack(config, f, shown, targets, left, CrossEntropy(), None)
         assert torch.equal(found, fgsm(f, x, y, replace(STEP, eps=0.05)))
         assert torch.equal(targets, y)
         assert not left

@@ -84,6 +84,7 @@ FLIPS: dict[str, list[str]] = {
     "tracker": ["--tracker", "tensorboard"],
 }
 CUTMIX = ["--mixup", "DiscriminatorCutMix"]
+NOISY = ["--mixup", "DiscriminatorNoisyMixup"]
 DCGAN = ["--generator", "DCGANGenerator", "--discriminator", "DCGANDiscriminator", "--mixup.layers", "[0,1]"]
 HINGE = ["--loss", "Hinge"]
 AUGMENT = ["--augment", "DiffAugment"]
@@ -100,6 +101,26 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "mixup[DiscriminatorCutMix].weight": (CUTMIX, ["--mixup.weight", "0.5"]),
     "mixup[DiscriminatorCutMix].generator_weight": (CUTMIX, ["--mixup.generator_weight", "2"]),
     "mixup[DiscriminatorCutMix].replace": (CUTMIX, ["--mixup.replace", "true"]),
+    "mixup[DiscriminatorNoisyMixup]": ([], NOISY),
+    **{
+        f"mixup[DiscriminatorNoisyMixup].{name}": (NOISY, [f"--mixup.{name}", value])
+        for name, value in (
+            ("alpha", "0.1"),
+            ("layers", "[0]"),
+            ("lam", "folded-beta"),
+            ("lam_per", "batch"),
+            ("layer_per", "pair"),
+            ("pairs", "[real-fake]"),
+            ("share", "split"),
+            ("rows", "first"),
+            ("target", "fake"),
+            ("weight", "2"),
+            ("generator_weight", "0"),
+            ("replace", "true"),
+            ("additive", "0"),
+            ("multiplicative", "0"),
+        )
+    },
     "loss[Hinge]": ([], HINGE),
     "loss[Hinge].saturating": (HINGE, ["--loss.saturating", "true"]),
     "loss[Wasserstein]": (HINGE, ["--loss", "Wasserstein"]),

@@ -48,6 +48,8 @@ FLIPS: dict[str, list[str]] = {
     "mixup.detach": ["--mixup.detach", "true"],
     "adversarial": ADVERSARIAL,
     "ssl": ["--ssl", "MixupConsistency", "--ssl.batch_size", "12"],
+    "fortified": ["--fortified.hidden", "16"],
+    "label_smoothing": ["--label_smoothing", "0.1"],
     "epochs": ["--epochs", "4"],
     "batch_size": ["--batch_size", "12"],
     "lr": ["--lr", "0.05"],
@@ -70,19 +72,70 @@ WIDE = [*SHORT, "--network", "WideResNet", "--network.depth", "10", "--network.w
 OLIVER = [*SHORT, "--network", "Oliver", "--network.depth", "10", "--network.width", "0.25"]
 CUTMIX = [*WIDE, "--mixup", "ClassifierCutMix"]
 NONE = [*WIDE, "--mixup", "null"]
+ADAMIXUP = [*WIDE, "--mixup", "AdaMixUp"]
+NOISY = [*WIDE, "--mixup", "ClassifierNoisyMixup"]
+CLEAN = [*ADVERSARIAL, "--adversarial.clean", "true"]
+FORTIFIED = [*CLEAN, "--fortified.hidden", "16"]
+COSINE = ["--epochs", "2", "--lr_schedule", "cosine"]
 PSEUDO = [*NONE, "--ssl", "PseudoLabel", "--ssl.batch_size", "12", "--ssl.threshold", "0.1"]
 PI = [*NONE, "--ssl", "PiModel", "--ssl.batch_size", "12", "--ssl.compare", "logits"]
 TEACHER = [*NONE, "--ssl", "MeanTeacher", "--ssl.batch_size", "12", "--ssl.decay", "0.9"]
 VAT = [*NONE, "--ssl", "VAT", "--ssl.batch_size", "12", "--ssl.eps", "1"]
 CONSISTENCY = [*NONE, "--ssl", "MixupConsistency", "--ssl.batch_size", "12"]
+ICT = [*NONE, "--ssl", "ICT", "--ssl.batch_size", "12"]
+UNLABELLED_NOISE = [*CONSISTENCY, "--ssl.mixup", "ClassifierNoisyMixup"]
+ICT_CUTMIX, ICT_NOISE = ([*ICT, "--ssl.mixup", rule] for rule in ("ClassifierCutMix", "ClassifierNoisyMixup"))
+ICT_PLAIN = [*ICT, "--ssl.mixup", "ClassifierMixup"]
 UNLABELLED_CUTMIX = [*CONSISTENCY, "--ssl.mixup", "ClassifierCutMix"]
 METHODS = {"PseudoLabel": PSEUDO, "PiModel": PI, "MeanTeacher": TEACHER, "VAT": VAT, "MixupConsistency": CONSISTENCY}
+METHODS["ICT"] = ICT
 WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "adversarial.eps": (ADVERSARIAL, ["--adversarial.eps", "0.2"]),
     "adversarial.norm": (ADVERSARIAL, ["--adversarial.norm", "l2"]),
     "adversarial.step_size": (ADVERSARIAL, ["--adversarial.step_size", "0.04"]),
     "adversarial.iterations": (ADVERSARIAL, ["--adversarial.iterations", "3"]),
     "adversarial.random_start": (ADVERSARIAL, ["--adversarial.random_start", "false"]),
+    "adversarial.clean": (ADVERSARIAL, ["--adversarial.clean", "true"]),
+    "adversarial.labels": (ADVERSARIAL, ["--adversarial.labels", "predicted"]),
+    "fortified.layer": (FORTIFIED, ["--fortified.layer", "1"]),
+    "fortified.hidden": (FORTIFIED, ["--fortified.hidden", "8"]),
+    "fortified.activation": (FORTIFIED, ["--fortified.activation", "leaky-relu"]),
+    "fortified.noise": (FORTIFIED, ["--fortified.noise", "0"]),
+    "fortified.weight": (FORTIFIED, ["--fortified.weight", "2"]),
+    "fortified.cross": (FORTIFIED, ["--fortified.cross", "true"]),
+    "fortified.blocking": (FORTIFIED, ["--fortified.blocking", "true"]),
+    "cosine_epochs": (COSINE, ["--cosine_epochs", "3"]),
+    "mixup[AdaMixUp]": (WIDE, ADAMIXUP),
+    "mixup[AdaMixUp].layers": (ADAMIXUP, ["--mixup.layers", "[0]"]),
+    "mixup[ClassifierNoisyMixup]": (WIDE, NOISY),
+    "mixup[ClassifierNoisyMixup].alpha": (NOISY, ["--mixup.alpha", "0.3"]),
+    "mixup[ClassifierNoisyMixup].layers": (NOISY, ["--mixup.layers", "[0]"]),
+    "mixup[ClassifierNoisyMixup].detach": (NOISY, ["--mixup.detach", "true"]),
+    "mixup[ClassifierNoisyMixup].lam_per": (NOISY, ["--mixup.lam_per", "pair"]),
+    "mixup[ClassifierNoisyMixup].additive": (NOISY, ["--mixup.additive", "0"]),
+    "mixup[ClassifierNoisyMixup].multiplicative": (NOISY, ["--mixup.multiplicative", "0"]),
+    "ssl[ICT].decay": (ICT, ["--ssl.decay", "0.4"]),
+    "ssl[ICT].mixed": (ICT, ["--ssl.mixed", "logits"]),
+    "ssl[ICT].mixup[ClassifierMixup]": (ICT_CUTMIX, ICT_PLAIN),
+    "ssl[ICT].mixup[ClassifierMixup].alpha": (ICT_PLAIN, ["--ssl.mixup.alpha", "0.3"]),
+    "ssl[ICT].mixup[ClassifierMixup].layers": (ICT_PLAIN, ["--ssl.mixup.layers", "[1]"]),
+    "ssl[ICT].mixup[ClassifierMixup].lam_per": (ICT_PLAIN, ["--ssl.mixup.lam_per", "pair"]),
+    "ssl[ICT].mixup[ClassifierCutMix]": (ICT, ICT_CUTMIX),
+    "ssl[ICT].mixup[ClassifierCutMix].alpha": (ICT_CUTMIX, ["--ssl.mixup.alpha", "0.3"]),
+    "ssl[ICT].mixup[ClassifierCutMix].layers": (ICT_CUTMIX, ["--ssl.mixup.layers", "[1]"]),
+    "ssl[ICT].mixup[ClassifierNoisyMixup]": (ICT, ICT_NOISE),
+    **{
+        f"ssl[{method}].mixup[ClassifierNoisyMixup].{name}": (base, [f"--ssl.mixup.{name}", value])
+        for method, base in (("ICT", ICT_NOISE), ("MixupConsistency", UNLABELLED_NOISE))
+        for name, value in (
+            ("alpha", "0.3"),
+            ("layers", "[2]"),
+            ("lam_per", "pair"),
+            ("additive", "0"),
+            ("multiplicative", "0"),
+        )
+    },
+    "ssl[MixupConsistency].mixup[ClassifierNoisyMixup]": (CONSISTENCY, UNLABELLED_NOISE),
     "adversarial.order": (ADVERSARIAL, ["--adversarial.order", "mix-attack"]),
     "l1_on": (["--l1", "0.01"], ["--l1_on", "first"]),
     "loss[BCESoftmax]": (WIDE, ["--loss", "BCESoftmax"]),
@@ -120,11 +173,31 @@ for _name, _base in METHODS.items():
     WITHIN[f"ssl[{_name}]"] = (NONE, _base)
     WITHIN[f"ssl[{_name}].weight"] = (_base, ["--ssl.weight", "2"])
     WITHIN[f"ssl[{_name}].ramp_until"] = (_base, ["--ssl.ramp_until", "1"])
-    WITHIN[f"ssl[{_name}].ramp_from"] = (_base, ["--ssl.ramp_from", "official"])
+    WITHIN[f"ssl[{_name}].ramp_from"] = (_base, ["--ssl.ramp_from", "zero" if _name == "ICT" else "official"])
     WITHIN[f"ssl[{_name}].batch_size"] = (_base, ["--ssl.batch_size", "8"])
 """Options that mean something beside others alone, and a change of them."""
 DETACHED = ["--ssl.mixup.detach", "true"]
+LEARNT = ["--ssl.mixup", "AdaMixUp"]
 REFUSED = {
+    "mixup[AdaMixUp].detach": ([*ADAMIXUP, "--mixup.detach", "true"], "mixup.detach blocks"),
+    **{
+        f"ssl[{method}].mixup[AdaMixUp]{option}": ([*base, *LEARNT, *change], words)
+        for method, base in (("ICT", ICT), ("MixupConsistency", CONSISTENCY))
+        for option, change, words in (
+            ("", [], "AdaMixUp learns from labels"),
+            (".layers", ["--ssl.mixup.layers", "[1]"], "AdaMixUp learns from labels"),
+            (".detach", DETACHED, "detach"),
+        )
+    },
+    **{
+        f"ssl[{method}].mixup[{rule}].detach": ([*base, "--ssl.mixup", rule, *DETACHED], "ablation of supervised")
+        for method, base, rule in (
+            ("ICT", ICT, "ClassifierMixup"),
+            ("ICT", ICT, "ClassifierCutMix"),
+            ("ICT", ICT, "ClassifierNoisyMixup"),
+            ("MixupConsistency", CONSISTENCY, "ClassifierNoisyMixup"),
+        )
+    },
     "ssl[MixupConsistency].mixup.detach": ([*CONSISTENCY, *DETACHED], "ablation of supervised learning"),
     "ssl[MixupConsistency].mixup[ClassifierCutMix].detach": (
         [*UNLABELLED_CUTMIX, *DETACHED],
@@ -216,7 +289,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--adversarial.eps", "0.1", "--mixed_precision", "fp16"], "bf16 or null"),
         (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--adversarial.eps", "8"], "adversarial.eps is in pixels of .0, 1."),
-        (["--ssl.weight", "2"], "name one by --ssl: MeanTeacher"),
+        (["--ssl.weight", "2"], "name one by --ssl: ICT, MeanTeacher"),
         (["--data.pad", "1000000"], "data.pad 1000000 is more than the 8 pixels"),
         (["--network.width", "1e6"], "lower network.width"),
         (["--network.width", "inf"], "network.width must be"),

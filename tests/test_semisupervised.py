@@ -382,7 +382,7 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(
     with torch.no_grad():
         for p in net.parameters():
             p.add_(1)
-    unlabelled.learn()
+    unlabelled.learn(0)
     for p, old, new in zip(unlabelled.teacher.parameters(), before, net.parameters(), strict=True):
         torch.testing.assert_close(p, 0.9 * old + 0.1 * new)
         assert not p.requires_grad
@@ -515,7 +515,7 @@ def test_two_processes_train_a_network_with_batch_norm_through_several_passes(tm
     ("options", "words"),
     [
         (["--ssl", "SemiSupervised"], "ssl"),
-        (["--ssl", "Nothing"], "ssl must be MeanTeacher, .* not Nothing"),
+        (["--ssl", "Nothing"], "ssl must be ICT, MeanTeacher, .* not Nothing"),
         (["--ssl", "VAT", "--ssl.decay", "0.9"], "ssl.decay: VAT has no option decay"),
         ([*METHODS["pi"], "--data.pad", "0"], "compares random views"),
         ([*METHODS["vat"], "--mixed_precision", "bf16"], "no mixed_precision"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classifiers.attacks.gradient import Attack, Norm, check_eps, pgd
 from classifiers.supervised import ClassifierLoss
+from mmgan.engine.modes import evaluating
 from mmgan.mixup import Plans
 
 
@@ -28,12 +31,31 @@ class AdversarialTraining:
     """Start at random within the bound, not at the image."""
     order: Literal["attack-mix", "mix-attack"] = "attack-mix"
     """With mixup: mix images that were attacked, or attack what is mixed (classifiers/attacks/adversarial.py)."""
+    clean: bool = False
+    """Learn from the images as they are too: every term is a mean over both passes (Goodfellow et al. 2014)."""
+    labels: Literal["true", "predicted"] = "true"
+    """What the attack leads away from: an image's label, or the class that the network takes it for."""
 
     def __post_init__(self) -> None:
         for name in ("eps", "step_size"):
             check_eps(getattr(self, name), f"adversarial.{name}", self.norm)
         if not 0 < self.iterations <= 10_000:  # each is a pass of the network, in every step
             raise ValueError(f"adversarial.iterations must be positive and at most 10000, not {self.iterations}")
+
+
+def premixed(config: AdversarialTraining, x: Tensor, y: Tensor, plans: Plans) -> tuple[Tensor, Tensor, Plans]:
+    """`x` and `y`, mixed where order mix-attack has plans for layer 0, and the plans that are left."""
+    if config.order == "attack-mix":
+        return x, y, plans
+    x, y = plans.mix(0, x, y)
+    return x, y, Plans(tuple(plan for plan in plans.plans if plan.layer), rows=len(x))
+
+
+@torch.no_grad()
+def predicted(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The classes that `network`, in evaluation mode, takes `x` [B, C, R, R] for: like `y`, one-hot [B, classes]."""
+    with evaluating(network):
+        return F.one_hot(network(x).argmax(1), y.shape[1]).to(y)
 
 
 def attack(
@@ -44,8 +66,8 @@ def attack(
     plans: Plans,
     loss: ClassifierLoss,
     noise: Tensor | None,
-) -> tuple[Tensor, Tensor, Plans]:
-    """The batch to train on: `x`, `y` and `plans` of `supervised`, with `x` perturbed so that `loss` rises.
+) -> Tensor:
+    """The images to train on: `x`, perturbed so that `loss` of the targets `y` rises; all are what `premixed` gives.
 
     `noise` N(0, 1) like `x`: the random start. `network` is the bare module, not the one prepared by Accelerate: DDP
     then sees nothing of the attack's passes, which leave gradients alone.
@@ -56,14 +78,10 @@ def attack(
     - Batch norm is in evaluation mode while attacking: the attacked network is the one that will be used, rows do not
       depend on one another, and running statistics see the attacked images of the training pass alone, once. Dropout
       is off. The training pass is in training mode as ever.
-    - Label leaking. The attack is for the true labels. With a single step and no random start a network can learn to
-      read the label off the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack,
-      which scripts/attack_cls.py looks for, and is no more robust.
+    - Label leaking. With a single step, no random start and the true labels, a network can learn to read the label off
+      the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack, which
+      scripts/attack_cls.py looks for, and is no more robust. With `labels` predicted it cannot.
     """
-    seen = Plans(rows=len(x))
-    if config.order == "mix-attack":
-        x, mixed = plans.mix(0, x, y)
-        y, plans = mixed, Plans(tuple(plan for plan in plans.plans if plan.layer), rows=len(x))
-        seen = plans
+    seen = plans if config.order == "mix-attack" else Plans(rows=len(x))
     made = Attack(config.eps, config.step_size, config.iterations, config.norm, config.random_start, loss=loss)
-    return pgd(network, x, y, made, noise, seen), y, plans
+    return pgd(network, x, y, made, noise, seen)

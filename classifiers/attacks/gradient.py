@@ -46,6 +46,9 @@ class Attack:
     """How often an image is attacked, each time from another start; it counts as right if it always is."""
     loss: ClassifierLoss = field(default_factory=CrossEntropy)
     """What the attack raises."""
+    eot: int = 1
+    """Passes whose gradients are averaged in every iteration, for a network that is random at test: the expectation
+    over its randomness (Athalye et al. 2018)."""
     scale: Tensor | None = None
     """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Else float32 [C, 1, 1], their unit,
     and nothing is clamped: with the deviations that the network divides by, the authors' attack on normalised images.
@@ -93,7 +96,7 @@ def iterates(
         moved = within(x + unit * start(noise, eps, norm))
     for _ in range(attack.iterations):
         with evaluating(network):
-            g = _gradient(network, moved, y, attack.loss, plans)
+            g = torch.stack([_gradient(network, moved, y, attack.loss, plans) for _ in range(attack.eot)]).mean(0)
         moved = within(moved + unit * attack.step_size * direction(unit * g, norm))
         yield moved
 

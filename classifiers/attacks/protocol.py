@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from classifiers.attacks.gradient import Attack, Norm, check_eps
@@ -41,6 +41,8 @@ MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Iterations after which accuracy is kept."""
 LARGEST = 1_000_000
 """More iterations, restarts or images than anybody waits for."""
+EOT = 20
+"""Gradients that are averaged of a network that draws at random: AutoAttack's number."""
 EXAMPLES = 8
 LIBRARIES = ("torch", "accelerate", "numpy", "scipy")
 
@@ -53,6 +55,7 @@ def attack(
     iterations: int = 50,
     step_size: float | None = None,
     restarts: int = 5,
+    eot: int | None = None,
     loss: ClassifierLoss = CrossEntropy(),  # noqa: B008
     num_images: int = 1000,
     transfer: Path | None = None,
@@ -75,7 +78,10 @@ def attack(
             and nothing clamped, as in the authors' code, whose eps is 0.03
         iterations: of PGD
         step_size: of PGD; default: 2.5 eps / iterations (Madry et al.)
-        restarts: of PGD, each from another random start
+        restarts: of PGD, each from another random start; an image counts as right if it is after each of them, by a new
+            draw each time where the network draws at random
+        eot: passes whose gradients an iteration averages; default: 20 for a network that draws at random at test (one
+            with a section fortified, whose noise stays), 1 for others. AutoAttack then is its version rand
         loss: what the attacks raise: CrossEntropy, or BCESoftmax as in the authors' code
         num_images: how many images to attack, drawn from the split by the seed
         transfer: another run: PGD is made on it and shown to this one, a black-box attack
@@ -83,15 +89,15 @@ def attack(
         checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
         split: part of the data set to attack on
         seed: seed of the images and the random starts
-        batch_size: images at once in each process; it changes nothing but rounding
+        batch_size: images at once in each process; it changes nothing but rounding, and what a network draws at random
         output: folder to write to; default: the run's
         trust: let the runs name classes that are not mmgan's own, which are then imported
         data: the run's images, where they have moved since: --data.root FOLDER
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
-    for name, count in counts.items():
-        if not 0 < count <= LARGEST:
+    for name, count in (counts | {"eot": eot}).items():
+        if count is not None and not 0 < count <= LARGEST:
             raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
     bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
     try:
@@ -118,6 +124,10 @@ def attack(
         images, labels = load(replace(data.of(config.data), split=split)).labelled()
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
     images, labels = images[rows], labels[rows]
+    shown = images[:2].to(device).float() / 255
+    random = draws_at_random(network, shown)
+    of_source = eot or (EOT if source and draws_at_random(source, shown) else 1)
+    eot = eot or (EOT if random else 1)
     folder, name = output or run, "-".join(["attack", *([norm] * (norm != "linf")), *([space] * (space != "pixel"))])
     with files.writing(folder):
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -126,13 +136,13 @@ def attack(
     found |= {"images": fingerprint(images), "num_images": len(images), "seed": seed, "run_seed": config.seed}
     found |= {"finished": finished(run, config), "norm": norm, "space": space, "loss": type(loss).__name__}
     found |= {"iterations": iterations, "step_size": step_size or "2.5 eps / iterations", "restarts": restarts}
-    found |= {"batch_size": batch_size}
+    found |= {"batch_size": batch_size, "random": random, "eot": eot}
     found |= {"source": str(transfer) if transfer else None, "eps": grid, "slack": SLACK}
     found["libraries"] = {library: importlib.metadata.version(library) for library in libraries}
     marks = [t for t in MARKS if t < iterations] + [iterations]
     scale = normalise_of(network).std if space == "normalised" else None
     attacks = [
-        Attack(bound, step_size or 2.5 * bound / iterations, iterations, norm, True, restarts, loss, scale)
+        Attack(bound, step_size or 2.5 * bound / iterations, iterations, norm, True, restarts, loss, eot, scale)
         for bound in grid
     ]
     middle = attacks[len(attacks) // 2]
@@ -140,8 +150,10 @@ def attack(
     accelerator.wait_for_everyone()  # all have read it before one writes
     keep = partial(begun.result, write=accelerator.is_main_process)
     with tqdm(desc=str(run), unit="image", disable=None if accelerator.is_main_process else True, leave=False) as bar:
-        bench = Bench(network, images, labels, saved.state["classes"], seed, batch_size, accelerator, bar.update)
-        bar.total = sum(map(len, bench.share)) * (2 + len(grid) * (2 + (source is not None) + autoattack))
+        bench = Bench(
+            network, images, labels, saved.state["classes"], seed, batch_size, accelerator, random, bar.update
+        )
+        bar.total = sum(map(len, bench.share)) * (2 + random + len(grid) * (2 + (source is not None) + autoattack))
 
         def over_eps(name: str, measure: Callable[[Attack], dict[str, Any]]) -> list[dict[str, Any]]:
             def row(one: Attack) -> dict[str, Any]:
@@ -155,12 +167,14 @@ def attack(
             return {"step_size": one.step_size, **accuracy(right), "over_iterations": over}
 
         found["clean"] = keep("clean", lambda: accuracy(bench.clean()))
+        if random:
+            found["changed"] = keep("changed", lambda: {"share": bench.changed().double().mean().item()})
         found["fgsm"] = over_eps("fgsm", lambda one: accuracy(bench.fgsm(one)))
         found["pgd"] = over_eps("pgd", pgd)
         found["unbounded"] = keep("unbounded", lambda: accuracy(bench.unbounded(middle)))
         if source:
             found["transfer"] = over_eps(
-                "transfer", lambda one: accuracy(bench.pgd(replace(one, restarts=1), source)[0])
+                "transfer", lambda one: accuracy(bench.pgd(replace(one, restarts=1, eot=of_source), source)[0])
             )
         if autoattack:
             found["autoattack"] = over_eps("autoattack", lambda one: accuracy(bench.auto(one)))
@@ -215,6 +229,12 @@ def _hash(saved: Checkpoint) -> str:
     return hashlib.sha256((saved.path / "checksums.json").read_bytes()).hexdigest()
 
 
+@torch.no_grad()
+def draws_at_random(network: nn.Module, x: Tensor) -> bool:
+    """Whether two passes of `x` [B, C, R, R] differ in evaluation mode."""
+    return not network(x).equal(network(x))
+
+
 def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> tuple[nn.Module, Checkpoint]:
     """The network of another run; raises UserError where it is none for the same images and classes."""
     network, _, saved = load_classifier(run, "auto", device, trust)
@@ -233,6 +253,7 @@ def _table(found: dict[str, Any]) -> str:
         f"{found['checkpoint']} checkpoint, step {found['step']}, on {found['num_images']} {found['split']} images",
         f"{found['norm']} attacks, eps in units of {units[found['space']]}; accuracy in % [95 % interval]",
         f"without attack {_cell(found['clean'])}",
+        *_randomness(found),
         "eps       " + "".join(f"{names[name]:<22}" for name in columns),
     ]
     for i, eps in enumerate(found["eps"]):
@@ -241,6 +262,13 @@ def _table(found: dict[str, Any]) -> str:
     words = {True: "passed", False: "FAILED", None: "-"}
     lines += [f"{words[check['passed']]:<8}{check['name']} ({check['found']})" for check in found["checks"]]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _randomness(found: dict[str, Any]) -> list[str]:
+    if not found["random"]:
+        return []
+    share, eot = found["changed"]["share"], found["eot"]
+    return [f"the network draws at random: {share:.2%} change class from pass to pass; {eot} gradient(s) averaged"]
 
 
 def _cell(row: dict[str, float]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ class Bench:
     """Images to attack, shared out to processes.
 
     Batches are cut from all images and dealt out in turn, and a random start depends on the seed, the restart and the
-    image alone: the result is that of one process, whatever their number.
+    image alone: the result is that of one process, whatever their number. What a network draws itself depends on the
+    seed and the batch.
     """
 
     network: nn.Module
@@ -47,6 +49,8 @@ class Bench:
     seed: int
     batch_size: int
     accelerator: Accelerator
+    random: bool = False
+    """Whether the network draws at random in evaluation mode, too."""
     advance: Callable[[int], object] = lambda _: None
     """Called with how many images a process has done."""
 
@@ -104,25 +108,37 @@ class Bench:
         Its steps move every pixel, whatever the norm: 200 of Euclidean length 0.01 would be a bound of 2.
         """
         iterations, step_size = UNBOUNDED
-        return self.pgd(Attack(math.inf, step_size, iterations, loss=attack.loss, scale=attack.scale))[0]
+        return self.pgd(Attack(math.inf, step_size, iterations, loss=attack.loss, eot=attack.eot, scale=attack.scale))[
+            0
+        ]
+
+    def changed(self) -> Tensor:
+        """Images that the network takes for another class in a second pass: bool [N]."""
+
+        def judge(x: Tensor, _: Tensor, __: range) -> Tensor:
+            with torch.no_grad():
+                return (self.network(x).argmax(1) != self.network(x).argmax(1))[None]
+
+        return self._over_processes(judge)[0]
 
     def auto(self, attack: Attack) -> Tensor:
-        """Which images it gets right under AutoAttack's standard version (Croce & Hein 2020): bool [N].
+        """Which images it gets right under AutoAttack (Croce & Hein 2020): bool [N].
 
-        Of `attack` it takes eps and norm. In pixel space, by the package pyautoattack. Its targeted parts aim at nine
-        classes, or all others if there are fewer; their loss compares with the fourth largest logit, so there are at
-        least `LEAST_CLASSES`.
+        Its standard version or, for a network that draws at random, `rand`, which averages 20 gradients. Of `attack` it
+        takes eps and norm. In pixel space, by the package pyautoattack. Its targeted parts aim at nine classes, or all
+        others if there are fewer; their loss compares with the fourth largest logit, so there are at least
+        `LEAST_CLASSES`.
         """
         from pyautoattack import AutoAttack  # noqa: PLC0415  # an optional extra
 
         logging.getLogger("auto-attack").setLevel(logging.ERROR)
         norm, device = {"linf": "Linf", "l2": "L2"}[attack.norm], self.accelerator.device
+        version = "rand" if self.random else "standard"
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                made = AutoAttack(self.network, norm=norm, eps=attack.eps, seed=self.seed, device=device)
-                made.apgd_targeted.n_target_classes = made.fab.n_target_classes = min(9, self.classes - 1)
-                adversarial, _ = made.run_standard_evaluation(x, y, batch_size=len(x))
+            made = AutoAttack(self.network, norm=norm, eps=attack.eps, seed=self.seed, device=device, version=version)
+            made.apgd_targeted.n_target_classes = made.fab.n_target_classes = min(9, self.classes - 1)
+            adversarial, _ = made.run_standard_evaluation(x, y, batch_size=len(x))
             return self._right(adversarial.to(device), y)[None]
 
         return self._over_processes(judge)[0]
@@ -134,9 +150,10 @@ class Bench:
         """
         x, y = self._load(rows)
         noise = self._noise(0, rows.tolist()) if attack.random_start else None
-        moved = pgd(self.network, x, self._target(y), attack, noise)
-        with torch.no_grad():
-            seen, fooled = (self.network(shown).argmax(1).cpu() for shown in (x, moved))
+        with self._seeded(0):
+            moved = pgd(self.network, x, self._target(y), attack, noise)
+            with torch.no_grad():
+                seen, fooled = (self.network(shown).argmax(1).cpu() for shown in (x, moved))
         return x.cpu(), seen, moved.cpu(), fooled
 
     def _load(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
@@ -151,6 +168,14 @@ class Bench:
         made = [torch.randn(shape, generator=stream(self.seed, f"start/{restart}", row)) for row in rows]
         return torch.stack(made).to(self.accelerator.device)
 
+    @contextmanager
+    def _seeded(self, first: int) -> Iterator[None]:
+        """Draws of the network from the seed, for a batch that begins with row `first`; the global stream stays."""
+        device = self.accelerator.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(stream(self.seed, "network", first).initial_seed())
+            yield
+
     @torch.no_grad()
     def _right(self, x: Tensor, y: Tensor) -> Tensor:
         return self.network(x).argmax(1) == y
@@ -159,7 +184,8 @@ class Bench:
         """What `judge` says of the batches of all processes: bool [n, N] on the CPU."""
         right = torch.zeros(n, len(self.images), dtype=torch.int32, device=self.accelerator.device)
         for rows in self.share:
-            right[:, rows.start : rows.stop] = judge(*self._load(slice(rows.start, rows.stop)), rows).int()
+            with self._seeded(rows.start):
+                right[:, rows.start : rows.stop] = judge(*self._load(slice(rows.start, rows.stop)), rows).int()
             self.advance(len(rows))
         summed: Tensor = self.accelerator.reduce(right, "sum")
         return summed.bool().cpu()
@@ -194,7 +220,14 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
     )
     clean, unbounded = found["clean"]["accuracy"], found["unbounded"]["accuracy"]
     curves = [(row["eps"], list(row["over_iterations"].items())) for row in found["pgd"]]
+    averaged = Check(
+        "gradients of a network that draws at random are averaged",
+        found.get("eot", 1) > 1,
+        f"{found.get('eot', 1)} passes an iteration",
+        "one draw's gradient does not lead to errors of the next; give eot 20, say",
+    )
     return [
+        *([averaged] if found.get("random") else []),
         Check(
             f"unbounded PGD leaves at most {ZERO:.0%}",
             unbounded <= ZERO,

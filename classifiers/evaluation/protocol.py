@@ -21,6 +21,7 @@ from classifiers.load import choose, finished, load_classifier, trained_rows
 from mmgan.data import DataChange, Images, fingerprint, load
 from mmgan.engine import files
 from mmgan.engine.checkpoint import Checkpoint
+from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 
 NEIGHBOURS = (1, 5, 20)
@@ -69,6 +70,7 @@ def evaluate(
     found |= {"images": fingerprint(images), "num_images": len(images), "num_train": len(train.images), "seed": seed}
     found |= {"pairs": len(images[pairs]), "run_seed": config.seed, "finished": finished(run, config)}
     found["libraries"] = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    torch.manual_seed(stream(seed, "network", 0).initial_seed())  # for one that draws at random
     tasks = 3 + network.depth + (len(TABLE_5) if deformations else 0)
     with tqdm(total=tasks, desc=str(run), unit="part", disable=None, leave=False) as bar:
         logits = predict(network, images, device, batch_size)

@@ -78,9 +78,11 @@ class SemiSupervised(ABC):
         """The rule by which the method mixes, if it does."""
         return None
 
-    @property
-    def teacher_decay(self) -> float | None:
-        """How much of itself a teacher, the average of the network's weights, keeps in an update; None: no teacher."""
+    def teacher_decay(self, number: int) -> float | None:  # noqa: ARG002
+        """How much of itself a teacher, the average of the network's weights, keeps in update `number`, from 0 on.
+
+        None: there is no teacher.
+        """
         return None
 
     def check(self, config: ClassifierConfig) -> None:  # noqa: B027

@@ -24,9 +24,8 @@ class MeanTeacher(SemiSupervised):
         if not 0 < self.decay < 1:
             raise ValueError(f"ssl.decay must be in (0, 1), not {self.decay}")
 
-    @property
-    def teacher_decay(self) -> float:
-        """The decay of its teacher."""
+    def teacher_decay(self, number: int) -> float:  # noqa: ARG002
+        """The decay of its teacher, the same in every update."""
         return self.decay
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:

@@ -45,8 +45,10 @@ class VAT(SemiSupervised):
 
     def check(self, config: ClassifierConfig) -> None:
         """A small difference of predictions must be that of their inputs, in full precision."""
-        if config.mixed_precision or config.network.dropout:
-            raise ValueError("ssl VAT differentiates a difference of size xi: no mixed_precision, network.dropout 0")
+        if config.mixed_precision or config.network.dropout or config.fortified:
+            raise ValueError(
+                "ssl VAT differentiates a difference of size xi: no mixed_precision, network.dropout 0, fortified null"
+            )
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of `vat`, and the entropy where it has a weight; running statistics see no perturbed images."""

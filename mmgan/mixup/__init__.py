@@ -9,22 +9,28 @@ from .named import Mixable
 from .objective import discriminator_loss, generator_loss
 from .plans import Plan, Plans
 from .rules import (
+    AdaMixUp,
     ClassifierCutMix,
     ClassifierMixup,
+    ClassifierNoisyMixup,
     ClassifierRule,
     DiscriminatorCutMix,
     DiscriminatorMixup,
+    DiscriminatorNoisyMixup,
     DiscriminatorRule,
 )
 from .staged import Staged
 
 __all__ = [
     "JS",
+    "AdaMixUp",
     "ClassifierCutMix",
     "ClassifierMixup",
+    "ClassifierNoisyMixup",
     "ClassifierRule",
     "DiscriminatorCutMix",
     "DiscriminatorMixup",
+    "DiscriminatorNoisyMixup",
     "DiscriminatorRule",
     "Hinge",
     "LeastSquares",

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mmgan.mixup import (
+    AdaMixUp,
     ClassifierCutMix,
     ClassifierMixup,
+    ClassifierNoisyMixup,
     ClassifierRule,
     DiscriminatorCutMix,
     DiscriminatorMixup,
+    DiscriminatorNoisyMixup,
     DiscriminatorRule,
     Mixable,
     Plan,
@@ -24,6 +27,7 @@ from mmgan.mixup import (
     Staged,
 )
 from mmgan.mixup.rules.cutmix import Boxes
+from mmgan.mixup.rules.noisy import Noisy
 
 KINDS = {"real-fake": (True, False), "fake-real": (False, True), "fake-fake": (False, False), "real-real": (True, True)}
 """Kinds of pairs: whether their left and their right row are real."""
@@ -59,11 +63,15 @@ discriminator: dict[str, st.SearchStrategy[Any]] = {
     "generator_weight": st.just(0.0) | st.floats(0.1, 3),
     "replace": st.booleans(),
 }
+uniform = {"alpha": st.floats(0.1, 1), "lam": st.sampled_from(["uniform", "folded-beta"]), "lam_per": per}
+noise = {"additive": st.floats(0, 1), "multiplicative": st.floats(0, 1)}
 OPTIONS: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     ClassifierMixup: classifier | {"alpha": st.floats(0.1, 5), "lam_per": per},
+    AdaMixUp: {"layers": layers, "detach": st.just(value=False)},
+    ClassifierNoisyMixup: classifier | {"alpha": st.floats(0.1, 5), "lam_per": per} | noise,
     ClassifierCutMix: classifier | {"alpha": st.floats(0.1, 5)},
-    DiscriminatorMixup: discriminator
-    | {"alpha": st.floats(0.1, 1), "lam": st.sampled_from(["uniform", "folded-beta"]), "lam_per": per},
+    DiscriminatorMixup: discriminator | uniform,
+    DiscriminatorNoisyMixup: discriminator | uniform | noise,
     DiscriminatorCutMix: discriminator | {"alpha": st.floats(0.1, 5)},
 }
 """Every rule, and any value of each of its options."""
@@ -74,7 +82,8 @@ def built(base: type[Any]) -> st.SearchStrategy[Any]:
     return st.one_of([st.builds(rule, **options) for rule, options in OPTIONS.items() if issubclass(rule, base)])
 
 
-classifier_rules: st.SearchStrategy[ClassifierRule] = built(ClassifierRule)
+classifier_rules: st.SearchStrategy[ClassifierRule] = built(ClassifierRule).filter(lambda rule: not rule.learns)
+"""Those that mix every row (AdaMixUp, which mixes one half of a batch, has a file of its own)."""
 discriminator_rules: st.SearchStrategy[DiscriminatorRule] = built(DiscriminatorRule)
 rules: st.SearchStrategy[ClassifierRule | DiscriminatorRule] = classifier_rules | discriminator_rules
 sizes = st.integers(2, 5)
@@ -158,6 +167,9 @@ def one_by_one(stages: Sequence[nn.Module], x: Tensor, plans: Plans) -> Iterator
                 h, share = torch.where(torch.from_numpy(inside), h2, h1), 1 - float(inside.mean())
             else:
                 h, share = lam * h1 + (1 - lam) * h2, lam
+            if isinstance(plan, Noisy):
+                u, n = (drawn[m] for drawn in plan.noise(run(x, stages[: plan.layer])))
+                h = (1 + plan.multiplicative * u) * h + plan.additive * n
             h = h.detach() if plan.detach else h
             yield Mixed(run(h, stages[plan.layer :])[0], left, right, share)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmgan.mixup import (
     ClassifierCutMix,
     ClassifierMixup,
+    ClassifierNoisyMixup,
     ClassifierRule,
     DiscriminatorCutMix,
     DiscriminatorMixup,
@@ -38,19 +39,17 @@ from tests.mixup.cases import (
     sizes,
 )
 
-ALPHA_OF_BETA = {ClassifierMixup: 2.0, ClassifierCutMix: 1.0, DiscriminatorCutMix: 1.0}
-CLASSIFIER = [rule for rule in OPTIONS if issubclass(rule, ClassifierRule)]
+ALPHA_OF_BETA = {ClassifierMixup: 2.0, ClassifierNoisyMixup: 1.0, ClassifierCutMix: 1.0, DiscriminatorCutMix: 1.0}
+CLASSIFIER = [rule for rule in OPTIONS if issubclass(rule, ClassifierRule) and not rule.learns]
 DISCRIMINATOR = [rule for rule in OPTIONS if issubclass(rule, DiscriminatorRule)]
 
 
 def test_every_rule_and_each_of_its_options_is_under_test() -> None:
-    ours = {
-        rule
-        for base in (ClassifierRule, DiscriminatorRule)
-        for rule in base.__subclasses__()
-        if rule.__module__.startswith("mmgan.")
-    }
-    assert set(OPTIONS) == ours
+    def below(base: type[Any]) -> set[type[Any]]:
+        own = {rule for rule in base.__subclasses__() if rule.__module__.startswith("mmgan.")}
+        return own.union(*(below(rule) for rule in own))
+
+    assert set(OPTIONS) == below(ClassifierRule) | below(DiscriminatorRule)
     for rule, options in OPTIONS.items():
         assert set(options) == {field.name for field in fields(rule)}
 
@@ -130,14 +129,14 @@ def test_layers_are_drawn_uniformly(rule: Any) -> None:
 @pytest.mark.parametrize("rule", ALPHA_OF_BETA)
 def test_lam_is_beta_distributed(rule: Any, alpha: float | None) -> None:
     options = {} if alpha is None else {"alpha": alpha}
-    pairs = options | ({"lam_per": "pair"} if rule is ClassifierMixup else {})
+    pairs = options | ({"lam_per": "pair"} if issubclass(rule, ClassifierMixup) else {})
     lam = rule(**pairs).draw(4000, seeded(0)).plans[0].lam.numpy()
     assert stats.kstest(lam, stats.beta(*[alpha or ALPHA_OF_BETA[rule]] * 2).cdf).pvalue > 1e-4
     assert len(np.unique(lam)) > 3000
-    if rule is ClassifierMixup:
+    if issubclass(rule, ClassifierMixup):
         batches = [rule(**options).draw(2, seeded(seed)).plans[0].lam for seed in range(1000)]
         assert batches[0].shape == ()
-        cdf = stats.beta(*[alpha or 2.0] * 2).cdf
+        cdf = stats.beta(*[alpha or ALPHA_OF_BETA[rule]] * 2).cdf
         assert stats.kstest([float(lam) for lam in batches], cdf).pvalue > 1e-4
 
 
@@ -145,7 +144,8 @@ def test_lam_is_beta_distributed(rule: Any, alpha: float | None) -> None:
 @pytest.mark.parametrize("rule", [*ALPHA_OF_BETA, DiscriminatorMixup])
 def test_lam_is_near_0_or_1_for_a_small_alpha(rule: Any, alpha: float) -> None:
     """Where both Gamma draws of a Beta draw are below the smallest float, it was 1/2: for 24 % of lam at alpha .001."""
-    options = {ClassifierMixup: {"lam_per": "pair"}, DiscriminatorMixup: {"lam": "folded-beta"}}.get(rule, {})
+    options = {"lam_per": "pair"} if issubclass(rule, ClassifierMixup) else {}
+    options = {"lam": "folded-beta"} if rule is DiscriminatorMixup else options
     n = 20000
     lam = rule(alpha=alpha, **options).draw(n, seeded(0)).plans[0].lam.double().numpy()[:n]
     fewer = np.minimum(lam, 1 - lam)
@@ -281,14 +281,16 @@ UNUSABLE: dict[str, list[Any]] = {
     "pairs": [(), ("real-fak",), ("real-fake", "real-fake")],
     "weight": [0, -1, float("nan")],
     "generator_weight": [-0.1, float("nan")],
+    "additive": [-0.1, float("nan")],
+    "multiplicative": [-0.1, float("nan")],
 }
 UNUSABLE_ALPHA = [0, -1, float("nan")]
 
 
 @pytest.mark.parametrize("rule", OPTIONS)
 def test_unusable_options_are_refused_by_name(rule: Any) -> None:
-    unusable = UNUSABLE | {"alpha": UNUSABLE_ALPHA + ([1.01] if rule is DiscriminatorMixup else [])}
-    for name, hint in get_type_hints(rule).items():
+    unusable = UNUSABLE | {"alpha": UNUSABLE_ALPHA + ([1.01] if issubclass(rule, DiscriminatorMixup) else [])}
+    for name, hint in ((field.name, get_type_hints(rule)[field.name]) for field in fields(rule)):
         wrong = ["no such value", None] if get_origin(hint) is Literal else unusable.get(name, [])
         assert wrong or hint is bool
         for value in wrong:

@@ -3,15 +3,20 @@
 A file added to this folder is imported with `mmgan.mixup`, so that its rules are known by name.
 """
 
+from .adamixup import AdaMixUp
 from .classifier import ClassifierMixup, ClassifierRule
 from .cutmix import ClassifierCutMix, DiscriminatorCutMix
 from .discriminator import DiscriminatorMixup, DiscriminatorRule
+from .noisy import ClassifierNoisyMixup, DiscriminatorNoisyMixup
 
 __all__ = [
+    "AdaMixUp",
     "ClassifierCutMix",
     "ClassifierMixup",
+    "ClassifierNoisyMixup",
     "ClassifierRule",
     "DiscriminatorCutMix",
     "DiscriminatorMixup",
+    "DiscriminatorNoisyMixup",
     "DiscriminatorRule",
 ]

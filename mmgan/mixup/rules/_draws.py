@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Beta, Gamma
 
+from ..plans import Plan
 
-def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Tensor:
-    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU.
+
+def beta(alpha: float, shape: Sequence[int], generator: Generator | None, other: float | None = None) -> Tensor:
+    """Draws of Beta(alpha, other), other = alpha unless given, by `generator` alone: float32 of `shape`, on the CPU.
 
     A draw is A / (A + B) of two Gamma(alpha) draws. For a small alpha both can be below the smallest float, and torch's
     sampler then gives 1/2. There it is done in logarithms: Gamma(alpha) is Gamma(alpha + 1) times U(0, 1)^(1 / alpha).
@@ -20,10 +23,36 @@ def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Ten
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if alpha >= 0.1:  # both are that small in 3 of 10^8 draws
-            return Beta(alpha, alpha).sample(torch.Size(shape))
+            return Beta(alpha, alpha if other is None else other).sample(torch.Size(shape))
         larger = Gamma(torch.tensor(alpha + 1, dtype=torch.float64), 1.0).sample(torch.Size([2, *shape]))
         a, b = larger.log() - torch.empty_like(larger).exponential_() / alpha
         return torch.sigmoid(a - b).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Seeded(Plan):
+    """A plan with random numbers for every pair, of a shape that is known only when it meets the states.
+
+    They are drawn for the pairs of all processes, on the device of the states, and each pair takes its own: as many
+    processes or layers as share the pairs out, a pair has the same ones.
+    """
+
+    seed: int = field(kw_only=True)
+    """Of the numbers."""
+    pairs: int = field(kw_only=True)
+    """How many pairs were drawn, over all processes and layers."""
+    row: Tensor = field(kw_only=True)
+    """Which of them these are: int64 [M], values in [0, pairs)."""
+
+    def generator(self, device: torch.device) -> Generator:
+        """What the random numbers of this plan come from, always at its start."""
+        return Generator(device).manual_seed(self.seed + self.layer)
+
+
+def seeded(left: Tensor, generator: Generator | None) -> dict[str, Any]:
+    """The fields of a `Seeded` plan for all pairs of a batch, of which `left` are the left rows."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return {"seed": seed, "pairs": len(left), "row": torch.arange(len(left))}
 
 
 def one_of(layers: Sequence[int], generator: Generator | None) -> int:

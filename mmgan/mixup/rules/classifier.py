@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..plans import Plan, Plans
 from ._draws import beta, check, one_of
@@ -17,6 +17,9 @@ from ._draws import beta, check, one_of
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRule(ABC):
     """Every row is mixed with another of its batch, at one layer a batch. A rule says how, by `plan`.
+
+    A rule that `learns` has parameters: of `policy`, from which `complete` takes what `draw` leaves open, and of
+    `head`, whose outputs `terms` may use. They are trained with the network, by the same loss, and saved with it.
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -29,6 +32,8 @@ class ClassifierRule(ABC):
     1
     """
 
+    learns: ClassVar[bool] = False
+    """Whether the rule has parameters of its own."""
     layers: Sequence[int] = (0, 1, 2)
     """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k."""
     detach: bool = False
@@ -55,6 +60,38 @@ class ClassifierRule(ABC):
         right = torch.cat([torch.randperm(share, generator=generator) + b * share for b in range(blocks)])
         plan = self.plan(torch.arange(batch_size), right, generator)
         return Plans((replace(plan, layer=layer, detach=self.detach),), rows=batch_size)
+
+    def policy(self, backbone: Callable[[], nn.Module], size: int) -> nn.Module | None:  # noqa: ARG002
+        """What the rule learns to mix by, for `complete`; None: nothing.
+
+        `backbone()` is a new network of the classifier's kind, that makes features [N, size] of images.
+        """
+        return None
+
+    def head(self, size: int) -> nn.Module | None:  # noqa: ARG002
+        """A second head on the features [N, size] of the classifier, which makes [N, columns] of them; None: none."""
+        return None
+
+    def complete(self, policy: Callable[..., Tensor], x: Tensor, plans: Plans) -> Plans:  # noqa: ARG002
+        """`plans`, as they were drawn, with what `policy` says of the images `x` [N, ...], as layer 0 takes them."""
+        return plans
+
+    def terms(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        plans: Plans,  # noqa: ARG002
+        loss: Callable[[Tensor, Tensor], Tensor],
+    ) -> dict[str, Tensor]:
+        """Terms of the loss by name, scalars whose sum is minimised: Eq. 1, L(g_k(Mix(h_k(x), h_k(x'))), Mix(y, y')).
+
+        `outputs` [R, classes + columns of the head] and `targets` [R, classes] are of the rows that come out.
+        """
+        return {"supervised": loss(outputs, targets)}
+
+    def watch(self, plans: Plans) -> dict[str, Tensor]:  # noqa: ARG002
+        """Scalars by name to keep beside the losses, of completed plans."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,99 @@
+"""Fortified Networks (Lamb et al. 2018): a denoising autoencoder as a stage of a classifier, between two others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from mmgan.engine.modes import evaluating
+from mmgan.mixup import Staged
+
+Activation = Literal["tanh", "leaky-relu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fortified:
+    """A denoising autoencoder in the classifier, which goes on with what it makes of the states; noise at test too."""
+
+    layer: int | None = None
+    """It stands after so many of the network's stages, 1 or more, and is a stage, whose output has the next layer's
+    number; null: before the last one, as in the authors' code. On maps, our extension, it is one of every pixel."""
+    hidden: int = 512
+    """Its hidden states."""
+    activation: Activation = "tanh"
+    """After either of its two layers; leaky-relu has a slope of 0.2, as in the authors' smaller networks."""
+    noise: float = 0.1
+    """Deviation of the normal noise on what it is given, in training and at test."""
+    weight: float = 1.0
+    """Weight of the squared error of what it makes of the states, a mean over them."""
+    cross: bool = False
+    """Add the error of what it makes of an attacked image's states to the clean image's; needs adversarial.clean."""
+    blocking: bool = False
+    """Block the gradient of these errors to the states that are to be made, so that they do not move towards it."""
+
+    def __post_init__(self) -> None:
+        if self.layer is not None and self.layer < 1:
+            raise ValueError(f"fortified.layer must be 1 or more, not {self.layer}")
+        if self.hidden < 1:
+            raise ValueError(f"fortified.hidden must be positive, not {self.hidden}")
+        for name in ("noise", "weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"fortified.{name} must be 0 or more, not {getattr(self, name)}")
+
+
+class Autoencoder(nn.Module):
+    """r(h) = s(s((h + noise * n) W + b) W' + b'), n ~ N(0, 1), of states [B, size] or, at each pixel, [B, size, H, W].
+
+    The weights of both layers are one matrix. Noise is drawn for the rows of all processes, whose share is this one's,
+    so that any number of them sees the same.
+    """
+
+    def __init__(self, size: int, hidden: int, activation: Activation, noise: float) -> None:
+        super().__init__()
+        bound = (size + hidden) ** -0.5
+        self.weight = nn.Parameter(torch.empty(size, hidden).uniform_(-bound, bound))
+        self.encoder_bias = nn.Parameter(torch.zeros(hidden))
+        self.decoder_bias = nn.Parameter(torch.zeros(size))
+        self.activation: nn.Module = nn.Tanh() if activation == "tanh" else nn.LeakyReLU(0.2)
+        self.noise = noise
+        self.generator: Generator | None = None
+        """What noise comes from; None: torch's global generator."""
+        self.rank, self.world = 0, 1
+        """Which process this is, of how many."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """r(h), of the shape of `h`."""
+        if self.noise:
+            shape, own = (self.world * len(h), *h.shape[1:]), slice(self.rank * len(h), (self.rank + 1) * len(h))
+            h = h + self.noise * torch.randn(shape, device=h.device, dtype=h.dtype, generator=self.generator)[own]
+        hidden = self.activation(F.linear(h.movedim(1, -1), self.weight.T, self.encoder_bias))
+        return self.activation(F.linear(hidden, self.weight, self.decoder_bias)).movedim(-1, 1)
+
+
+def fortify(network: Staged, config: Fortified | None, shape: list[int]) -> Staged:
+    """`network`, for images of `shape` [C, R, R], with the autoencoder of `config`, if there is one.
+
+    Raises ValueError, naming the option, for a layer that the network does not have.
+    """
+    if config:
+        layer = network.depth - 1 if config.layer is None else config.layer
+        if layer >= network.depth:
+            raise ValueError(f"fortified.layer {layer}: the network has layers 1 to {network.depth - 1}")
+        with torch.no_grad(), evaluating(network):
+            size = network(torch.zeros(1, *shape), stop=layer).shape[1]
+        network.stages.insert(layer, Autoencoder(size, config.hidden, config.activation, config.noise))
+    return network
+
+
+def autoencoder_of(network: nn.Module) -> Autoencoder | None:
+    """The autoencoder of a network that has one."""
+    return next((module for module in network.modules() if isinstance(module, Autoencoder)), None)
+
+
+def reconstruction(h: Tensor, r: Tensor, blocking: bool) -> Tensor:
+    """||h - r||^2 / d, a mean over rows: what was made, `r` [B, ...], of the states that were to be made, `h`."""
+    return F.mse_loss(r.float(), (h.detach() if blocking else h).float())

@@ -1,0 +1,60 @@
+"""Interpolation Consistency Training (Verma et al. 2019), by the authors of Algorithm 1, whose successor it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from classifiers.methods import Batch, Compare, SemiSupervised, predictions, squared_difference
+from classifiers.supervised import Forward
+from mmgan.mixup import ClassifierMixup, ClassifierRule, Plans
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICT(SemiSupervised):
+    """Interpolation Consistency Training (Verma et al. 2019); the teacher is what is validated and evaluated."""
+
+    weight: float = 100.0
+    """The largest weight of the method's loss."""
+    ramp_until: float = 0.25
+    """Share of the updates over which the weight rises to that; 0: it starts there."""
+    ramp_from: Literal["zero", "official"] = "official"
+    """It rises from 0, or from exp(-5) of itself as in the authors' code."""
+    mixup: ClassifierRule = field(default_factory=lambda: ClassifierMixup(alpha=1.0, layers=(0,)))
+    """How unlabelled images are mixed; the other section of this name is for labelled ones."""
+    decay: float = 0.999
+    """How much of themselves the teacher's weights keep in an update, once they are the mean of so many updates."""
+    mixed: Compare = "probabilities"
+    """What of the teacher is mixed: probabilities, as in the paper, or logits, of whose mix the softmax is taken, as in
+    the authors' code."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixup.detach:
+            raise ValueError("ssl.mixup.detach is an ablation of supervised learning; leave it out")
+        if not 0 < self.decay < 1:
+            raise ValueError(f"ssl.decay must be in (0, 1), not {self.decay}")
+
+    @property
+    def rule(self) -> ClassifierRule:
+        """Its rule."""
+        return self.mixup
+
+    def teacher_decay(self, number: int) -> float:
+        """min(1 - 1 / (t + 1), decay) for update t = `number` + 1: the plain mean of all weights until then."""
+        return min(1 - 1 / (number + 2), self.decay)
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of `ict`."""
+        return {"unsupervised": ict(batch.f, batch.teacher, batch.x, batch.plans, self.mixed)}
+
+
+def ict(f: Forward, teacher: Forward, x: Tensor, plans: Plans, mixed: Compare) -> Tensor:
+    """Mean over rows and classes of (softmax f(Mix(u, u')) - Mix(p(u), p(u')))^2, p the teacher's, without gradient.
+
+    With `mixed` logits the target is the softmax of Mix(teacher(u), teacher(u')).
+    """
+    logits, targets = f(x, plans, predictions(teacher, x, mixed))
+    return squared_difference(logits, targets.softmax(1) if mixed == "logits" else targets, "probabilities")

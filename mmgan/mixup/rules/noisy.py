@@ -1,0 +1,86 @@
+"""Noisy feature mixup (Lim et al. 2022): mixed states with additive and multiplicative noise, their targets without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from ..plans import Plan
+from ._draws import Seeded, beta, seeded
+from .classifier import ClassifierMixup
+from .discriminator import DiscriminatorMixup
+
+
+@dataclass(frozen=True, eq=False)
+class Noisy(Seeded):
+    """An interpolation of states with noise on it; targets are interpolated alone."""
+
+    additive: Tensor = field(kw_only=True)
+    """Deviation of the normal noise that is added: float32 []."""
+    multiplicative: Tensor = field(kw_only=True)
+    """Largest share of itself by which a state changes: float32 []."""
+
+    def noise(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """U(-1, 1) and N(0, 1) of every state of every mixed row of `h` [N, ...]: float32 [M, ...] each."""
+        generator, shape = self.generator(h.device), (self.pairs, *h.shape[1:])
+        normal, uniform = (draw(shape, device=h.device, generator=generator) for draw in (torch.randn, torch.rand))
+        return 2 * uniform[self.row] - 1, normal[self.row]
+
+    def _states(self, h: Tensor) -> Tensor:
+        """(1 + multiplicative * u) * (lam * h[left] + (1 - lam) * h[right]) + additive * n."""
+        u, n = self.noise(h)
+        return (super()._states(h) * (1 + self.multiplicative * u) + self.additive * n).to(h.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Noisy:
+    """What noisy mixup is in either network."""
+
+    additive: float = 0.4
+    """Deviation of normal noise added to every mixed state, times a number ~ Beta(2, 5) a minibatch."""
+    multiplicative: float = 0.2
+    """Largest share of itself that a mixed state gains or loses, uniformly, times another such number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # the rule's
+        for name in ("additive", "multiplicative"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"mixup.{name} must be 0 or more, not {getattr(self, name)}")
+
+    def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
+        """The rule's interpolation, with noise on the states."""
+        lam = super().plan(left, right, generator).lam  # type: ignore[misc]  # the rule's
+        additive, multiplicative = (
+            level * beta(2.0, (), generator, 5.0) for level in (self.additive, self.multiplicative)
+        )
+        return Noisy(0, left, right, lam, **seeded(left, generator), additive=additive, multiplicative=multiplicative)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierNoisyMixup(_Noisy, ClassifierMixup):
+    """Noisy feature mixup in a classifier.
+
+    >>> import torch
+    >>> from mmgan.mixup import ClassifierNoisyMixup
+    >>> (plan,) = ClassifierNoisyMixup(layers=(1,)).draw(8).plans
+    >>> plan.noise(torch.zeros(8, 16, 4, 4))[0].shape
+    torch.Size([8, 16, 4, 4])
+    """
+
+    layers: Sequence[int] = (0, 1, 2, 3)
+    """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k."""
+    alpha: float = 1.0
+    """Strength: lam ~ Beta(alpha, alpha)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorNoisyMixup(_Noisy, DiscriminatorMixup):
+    """Noisy mixup in a discriminator, our extension: the pairs, lam and targets of `DiscriminatorMixup`.
+
+    >>> from mmgan.mixup import DiscriminatorNoisyMixup
+    >>> len(DiscriminatorNoisyMixup(additive=0.1).draw(4).plans[0].left)
+    12
+    """
