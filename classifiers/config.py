@@ -127,6 +127,10 @@ class ClassifierConfig(RunConfig):
             raise ValueError(f"cosine_epochs needs lr_schedule cosine, and at least the {self.epochs} epochs")
         if self.adversarial:
             self._check_attack(self.adversarial)
+        if self.fortified and self.mixup and self.mixup.detach:
+            raise ValueError("mixup.detach leaves layers without a gradient, which fortified gives one; leave one out")
+        if self.fortified and self.mixup and self.mixup.learns:
+            raise ValueError(f"fortified and mixup {type(self.mixup).__name__} do not go together; leave one out")
         if self.fortified and self.fortified.cross and not (self.adversarial and self.adversarial.clean):
             raise ValueError("fortified.cross compares attacked images with clean ones: set adversarial.clean true")
         if self.ssl:

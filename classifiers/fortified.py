@@ -40,6 +40,8 @@ class Fortified:
             raise ValueError(f"fortified.layer must be 1 or more, not {self.layer}")
         if self.hidden < 1:
             raise ValueError(f"fortified.hidden must be positive, not {self.hidden}")
+        if not self.weight and (self.cross or self.blocking):
+            raise ValueError("fortified.cross and blocking are about errors that have no fortified.weight")
         for name in ("noise", "weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"fortified.{name} must be 0 or more, not {getattr(self, name)}")

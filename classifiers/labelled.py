@@ -58,12 +58,12 @@ class Labelled:
             x, y, plans = premixed(config.adversarial, x, y, plans)
             moved = self._attacked(config.adversarial, number, x, y, plans)
             views = [x, moved] if config.adversarial.clean else [moved]
-        if config.mixup and self.policy:
+        if config.mixup and self.policy is not None:
             plans = config.mixup.complete(self.policy, views[0], plans)
         passes = [self._pass(view, y, plans) for view in views]
         each = [self._objective(one, plans) for one in passes]
         terms = {name: torch.stack([found[name] for found in each]).mean() for name in each[0]}
-        return terms | self._reconstructions(passes), config.mixup.watch(plans) if config.mixup and self.policy else {}
+        return terms | self._reconstructions(passes), config.mixup.watch(plans) if config.mixup else {}
 
     def _objective(self, one: Pass, plans: Plans) -> dict[str, Tensor]:
         rule, loss = self.config.mixup, self.config.loss
@@ -81,7 +81,7 @@ class Labelled:
         return terms
 
     def _pass(self, x: Tensor, y: Tensor, plans: Plans) -> Pass:
-        """One pass; through a network with an autoencoder in three parts, of which each mixes at its own layers."""
+        """One pass; where the network has an autoencoder in three parts, of which one mixes, or before the second."""
         if self.encoder is None:
             return Pass(*self.f(x, plans, y))
         k, nothing = self.encoder, Plans()
@@ -91,8 +91,8 @@ class Labelled:
             found: tuple[Tensor, Tensor] = self.f(h, plans if here else nothing, y, start=start, stop=stop)
             return found
 
-        states, y = part(0, k, x, y)
-        made, y = part(k, k + 1, states, y)
+        states, y = plans.mix(k, *part(0, k, x, y))
+        made, y = self.f(states, nothing, y, start=k, stop=k + 1)
         return Pass(*part(k + 1, None, made, y), states, made)
 
     def _attacked(self, config: AdversarialTraining, number: int, x: Tensor, y: Tensor, plans: Plans) -> Tensor:

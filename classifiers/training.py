@@ -83,6 +83,8 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
             updates.restore(saved)
             accelerator.print(f"{folder}: resuming after step {saved.step}")
         if source:
+            for name in updates.learnt.networks.keys() & source.weights.keys():
+                source.restore(name, updates.learnt.networks[name])
             accelerator.print(f"{folder}: starting from the weights in {source.path}")
         start = saved.step if saved else 0
         best = saved.fact("best", float) if saved else math.inf
@@ -152,7 +154,7 @@ def _network(
         rows // processes // halves,
         memory.COPIES["SGD"],
     )
-    sizes = "network.width, network.depth, data.resolution, batch_size or ssl.batch_size"
+    sizes = "network.width, network.depth, fortified.hidden, data.resolution, batch_size or ssl.batch_size"
     memory.refuse_more(needed, device, "the network and a batch", sizes)
     if config.data.pad > shape[-1]:
         raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
@@ -176,10 +178,12 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
         if batch % processes:
             raise UserError(f"{section}batch_size {batch} must be a multiple of the {processes} processes")
         try:
-            if rule := config.rules.get(f"{section}mixup"):
-                rule.draw(batch, stream(config.seed, "checked batch", 0), processes)
+            rule = config.rules.get(f"{section}mixup")
+            drawn = rule.draw(batch, stream(config.seed, "checked batch", 0), processes).plans if rule else ()
         except ValueError as error:
             raise UserError(f"{section}batch_size {batch}, {processes} process(es): {error}") from error
+        if rule and rule.learns and min(len(plan.left) for plan in drawn) < 2 * processes:
+            raise UserError(f"{section}batch_size {batch} has one pair a process, from which a policy cannot learn")
 
 
 def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:

@@ -103,7 +103,7 @@ class Updates:
         weights = [p for p in network.parameters() if p.ndim > 1]
         self.l1_of = weights if config.l1_on == "all" else weights[:1]
         trained: nn.Module = network
-        if self.learnt.head:  # beside the last layer, in training alone
+        if self.learnt.head is not None:  # beside the last layer, in training alone
             trained = Staged(*network.stages[:-1], Heads(network.stages[-1], self.learnt.head))
         parameters = [p for one in (network, *self.learnt.networks.values()) for p in one.parameters()]
         sgd = SGD(
@@ -120,11 +120,13 @@ class Updates:
         )
         self.f, self.sgd = accelerator.prepare(trained, sgd)
         self.forward = partial(self.f, start=0)  # views are preprocessed
-        policy = accelerator.prepare(self.learnt.policy) if self.learnt.policy else None
+        policy = None if self.learnt.policy is None else accelerator.prepare(self.learnt.policy)
         self.labelled = Labelled(config, network, self.forward, policy, accelerator, self.draws)
-        self.encoder = autoencoder_of(network)
-        if self.encoder:
-            self.encoder.generator, self.encoder.rank, self.encoder.world = Generator(device), self.rank, self.world
+        teacher = self.unlabelled.teacher if self.unlabelled else None
+        found = (autoencoder_of(one) for one in (network, teacher) if one is not None)
+        self.encoders = [encoder for encoder in found if encoder is not None]
+        for encoder in self.encoders:
+            encoder.generator, encoder.rank, encoder.world = Generator(device), self.rank, self.world
         for parameter in parameters:  # of zero, not none, for those layers, whose momentum must act
             parameter.grad = torch.zeros_like(parameter)
 
@@ -132,8 +134,9 @@ class Updates:
         """Update `number`, counted from 0: one step on Eq. 1, and what else the loss has; the terms and their sum."""
         config, size = self.config, self.config.batch_size
         torch.manual_seed(stream(config.seed, f"network/{self.rank}", number).initial_seed())  # dropout
-        if self.encoder and self.encoder.generator:
-            self.encoder.generator.manual_seed(stream(config.seed, "autoencoder", number).initial_seed())
+        for i, encoder in enumerate(self.encoders):
+            if encoder.generator is not None:
+                encoder.generator.manual_seed(stream(config.seed, f"autoencoder/{i}", number).initial_seed())
         plans = draw(config.mixup, size, self.draws, number, self.blocks)
         terms, watched = self.labelled.terms(number, *self.batch(number), plans)
         if self.unlabelled:

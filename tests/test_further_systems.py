@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from classifiers.attacks import adversarial
 from classifiers.attacks.gradient import Attack, pgd
+from classifiers.attacks.protocol import draws_at_random
 from classifiers.fortified import Autoencoder, Fortified, autoencoder_of, fortify, reconstruction
 from classifiers.load import Classifier, load_classifier
 from classifiers.methods.ict import ICT, ict
@@ -134,11 +136,10 @@ def test_it_stands_between_two_stages(layer: int | None) -> None:
 
 def fortified_by_hand(updates: Updates, k: int) -> dict[str, Tensor]:
     """The terms of a step without mixup: two halves, both reconstructions, FGSM on the network's own classes."""
-    net, config, encoder = updates.network, updates.config, updates.encoder
+    net, config, (encoder,) = updates.network, updates.config, updates.encoders
     assert config.fortified
-    assert encoder
     x, y = updates.batch(k)
-    generator = torch.Generator().manual_seed(stream(config.seed, "autoencoder", k).initial_seed())
+    generator = torch.Generator().manual_seed(stream(config.seed, "autoencoder/0", k).initial_seed())
 
     def passed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = net(x, start=0, stop=2)
@@ -178,13 +179,11 @@ def test_a_fortified_step_has_the_published_loss() -> None:
 def test_a_reconstruction_alone_has_the_gradient_that_brings_it_down(name: str, blocking: str) -> None:
     """Blocked, it leaves the clean states where they are; what is made of attacked ones has its gradient either way."""
     ours = updates(*FORTIFIED, "--fortified.blocking", blocking)
-    net, encoder = ours.network, ours.encoder
-    assert encoder
+    net, (encoder,) = ours.network, ours.encoders
     encoder.generator = torch.Generator().manual_seed(0)
     x, y = ours.batch(0)
 
     def terms() -> dict[str, Tensor]:
-        assert encoder
         assert encoder.generator
         encoder.generator.manual_seed(1)
         return ours.labelled.terms(0, x, y, Plans(rows=len(x)))[0]
@@ -221,8 +220,7 @@ def test_a_fortified_network_mixes_below_and_above_its_autoencoder_as_one_pass_d
     """In three parts, of which one mixes: outputs and targets are those of the whole network."""
     for layer in range(4):
         ours = updates(*FORTIFIED, "--mixup", "ClassifierMixup", "--mixup.layers", f"[{layer}]")
-        assert ours.encoder
-        ours.encoder.noise = 0
+        ours.encoders[0].noise = 0
         x, y = ours.batch(0)
         assert ours.config.mixup
         plans = ours.config.mixup.draw(8, torch.Generator().manual_seed(0))
@@ -230,6 +228,8 @@ def test_a_fortified_network_mixes_below_and_above_its_autoencoder_as_one_pass_d
         outputs, targets = ours.network(x, plans, y, start=0)
         torch.testing.assert_close(one.outputs, outputs)
         torch.testing.assert_close(one.targets, targets)
+        assert one.states is not None
+        torch.testing.assert_close(one.made, ours.encoders[0](one.states), msg="of the very states it was given")
 
 
 def test_smoothed_labels_are_the_clipped_ones_of_the_authors() -> None:
@@ -349,7 +349,7 @@ def test_one_optimiser_moves_the_network_the_policy_and_the_head() -> None:
 # Runs
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["adamixup", "fortified, mixed", "ict", "noisy"])
 def test_a_run_taken_up_from_its_middle_ends_as_if_it_never_was_stopped(system: str, tmp_path: Path) -> None:
     options = [*SYSTEMS[system], "--checkpoint_every", "1", "--keep_checkpoints", "9", "--network.dropout", "0.1"]
     trained(tmp_path / "whole", *options)
@@ -364,7 +364,10 @@ def test_a_run_taken_up_from_its_middle_ends_as_if_it_never_was_stopped(system: 
         assert (tmp_path / "whole" / "plots" / "interval.png").is_file()
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+SYSTEMS["ict, fortified"] = [*SYSTEMS["ict"], "--fortified.hidden", "16"]
+
+
+@pytest.mark.parametrize("system", ["adamixup", "fortified, mixed", "ict, fortified"])
 def test_two_processes_see_what_one_sees(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network without batch norm; the one takes up the run of the two, whose pairs lie within halves."""
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
@@ -432,7 +435,11 @@ def test_predicted_labels_are_the_network_s_own() -> None:
     ("options", "words"),
     [
         (["--mixup", "AdaMixUp", "--mixup.detach", "true"], "mixup.detach blocks"),
-        (["--mixup", "AdaMixUp", "--batch_size", "7"], "7 rows have none"),
+        (["--mixup", "AdaMixUp", "--batch_size", "7"], "batch_size 7, 1 process.*even number"),
+        (["--mixup", "AdaMixUp", "--batch_size", "2"], "batch_size 2 has one pair"),
+        ([*FORTIFIED, "--mixup", "AdaMixUp"], "do not go together"),
+        ([*FORTIFIED, "--mixup", "ClassifierMixup", "--mixup.detach", "true"], "leaves layers without a gradient"),
+        (["--fortified.weight", "0", "--fortified.blocking", "true"], "no fortified.weight"),
         (["--mixup", "AdaMixUp", "--mixup.layers", "[9]"], r"mixup.layers \[9\]"),
         (["--mixup", "AdaMixUp", "--ssl", "PiModel"], "learns from labelled images"),
         (["--ssl", "MixupConsistency", "--ssl.mixup", "AdaMixUp"], "learns from labels"),
@@ -462,9 +469,28 @@ def test_a_damaged_place_of_the_autoencoder_is_refused_when_a_run_is_opened(tmp_
     assert autoencoder_of(network)
     assert config.fortified
     file = tmp_path / "run" / "config.yaml"
-    file.write_text(file.read_text().replace("layer: null", "layer: 9"))
+    file.write_text(re.sub(r"(?m)^  layer:.*$", "  layer: 9", file.read_text()))
     with pytest.raises(UserError, match=r"damaged: fortified\.layer 9"):
         load_classifier(tmp_path / "run")
+
+
+def test_a_run_starts_from_all_that_another_has_learnt(tmp_path: Path) -> None:
+    trained(tmp_path / "first", *SYSTEMS["adamixup"])
+    trained(tmp_path / "next", *SYSTEMS["adamixup"], "--init_from", str(tmp_path / "first"), "--lr", "1e-12")
+    a, b = (result(tmp_path / name)[0] for name in ("first", "next"))
+    for name in ("network", "policy", "head"):
+        for key, value in a[name].items():
+            if "running" not in key and value.is_floating_point():
+                torch.testing.assert_close(value, b[name][key], atol=1e-6, rtol=0)
+
+
+def test_a_network_that_gives_no_numbers_is_not_taken_for_a_random_one() -> None:
+    class Lost(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 3), torch.nan)
+
+    assert not draws_at_random(Lost(), torch.zeros(2, 1, 8, 8))
+    assert draws_at_random(nn.Dropout(0.5), torch.ones(2, 1, 8, 8))
 
 
 def test_train_is_what_python_calls_too(tmp_path: Path) -> None:

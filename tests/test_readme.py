@@ -40,14 +40,15 @@ def test_the_rows_of_the_paper_s_tables_are_configurations(tmp_path: Path) -> No
     rows = re.findall(
         r"\| (cifar100?|regularisers|svhn)(?: `([^`]*)`)?[^|]*\| ([\w-]+) \|", (ROOT / "docs/paper.md").read_text()
     )
-    assert len(rows) == 39
+    assert len(rows) == 41
     for base, options, arm in rows:
         files = ["--config", f"configs/cls/{base}.yaml", "--config", f"configs/cls/arms/{arm}.yaml"]
         args = [*files, *options.split(), "--output", str(tmp_path)]
         config = cli.parse(ClassifierConfig, "", args).config
-        assert (config.mixup is None) == (arm in ("none", "dropout", "cutout", "adversarial"))
-        assert (config.adversarial is None) == (arm != "adversarial")
-        assert config.epochs in (400, 600, 1200)
+        assert (config.mixup is None) == (arm in ("none", "dropout", "cutout", "adversarial", "fortified"))
+        assert (config.adversarial is None) == (arm not in ("adversarial", "fortified"))
+        assert (config.fortified is None) == (arm != "fortified")
+        assert config.epochs in (400, 600, 1200, 1400)
 
 
 def test_files_and_options_it_names_exist() -> None:

@@ -78,10 +78,11 @@ def attack(
             and nothing clamped, as in the authors' code, whose eps is 0.03
         iterations: of PGD
         step_size: of PGD; default: 2.5 eps / iterations (Madry et al.)
-        restarts: of PGD, each from another random start; an image counts as right if it is after each of them, by a new
-            draw each time where the network draws at random
-        eot: passes whose gradients an iteration averages; default: 20 for a network that draws at random at test (one
-            with a section fortified, whose noise stays), 1 for others. AutoAttack then is its version rand
+        restarts: of PGD, each from another random start; an image counts as right if the network still gets it right
+            after every one of them
+        eot: passes whose gradients an iteration averages; default: 20 for a network that draws at random at test, as
+            one with a section fortified does, and 1 for others. For a random network AutoAttack is its version rand,
+            which averages 20 whatever eot says
         loss: what the attacks raise: CrossEntropy, or BCESoftmax as in the authors' code
         num_images: how many images to attack, drawn from the split by the seed
         transfer: another run: PGD is made on it and shown to this one, a black-box attack
@@ -137,6 +138,7 @@ def attack(
     found |= {"finished": finished(run, config), "norm": norm, "space": space, "loss": type(loss).__name__}
     found |= {"iterations": iterations, "step_size": step_size or "2.5 eps / iterations", "restarts": restarts}
     found |= {"batch_size": batch_size, "random": random, "eot": eot}
+    found |= {"transfer_eot": of_source if source else None}
     found |= {"source": str(transfer) if transfer else None, "eps": grid, "slack": SLACK}
     found["libraries"] = {library: importlib.metadata.version(library) for library in libraries}
     marks = [t for t in MARKS if t < iterations] + [iterations]
@@ -231,8 +233,8 @@ def _hash(saved: Checkpoint) -> str:
 
 @torch.no_grad()
 def draws_at_random(network: nn.Module, x: Tensor) -> bool:
-    """Whether two passes of `x` [B, C, R, R] differ in evaluation mode."""
-    return not network(x).equal(network(x))
+    """Whether two passes of `x` [B, C, R, R] differ in evaluation mode, by more than rounding."""
+    return not torch.allclose(network(x), network(x), equal_nan=True)
 
 
 def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> tuple[nn.Module, Checkpoint]:

@@ -47,8 +47,8 @@ def evaluate(
         checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
         split: part of the data set to evaluate on; train, the whole of it, is without kNN, whose neighbours are there
         deformations: also on images rotated, sheared and zoomed as in Table 5, the longest part
-        seed: seed of the pairs that are interpolated and of the deformations
-        batch_size: images at once
+        seed: seed of the pairs that are interpolated, of the deformations, and of what the network draws at random
+        batch_size: images at once; it changes nothing but rounding, and what the network draws at random
         output: folder to write to; default: the run's
         trust: let the run name classes that are not mmgan's own, which are then imported
         data: the run's images, where they have moved since: --data.root FOLDER

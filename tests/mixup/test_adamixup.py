@@ -36,7 +36,7 @@ def test_shares_add_up(world: int, half: int, seed: int) -> None:
 
 
 def test_what_cannot_be_halved_or_learnt_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 rows have none"):
+    with pytest.raises(ValueError, match="3 rows do not have"):
         AdaMixUp().draw(6, blocks=2)
     with pytest.raises(ValueError, match="policy learns by"):
         AdaMixUp(detach=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,17 +14,24 @@ from torch.distributions import Beta, Gamma
 from ..plans import Plan
 
 
-def beta(alpha: float, shape: Sequence[int], generator: Generator | None, other: float | None = None) -> Tensor:
-    """Draws of Beta(alpha, other), other = alpha unless given, by `generator` alone: float32 of `shape`, on the CPU.
+@contextmanager
+def by(generator: Generator | None) -> Iterator[None]:
+    """While entered, torch's samplers, which know only the global generator, draw by `generator` alone, on the CPU."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Tensor:
+    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU.
 
     A draw is A / (A + B) of two Gamma(alpha) draws. For a small alpha both can be below the smallest float, and torch's
     sampler then gives 1/2. There it is done in logarithms: Gamma(alpha) is Gamma(alpha + 1) times U(0, 1)^(1 / alpha).
     """
-    seed = int(torch.randint(2**62, (), generator=generator))  # torch's sampler knows only the global generator
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with by(generator):
         if alpha >= 0.1:  # both are that small in 3 of 10^8 draws
-            return Beta(alpha, alpha if other is None else other).sample(torch.Size(shape))
+            return Beta(alpha, alpha).sample(torch.Size(shape))
         larger = Gamma(torch.tensor(alpha + 1, dtype=torch.float64), 1.0).sample(torch.Size([2, *shape]))
         a, b = larger.log() - torch.empty_like(larger).exponential_() / alpha
         return torch.sigmoid(a - b).float()

@@ -99,7 +99,7 @@ class AdaMixUp(ClassifierRule):
         drawn = super().draw(batch_size, generator, blocks)
         share = batch_size // blocks
         if share % 2:
-            raise ValueError(f"AdaMixUp mixes one half of a batch; {share} rows have none")
+            raise ValueError(f"AdaMixUp mixes one half of a batch, which {share} rows do not have; take an even number")
         first = torch.arange(batch_size) % share < share // 2
         return replace(drawn, plans=tuple(plan.take(first) for plan in drawn.plans), keep=True)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Beta
 
 from ..plans import Plan
-from ._draws import Seeded, beta, seeded
+from ._draws import Seeded, by, seeded
 from .classifier import ClassifierMixup
 from .discriminator import DiscriminatorMixup
 
@@ -53,9 +54,9 @@ class _Noisy:
     def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
         """The rule's interpolation, with noise on the states."""
         lam = super().plan(left, right, generator).lam  # type: ignore[misc]  # the rule's
-        additive, multiplicative = (
-            level * beta(2.0, (), generator, 5.0) for level in (self.additive, self.multiplicative)
-        )
+        with by(generator):
+            b = Beta(2.0, 5.0).sample(torch.Size([2]))
+        additive, multiplicative = self.additive * b[0], self.multiplicative * b[1]
         return Noisy(0, left, right, lam, **seeded(left, generator), additive=additive, multiplicative=multiplicative)
 
 
