@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from classifiers.config import ClassifierConfig
 from classifiers.evaluation.measures import error, nll, predict
 from classifiers.fortified import fortify
+from classifiers.learnt import learnt
 from classifiers.networks import build
 from classifiers.plot import plot_interval, plot_training
 from classifiers.preprocess import blank, fit
 from classifiers.split import split
-from classifiers.updates import Updates, learnt
+from classifiers.updates import Updates
 from mmgan import memory
 from mmgan.data import Images, load
 from mmgan.engine import checkpoint, cli

@@ -1,0 +1,51 @@
+"""What a mixup rule learns beside the network: built for a classifier, trained and saved with it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from classifiers.config import ClassifierConfig
+from classifiers.networks import build, normalise_of
+from mmgan.engine.randomness import stream
+from mmgan.mixup import Staged
+
+
+class Learnt(NamedTuple):
+    """What a rule learns beside the network."""
+
+    policy: nn.Module | None = None
+    head: nn.Module | None = None
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Those there are, by name."""
+        return {name: one for name, one in self._asdict().items() if one is not None}
+
+
+class Heads(nn.Module):
+    """Two heads on the same features, side by side: [B, classes + columns of the second]."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Both heads' outputs for `features` [B, d]."""
+        return torch.cat([self.first(features), self.second(features)], 1)
+
+
+def learnt(config: ClassifierConfig, network: Staged, classes: int) -> Learnt:
+    """The parts of the rule of `config` that are learnt, where it has any; `network` is one that `build` made."""
+    if not (config.mixup and config.mixup.learns):
+        return Learnt()
+    torch.manual_seed(stream(config.seed, "rule's weights", 0).initial_seed())
+    scale = normalise_of(network)
+
+    def backbone() -> nn.Module:
+        return Staged(*build(config.network, classes, scale.mean.flatten(), scale.std.flatten()).stages[:-1])
+
+    size = int(network.stages[-1].get_parameter("weight").shape[1])
+    return Learnt(config.mixup.policy(backbone, size), config.mixup.head(size))
