@@ -152,9 +152,8 @@ def attack(
     accelerator.wait_for_everyone()  # all have read it before one writes
     keep = partial(begun.result, write=accelerator.is_main_process)
     with tqdm(desc=str(run), unit="image", disable=None if accelerator.is_main_process else True, leave=False) as bar:
-        bench = Bench(
-            network, images, labels, saved.state["classes"], seed, batch_size, accelerator, random, bar.update
-        )
+        classes = saved.state["classes"]
+        bench = Bench(network, images, labels, classes, seed, batch_size, accelerator, random, bar.update)
         bar.total = sum(map(len, bench.share)) * (2 + random + len(grid) * (2 + (source is not None) + autoattack))
 
         def over_eps(name: str, measure: Callable[[Attack], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -108,9 +108,8 @@ class Bench:
         Its steps move every pixel, whatever the norm: 200 of Euclidean length 0.01 would be a bound of 2.
         """
         iterations, step_size = UNBOUNDED
-        return self.pgd(Attack(math.inf, step_size, iterations, loss=attack.loss, eot=attack.eot, scale=attack.scale))[
-            0
-        ]
+        free = Attack(math.inf, step_size, iterations, loss=attack.loss, eot=attack.eot, scale=attack.scale)
+        return self.pgd(free)[0]
 
     def changed(self) -> Tensor:
         """Images that the network takes for another class in a second pass: bool [N]."""
