@@ -21,6 +21,9 @@ from tests import cls_cases
 from tests.conftest import ROOT
 
 RECORD = json.loads((ROOT / "tests" / "data" / "record.json").read_text())
+ROUGH = {"cls/none, preactresnet", "cls/vat-em", "gan/plain, wasserstein"}
+"""Runs whose losses differ by several thousandths from processor to processor: rounding that a loss without
+normalisation, without a bound, or of a small difference enlarges."""
 BASE = (
     "--data.name digits --generator.width 8 --generator.z_dim 4 --discriminator.width 8 --batch_size 8 --steps 3 "
     "--n_dis 1 --log_every 1 --tracker null --lr 1e-3 --sample_every 3 --checkpoint_every 3"
@@ -87,7 +90,7 @@ def check(name: str, folder: Path) -> None:
         statistics = {key: one for key, one in last.weights["generator"].items() if "running_" in key or "num_" in key}
         last.weights["ema"].update(statistics)
     tolerance = 0.05 if "bfloat16" in name else 1e-3
-    if name == "cls/none, preactresnet":  # without normalisation, its loss of 13.8 differs so much between processors
+    if name in ROUGH:
         tolerance = 5e-3
     assert len(losses) == len(expected["losses"])
     for row, wanted in zip(losses, expected["losses"], strict=True):
