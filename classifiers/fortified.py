@@ -17,7 +17,7 @@ Activation = Literal["tanh", "leaky-relu"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fortified:
-    """A denoising autoencoder in the classifier, which goes on with what it makes of the states; noise at test too."""
+    """A denoising autoencoder in the classifier, which continues with what it makes of states; noise at test too."""
 
     layer: int | None = None
     """It stands after so many of the network's stages, 1 or more, and is a stage, whose output has the next layer's

@@ -68,6 +68,8 @@ class SemiSupervised(ABC):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"ssl.{name} must be positive, not {value}")
+        if self.rule and self.rule.detach:
+            raise ValueError("ssl.mixup.detach is an ablation of supervised learning; leave it out")
         if not 0 <= self.ramp_until <= 1:
             raise ValueError(f"ssl.ramp_until must be in [0, 1], not {self.ramp_until}")
         if self.ramp_from == "official" and not self.ramp_until:

@@ -32,8 +32,6 @@ class ICT(SemiSupervised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mixup.detach:
-            raise ValueError("ssl.mixup.detach is an ablation of supervised learning; leave it out")
         if not 0 < self.decay < 1:
             raise ValueError(f"ssl.decay must be in (0, 1), not {self.decay}")
 

@@ -20,11 +20,6 @@ class MixupConsistency(SemiSupervised):
     compare: Compare = "probabilities"
     """What is mixed and compared by squared differences; logits, not normalised, in the authors' code."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mixup.detach:
-            raise ValueError("ssl.mixup.detach is an ablation of supervised learning; leave it out")
-
     @property
     def rule(self) -> ClassifierRule:
         """Its rule."""
