@@ -91,11 +91,6 @@ def fortify(network: Staged, config: Fortified | None, shape: list[int]) -> Stag
     return network
 
 
-def autoencoder_of(network: nn.Module) -> Autoencoder | None:
-    """The autoencoder of a network that has one."""
-    return next((module for module in network.modules() if isinstance(module, Autoencoder)), None)
-
-
 def reconstruction(h: Tensor, r: Tensor, blocking: bool) -> Tensor:
     """||h - r||^2 / d, a mean over rows: what was made, `r` [B, ...], of the states that were to be made, `h`."""
     return F.mse_loss(r.float(), (h.detach() if blocking else h).float())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classifiers.attacks.adversarial import AdversarialTraining, attack, predicted, premixed
 from classifiers.config import ClassifierConfig
-from classifiers.fortified import autoencoder_of, reconstruction
+from classifiers.fortified import Autoencoder, reconstruction
 from classifiers.supervised import Forward
 from mmgan.engine.randomness import Draws
 from mmgan.mixup import Plans, Staged
@@ -44,8 +44,7 @@ class Labelled:
         """`network` is on its device; `f` is its pass in training and `policy` that of its rule, both prepared."""
         self.config, self.network, self.f, self.policy = config, network, f, policy
         self.accelerator, self.draws = accelerator, draws
-        encoder = autoencoder_of(network)
-        self.encoder = next((k for k, stage in enumerate(network.stages) if stage is encoder), None)
+        self.encoder = next((k for k, stage in enumerate(network.stages) if isinstance(stage, Autoencoder)), None)
 
     def terms(self, number: int, x: Tensor, y: Tensor, plans: Plans) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Terms of the loss of batch `number`, and scalars to keep beside them.

@@ -1,4 +1,4 @@
-"""What a mixup rule learns beside the network: built for a classifier, trained and saved with it."""
+"""What a run of a classifier trains: its network, and what a mixup rule learns beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
+from classifiers.fortified import fortify
 from classifiers.networks import build, normalise_of
+from classifiers.preprocess import Fitted
 from mmgan.engine.randomness import stream
+from mmgan.errors import UserError
 from mmgan.mixup import Staged
+
+
+def network_of(config: ClassifierConfig, classes: int, preprocess: Fitted, shape: list[int]) -> Staged:
+    """The network of `config` for images of `shape` [C, R, R], with its autoencoder, if it has one.
+
+    Raises UserError for an autoencoder at a layer that the network does not have.
+    """
+    network = build(config.network, classes, *preprocess)
+    try:
+        return fortify(network, config.fortified, shape)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class Learnt(NamedTuple):

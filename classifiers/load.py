@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
-from classifiers.fortified import fortify
-from classifiers.networks import build
+from classifiers.learnt import network_of
 from classifiers.preprocess import blank
 from mmgan.engine import checkpoint, cli, files
 from mmgan.engine.checkpoint import Checkpoint
@@ -46,10 +45,9 @@ def load_classifier(
     shape = saved.fact("shape", list)
     if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= checkpoint.LARGEST for size in shape):
         raise UserError(f"{saved.path / 'state.pt'} is damaged: its shape is {str(shape)[:40]}")
-    network = build(config.network, saved.fact("classes", int), *blank(config.data.preprocess, shape))
     try:
-        fortify(network, config.fortified, shape)
-    except ValueError as error:
+        network = network_of(config, saved.fact("classes", int), blank(config.data.preprocess, shape), shape)
+    except UserError as error:
         raise UserError(f"{run / 'config.yaml'} is damaged: {error}") from error
     saved.restore("network", network)
     return network.to(device, memory_format=torch.channels_last).eval(), config, saved  # type: ignore[call-overload]

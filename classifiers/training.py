@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from classifiers.config import ClassifierConfig
 from classifiers.evaluation.measures import error, nll, predict
-from classifiers.fortified import fortify
-from classifiers.learnt import learnt
-from classifiers.networks import build
+from classifiers.learnt import learnt, network_of
 from classifiers.plot import plot_interval, plot_training
 from classifiers.preprocess import blank, fit
 from classifiers.split import split
@@ -142,11 +140,7 @@ def _network(
     rows *= 2 if config.adversarial and config.adversarial.clean else 1
 
     def made() -> list[nn.Module]:
-        network = build(config.network, classes, *blank(config.data.preprocess, shape))
-        try:
-            fortify(network, config.fortified, shape)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        network = network_of(config, classes, blank(config.data.preprocess, shape), shape)
         return [network, *learnt(config, network, classes).networks.values()]
 
     needed = memory.needed_for(
@@ -160,8 +154,7 @@ def _network(
     if config.data.pad > shape[-1]:
         raise UserError(f"data.pad {config.data.pad} is more than the {shape[-1]} pixels of the images")
     torch.manual_seed(stream(config.seed, "weights", 0).initial_seed())
-    network = build(config.network, classes, *fit(config.data.preprocess, real.images, pool))
-    fortify(network, config.fortified, shape)
+    network = network_of(config, classes, fit(config.data.preprocess, real.images, pool), shape)
     for section, rule in config.rules.items():
         try:
             check_layers(rule, network, pool[:2].float() / 255, partial(stream, config.seed, "checked layer"))

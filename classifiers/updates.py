@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import SGD
 
 from classifiers.config import ClassifierConfig
-from classifiers.fortified import autoencoder_of
+from classifiers.fortified import Autoencoder
 from classifiers.labelled import Labelled
 from classifiers.learnt import Heads, learnt
 from classifiers.supervised import draw
@@ -85,8 +85,8 @@ class Updates:
         policy = None if self.learnt.policy is None else accelerator.prepare(self.learnt.policy)
         self.labelled = Labelled(config, network, self.forward, policy, accelerator, self.draws)
         teacher = self.unlabelled.teacher if self.unlabelled else None
-        found = (autoencoder_of(one) for one in (network, teacher) if one is not None)
-        self.encoders = [encoder for encoder in found if encoder is not None]
+        modules = (module for one in (network, teacher) if one is not None for module in one.modules())
+        self.encoders = [module for module in modules if isinstance(module, Autoencoder)]
         for encoder in self.encoders:
             encoder.generator, encoder.rank, encoder.world = Generator(device), self.rank, self.world
         for parameter in parameters:  # of zero, not none, for those layers, whose momentum must act

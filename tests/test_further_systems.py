@@ -11,26 +11,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from classifiers.attacks import adversarial
 from classifiers.attacks.gradient import Attack, pgd
 from classifiers.attacks.protocol import draws_at_random
-from classifiers.fortified import Autoencoder, Fortified, autoencoder_of, fortify, reconstruction
+from classifiers.fortified import Autoencoder, Fortified, fortify, reconstruction
 from classifiers.load import Classifier, load_classifier
 from classifiers.methods.ict import ICT, ict
 from classifiers.networks import build, normalise_of
-from classifiers.preprocess import fit
 from classifiers.supervised import CrossEntropy
 from classifiers.training import train
 from classifiers.updates import Updates, learning_rate, smoothed
-from mmgan.data import Images, load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import AdaMixUp, Plan, Plans, Staged
-from tests.cls_runs import begun
+from tests.cls_runs import begun, first_updates
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 from tests.plain_network import Plain
 from tests.test_semisupervised import BASE, configured, numpy_pass, softmax, trained
@@ -49,16 +46,7 @@ SYSTEMS = {
 
 def updates(*options: str) -> Updates:
     """The first updates of a run on digits, of a network without batch norm."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    config = configured("--network", "tests.plain_network.Plain", *options)
-    pool = load(config.data)
-    labelled = Images(pool.images[:40], pool.labels[:40])
-    torch.manual_seed(0)
-    net = build(config.network, 10, *fit("standardise", pool.images, pool.images))
-    with torch.no_grad():  # predictions that differ
-        net.stages[2].weight.mul_(20)  # type: ignore[operator]
-    fortify(net, config.fortified, [1, 8, 8])
-    return Updates(config, net, labelled, 10, Accelerator(cpu=True), pool.images if config.ssl else None)
+    return first_updates(configured("--network", "tests.plain_network.Plain", *options), 20)
 
 
 # Fortified Networks
@@ -124,8 +112,9 @@ def test_it_stands_between_two_stages(layer: int | None) -> None:
     torch.manual_seed(0)
     net = build(Plain(width=0.25), 10, torch.tensor([0.3]), torch.tensor([0.4]))
     fortify(net, Fortified(layer=layer, hidden=9), [1, 8, 8])
-    encoder, k, x = autoencoder_of(net), layer or 2, torch.rand(4, 1, 8, 8)
-    assert encoder is net.stages[k]
+    k, x = layer or 2, torch.rand(4, 1, 8, 8)
+    encoder = net.stages[k]
+    assert isinstance(encoder, Autoencoder)
     encoder.noise = 0
     h = plain(x, stop=k)
     torch.testing.assert_close(net(x), plain(encoder(h), start=k))
@@ -466,7 +455,7 @@ def test_mistakes_are_refused(options: list[str], words: str, tmp_path: Path) ->
 def test_a_damaged_place_of_the_autoencoder_is_refused_when_a_run_is_opened(tmp_path: Path) -> None:
     trained(tmp_path / "run", "--fortified.hidden", "8", "--epochs", "1")
     network, config, _ = load_classifier(tmp_path / "run")
-    assert autoencoder_of(network)
+    assert any(isinstance(stage, Autoencoder) for stage in network.stages)
     assert config.fortified
     file = tmp_path / "run" / "config.yaml"
     file.write_text(re.sub(r"(?m)^  layer:.*$", "  layer: 9", file.read_text()))

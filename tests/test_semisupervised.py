@@ -33,14 +33,13 @@ from classifiers.preprocess import Whiten, fit, gcn, zca
 from classifiers.split import split
 from classifiers.training import train
 from classifiers.unlabelled import Unlabelled, frozen
-from classifiers.updates import Updates
-from mmgan.data import DataConfig, Images, load
+from mmgan.data import DataConfig, load
 from mmgan.engine import cli
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import ClassifierCutMix, Plan, Plans, Staged
 from mmgan.mixup.rules.cutmix import Boxes
-from tests.cls_runs import begun
+from tests.cls_runs import begun, first_updates
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 from tests.test_evaluate import command_here
 
@@ -393,22 +392,16 @@ def test_the_teacher_is_the_running_mean_of_the_student_and_what_is_evaluated(
 )
 def test_a_step_has_the_loss_of_algorithm_1(batch_size: str, rows: int) -> None:
     """L_S + w(k) L_US, by plans that are drawn apart; a fifth of the run is done, two fifths of the ramp."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     plain = ["--network", "tests.plain_network.Plain", "--ssl.weight", "3", "--ssl.ramp_until", "0.5"]
     config = configured(*METHODS["mixup"], *plain, "--ssl.batch_size", batch_size)
     assert config.mixup
     assert isinstance(config.ssl, MixupConsistency)
-    pool = load(config.data)
-    labelled = Images(pool.images[:40], pool.labels[:40])
-    torch.manual_seed(0)
-    net = build(config.network, 10, *fit("standardise", pool.images, pool.images))
-    with torch.no_grad():  # predictions that differ
-        net.stages[2].weight.mul_(100)  # type: ignore[operator]
-    updates = Updates(config, net, labelled, 10, Accelerator(cpu=True), pool.images)
+    updates = first_updates(config, 100)
+    net = updates.network
     assert updates.unlabelled
     draws, k = updates.unlabelled.draws, 3
     x, y = updates.batch(k)
-    u = updates.unlabelled.views(draws.rows(k, rows, len(pool.images)), draws, k)
+    u = updates.unlabelled.views(draws.rows(k, rows, len(load(config.data).images)), draws, k)
     plans = config.mixup.draw(8, stream(config.seed, "plan", k))
     others = config.ssl.mixup.draw(rows, stream(draws.seed, "plan", k))
     (plan,), (other,) = plans.plans, others.plans
