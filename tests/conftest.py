@@ -80,7 +80,7 @@ def command(script: str, *options: str, processes: int = 1) -> list[str]:
 def run(script: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a script to its end in a process of its own."""
     line = command(script, *options, processes=processes)
-    if processes == 1 and ENVIRONMENT.get("PYTHONPATH") == FORKS.environment.get("PYTHONPATH"):  # a test may set it
+    if processes == 1:
         return FORKS.run(line[1:], ENVIRONMENT, timeout=300)
     return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
 

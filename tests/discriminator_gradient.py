@@ -1,12 +1,17 @@
-"""Started by a test on one or two processes.
+"""Started by a test on one or two processes, with command lines as JSON and a folder for what it finds.
 
-One discriminator step on fakes that do not depend on how many processes there are, then some of both networks.
+For each of them one discriminator step on fakes that do not depend on how many processes there are, then some of both
+networks.
 """
 
-import os
+import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from mmgan.data import load
 from mmgan.engine import cli
@@ -16,22 +21,29 @@ from mmgan.gan.data import inputs_of
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 
-config = cli.parse(GANConfig, "Test.").config
-accelerator = make_accelerator(Path(os.environ["RESULT"]), None, deterministic=True, tracker=None)
-rank, world = accelerator.process_index, accelerator.num_processes
-images, labels = load(config.data)
-inputs = inputs_of(config, labels)
-torch.manual_seed(0)
-gan = State(config, *build(config, 8, 1, len(inputs.names)), accelerator, inputs)
-steps = Steps(config, gan, images, labels)
-fakes = torch.randn(config.batch_size, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-steps.discriminator(3, fakes.chunk(world)[rank])
-gradients = {name: p.grad for name, p in gan.networks["discriminator"].named_parameters()}
-torch.save(gradients, Path(os.environ["RESULT"]) / f"{world}-{rank}.pt")
-for number in range(3):
-    steps.generator(number)
-    steps.discriminator(10 + number)
-weights = {name: dict(network.named_parameters()) for name, network in gan.networks.items()}
-torch.save(weights, Path(os.environ["RESULT"]) / f"weights-{world}-{rank}.pt")
+
+def steps_of(args: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
+    """The discriminator's gradients in its first step, and all weights after some more."""
+    config = cli.parse(GANConfig, "Test.", args).config
+    images, labels = load(config.data)
+    inputs = inputs_of(config, labels)
+    torch.manual_seed(0)
+    gan = State(config, *build(config, 8, 1, len(inputs.names)), accelerator, inputs)
+    steps = Steps(config, gan, images, labels)
+    fakes = torch.randn(config.batch_size, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    steps.discriminator(3, fakes.chunk(accelerator.num_processes)[accelerator.process_index])
+    gradients = {name: p.grad.clone() for name, p in gan.networks["discriminator"].named_parameters()}
+    for number in range(3):
+        steps.generator(number)
+        steps.discriminator(10 + number)
+    weights = {name: dict(network.named_parameters()) for name, network in gan.networks.items()}
+    return {"gradients": gradients, "weights": weights}
+
+
+lines, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
+accelerator = make_accelerator(folder, None, deterministic=True, tracker=None)
+for i, line in enumerate(lines):
+    found = steps_of(line, accelerator)
+    torch.save(found, folder / f"{i}-{accelerator.num_processes}-{accelerator.process_index}.pt")
 accelerator.wait_for_everyone()
 accelerator.end_training()

@@ -29,11 +29,12 @@ class Forks:
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(
-        self, line: Sequence[str], environment: Mapping[str, str], timeout: float
+        self, line: Sequence[str], environment: Mapping[str, str], timeout: float, folder: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a script, `line` being its file and its arguments, to its end, as `subprocess.run` does.
 
-        What `environment` says of Python itself has to be what the program was started with.
+        `folder` is the one it runs in, if not that of the program. Of what `environment` says of Python itself,
+        PYTHONPATH alone may differ from what the program was started with.
         """
         if not self.process:
             self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -46,7 +47,8 @@ class Forks:
                     start_new_session=True,
                 )
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            socket.send_fds(self.socket, [json.dumps([line, {**environment}]).encode()], [out.fileno(), err.fileno()])
+            message = json.dumps([line, {**environment}, str(folder or self.folder)])
+            socket.send_fds(self.socket, [message.encode()], [out.fileno(), err.fileno()])
             self.socket.settimeout(timeout)
             try:
                 code = int(self.socket.recv(64))
@@ -76,9 +78,10 @@ def _serve(connection: socket.socket) -> None:
         if not child:
             for number, descriptor in enumerate(descriptors, start=1):
                 os.dup2(descriptor, number)
-            sys.argv, environment = json.loads(message)
+            sys.argv, environment, folder = json.loads(message)
             os.environ.clear()
             os.environ.update(environment)
+            os.chdir(folder)
             break
         _, status = os.waitpid(child, 0)
         for descriptor in descriptors:
@@ -91,6 +94,9 @@ def _serve(connection: socket.socket) -> None:
 if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
+    started = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    rest = [entry for entry in sys.path[1:] if entry not in started]
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:] = [str(Path(sys.argv[0]).resolve().parent), *named, *rest]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ENVIRONMENT, ROOT, result, same
+from tests.conftest import ENVIRONMENT, FORKS, ROOT, result, same
 
 FILES = {
     "rules.py": '''
@@ -105,8 +105,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def call(folder: Path, script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *options]
-    return subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    return FORKS.run([str(ROOT / "scripts" / f"{script}.py"), *options], ENVIRONMENT, timeout=300, folder=folder)
 
 
 @pytest.mark.parametrize("kind", NAMED)

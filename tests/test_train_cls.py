@@ -122,11 +122,11 @@ def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.Mon
     train(two, *none, processes=2)
     alike(one, two)
     pair = ["--mixup.lam_per", "pair"]
-    for options in ([*pair, "--mixup.layers", "[0]"], [*pair, "--mixup.layers", "[1]"], CUTMIX):
+    for name, options in (("mixup", [*pair, "--mixup.layers", "[0,1]"]), ("cutmix", CUTMIX)):
         mixed = [*plain, *options, *TWO_EPOCHS]
-        two = tmp_path / f"two{options[-1]}"
+        two = tmp_path / f"two {name}"
         train(two, *mixed, processes=2)
-        one = begun(two, tmp_path / f"one{options[-1]}")
+        one = begun(two, tmp_path / f"one {name}")
         assert "resuming after step 13" in train(one, *mixed), "with the pairs of two processes"
         alike(one, two)
 

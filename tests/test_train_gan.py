@@ -66,17 +66,18 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(parts: list[str]
     assert same(result(tmp_path / "whole"), result(tmp_path / "killed"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:
     options = [*BUSY, "--steps", "150", "--checkpoint_every", "1000"]
-    with start(tmp_path / "stopped", *options) as process:
-        text = stop(process, number)
-    assert process.returncode == 128 + number, text
-    assert "the same command goes on from there" in text
-    assert 0 < result(tmp_path / "stopped")[0]["step"] < 150
-    train(tmp_path / "stopped", *options)
     train(tmp_path / "whole", *options)
-    assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        folder = tmp_path / number.name
+        with start(folder, *options) as process:
+            text = stop(process, number)
+        assert process.returncode == 128 + number, text
+        assert "the same command goes on from there" in text
+        assert 0 < result(folder)[0]["step"] < 150
+        train(folder, *options)
+        assert same(result(tmp_path / "whole"), result(folder))
 
 
 def test_a_run_stops_with_its_launcher(tmp_path: Path) -> None:
@@ -195,26 +196,24 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "whole" / "environment.json").read_text())[0]["processes"] == 2
 
 
-@pytest.mark.parametrize(
-    "mixup", [[], ["--mixup", "null"], ["--mixup.layer_per", "pair"], ["--mixup", "DiscriminatorCutMix"], EVERYTHING]
-)
-def test_two_processes_get_the_gradient_of_one(tmp_path: Path, mixup: list[str]) -> None:
+MIXED = [[], ["--mixup", "null"], ["--mixup.layer_per", "pair"], ["--mixup", "DiscriminatorCutMix"], EVERYTHING]
+
+
+def test_two_processes_get_the_gradient_of_one(tmp_path: Path) -> None:
     """The discriminator's, given the same fakes, to 1e-5 and on every rank."""
-    gradients = {}
+    lines = [[*digits(tmp_path / "unused"), *mixed] for mixed in MIXED]
     for processes in (1, 2):
-        launch = command("x", *digits(tmp_path / "unused"), *mixup, processes=processes)
+        launch = command("x", json.dumps(lines), str(tmp_path), processes=processes)
         line = [part.replace("scripts/x.py", "tests/discriminator_gradient.py") for part in launch]
-        environment = ENVIRONMENT | {"RESULT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        for rank in range(processes):
-            gradients[processes, rank] = torch.load(tmp_path / f"{processes}-{rank}.pt")
-    assert max(float(g.abs().max()) for g in gradients[1, 0].values()) > 1e-2
-    for name, gradient in gradients[1, 0].items():
-        torch.testing.assert_close(gradients[2, 0][name], gradient, atol=1e-5, rtol=1e-5)
-        assert torch.equal(gradients[2, 0][name], gradients[2, 1][name])
-    weights = [torch.load(tmp_path / f"weights-2-{rank}.pt") for rank in range(2)]
-    assert same(*weights), "updates keep the ranks' weights the same"
+    for i, mixed in enumerate(MIXED):
+        one, two, other = (torch.load(tmp_path / f"{i}-{of}.pt") for of in ("1-0", "2-0", "2-1"))
+        assert max(float(g.abs().max()) for g in one["gradients"].values()) > 1e-2
+        torch.testing.assert_close(two["gradients"], one["gradients"], atol=1e-5, rtol=1e-5)
+        assert same(two["gradients"], other["gradients"]), mixed
+        assert same(two["weights"], other["weights"]), "updates keep the ranks' weights the same"
 
 
 # What a user can get wrong
