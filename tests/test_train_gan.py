@@ -203,10 +203,7 @@ def test_two_processes_get_the_gradient_of_one(tmp_path: Path) -> None:
     """The discriminator's, given the same fakes, to 1e-5 and on every rank."""
     lines = [[*digits(tmp_path / "unused"), *mixed] for mixed in MIXED]
     for processes in (1, 2):
-        launch = command("x", json.dumps(lines), str(tmp_path), processes=processes)
-        line = [part.replace("scripts/x.py", "tests/discriminator_gradient.py") for part in launch]
-        environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = run("../tests/discriminator_gradient", json.dumps(lines), str(tmp_path), processes=processes)
         assert done.returncode == 0, done.stderr
     for i, mixed in enumerate(MIXED):
         one, two, other = (torch.load(tmp_path / f"{i}-{of}.pt") for of in ("1-0", "2-0", "2-1"))
