@@ -22,7 +22,7 @@ def plot_interval(metrics: Path, path: Path, epoch: float) -> None:
     epochs = [row["step"] / epoch for row in rows]
     axes.fill_between(epochs, [row["interval/low"] for row in rows], [row["interval/high"] for row in rows], alpha=0.4)
     axes.set(xlabel="epoch", ylabel="lam, from least to largest", ylim=(0, 1), title="Interval of lam, mean over pairs")
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)
 
 
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
@@ -49,4 +49,4 @@ def plot_training(metrics: Path, path: Path, epoch: float) -> None:
         right.plot(*zip(*errors, strict=True), ":", color="tab:blue", label="validation error")
         right.set(ylabel="validation error (%)")
     figure.legend(loc="outside upper center", ncols=3)
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)

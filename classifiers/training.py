@@ -78,6 +78,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         updates = Updates(config, network, real, classes, accelerator, pool if config.ssl else None, blocks)
         if not saved:
             checkpoint.rehearse(updates.networks)
+        updates.rehearse()
         if saved:
             updates.restore(saved)
             accelerator.print(f"{folder}: resuming after step {saved.step}")

@@ -21,6 +21,7 @@ from classifiers.unlabelled import Unlabelled
 from classifiers.views import Views
 from mmgan.data import Images, fingerprint
 from mmgan.engine.checkpoint import Checkpoint
+from mmgan.engine.modes import undone
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
@@ -91,6 +92,12 @@ class Updates:
             encoder.generator, encoder.rank, encoder.world = Generator(device), self.rank, self.world
         for parameter in parameters:  # of zero, not none, for those layers, whose momentum must act
             parameter.grad = torch.zeros_like(parameter)
+
+    def rehearse(self) -> None:
+        """Take a first step and undo it, where there are several processes, for the reason that a GAN's steps do."""
+        if self.world > 1:
+            with undone(*self.networks.values(), self.sgd, *filter(None, [self.accelerator.scaler])):
+                self.step(0)
 
     def step(self, number: int) -> dict[str, Tensor]:
         """Update `number`, counted from 0: one step on Eq. 1, and what else the loss has; the terms and their sum."""

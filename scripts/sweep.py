@@ -66,7 +66,13 @@ def main() -> None:
         print(_count(found))
         return
     worker = Worker(jobs, output, storage, config.timeout, SCRIPTS, partial(begin, config, output, common))
-    found = worker.work()
+    try:
+        found = worker.work()
+    except UserError as error:
+        if not worker.signal:
+            raise
+        print(f"error: {error}", file=sys.stderr)  # the storage is away, so others take up the run after --timeout
+        sys.exit(128 + worker.signal)
     print(_count(found))
     if worker.signal:
         print("stopped; the run at hand is back in the queue")

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -68,21 +68,21 @@ def _classes(base: type) -> Iterator[type]:
         yield from _classes(kind)
 
 
-def command(script: str, *options: str, processes: int = 1) -> list[str]:
-    """The command line of a script; several processes through `accelerate launch`."""
+ALONE = ("--num_machines", "1", "--main_process_port", "0")
+
+
+def command(script: str, *options: str, processes: int = 1, machines: Sequence[str] = ALONE) -> list[str]:
+    """The command line of a script; several processes through `accelerate launch`, on these `machines`."""
     if processes == 1:
         return [sys.executable, f"scripts/{script}.py", *options]
-    launch = ["--quiet", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = ["--quiet", "--multi_gpu", "--num_processes", str(processes), *machines]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     return [sys.executable, "-m", "accelerate.commands.launch", *launch, f"scripts/{script}.py", *options]
 
 
 def run(script: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end in a process of its own."""
-    line = command(script, *options, processes=processes)
-    if processes == 1:
-        return FORKS.run(line[1:], ENVIRONMENT, timeout=300)
-    return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    """Run a script to its end in a process of its own, or several."""
+    return FORKS.run(command(script, *options)[1:], ENVIRONMENT, timeout=300, processes=processes)
 
 
 @pytest.fixture(scope="session", autouse=True)

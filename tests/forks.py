@@ -19,6 +19,8 @@ from pathlib import Path
 
 IMPORTED = ("torch", "torch._dynamo", "torchvision.utils", "accelerate", "jsonargparse", "matplotlib.figure")
 """None of our own modules, whose imports are part of what is tested."""
+GRACE = 10
+"""Seconds that the other processes of a group have when one has failed."""
 
 
 class Forks:
@@ -29,13 +31,27 @@ class Forks:
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(
-        self, line: Sequence[str], environment: Mapping[str, str], timeout: float, folder: Path | None = None
+        self,
+        line: Sequence[str],
+        environment: Mapping[str, str],
+        timeout: float,
+        folder: Path | None = None,
+        processes: int = 1,
     ) -> subprocess.CompletedProcess[str]:
         """Run a script, `line` being its file and its arguments, to its end, as `subprocess.run` does.
 
-        `folder` is the one it runs in, if not that of the program. Of what `environment` says of Python itself,
-        PYTHONPATH alone may differ from what the program was started with.
+        `folder` is the one it runs in, if not that of the program. Several `processes` are told of each other as by
+        `accelerate launch`; when one fails, the others have a few seconds to end. Of what `environment` says of Python
+        itself, PYTHONPATH alone may differ from what the program was started with.
         """
+        each: list[Mapping[str, str]] = [environment]
+        if processes > 1:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = str(free.getsockname()[1])
+            group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_MIXED_PRECISION": "no"}
+            group |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+            ranks = map(str, range(processes))
+            each = [{**environment, **group, "RANK": rank, "LOCAL_RANK": rank} for rank in ranks]
         if not self.process:
             self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -47,7 +63,7 @@ class Forks:
                     start_new_session=True,
                 )
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            message = json.dumps([line, {**environment}, str(folder or self.folder)])
+            message = json.dumps([line, [{**one} for one in each], str(folder or self.folder)])
             socket.send_fds(self.socket, [message.encode()], [out.fileno(), err.fileno()])
             self.socket.settimeout(timeout)
             try:
@@ -74,21 +90,44 @@ def _serve(connection: socket.socket) -> None:
         message, descriptors, _, _ = socket.recv_fds(connection, 2**20, 2)
         if not message:
             os._exit(0)
-        child = os.fork()
-        if not child:
+        line, environments, folder = json.loads(message)
+        children = set()
+        for environment in environments:
+            if child := os.fork():
+                children.add(child)
+                continue
             for number, descriptor in enumerate(descriptors, start=1):
                 os.dup2(descriptor, number)
-            sys.argv, environment, folder = json.loads(message)
+            for descriptor in (*descriptors, connection.detach()):
+                os.close(descriptor)
+            sys.argv = line
             os.environ.clear()
             os.environ.update(environment)
             os.chdir(folder)
-            break
-        _, status = os.waitpid(child, 0)
+            return
+        code = _ended(children)
         for descriptor in descriptors:
             os.close(descriptor)
-        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-    for descriptor in (*descriptors, connection.detach()):
-        os.close(descriptor)
+        connection.send(str(code).encode())
+
+
+def _ended(children: set[int]) -> int:
+    """The exit code of the first process that failed, of which the others are killed some seconds later; else 0."""
+    code = 0
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status and not code:
+            code = os.waitstatus_to_exitcode(status)
+
+            def kill(*_: object) -> None:
+                for one in children:
+                    os.kill(one, signal.SIGKILL)
+
+            signal.signal(signal.SIGALRM, kill)
+            signal.alarm(GRACE)
+    signal.alarm(0)
+    return code
 
 
 if __name__ == "__main__":

@@ -356,6 +356,13 @@ def test_the_environment_of_accelerate_changes_no_gradients(monkeypatch: pytest.
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "", "9" * 400])
+def test_a_timeout_that_is_none_gets_one_line(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MMGAN_TIMEOUT", value)
+    with pytest.raises(UserError, match=r"MMGAN_TIMEOUT is .*; set it to a whole number of seconds, or unset it"):
+        accelerator_of()
+
+
 def test_after_evaluation_every_module_has_its_own_mode_though_something_failed() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
     network[1][1].eval()

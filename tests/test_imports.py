@@ -14,7 +14,7 @@ MAY = {
     "mixup": {"torch"},
     "data": {"torch", "torchvision", "numpy", "PIL", "filelock", "sklearn", "tqdm"}
     | {"mmgan.data", "mmgan.errors", "mmgan.memory", "mmgan.modules"},
-    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm"}
+    "engine": {"torch", "accelerate", "safetensors", "jsonargparse", "yaml", "filelock", "tqdm", "matplotlib"}
     | {"mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "experiments": {
         "numpy",
@@ -25,6 +25,7 @@ MAY = {
         "yaml",
         "filelock",
         "optuna",
+        "psutil",
         "sqlalchemy",
         "tqdm",
     }

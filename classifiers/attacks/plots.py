@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mmgan.engine import files
 from mmgan.experiments.figures import LINES
 from mmgan.experiments.measures import ATTACKS
 
@@ -30,7 +31,7 @@ def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
     axes.set(xlabel=f"eps ({found['norm']}, {unit})", ylabel="accuracy (%)", ylim=(-2, 102))
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)
 
 
 def plot_attacked(
@@ -54,4 +55,4 @@ def plot_attacked(
     for axes, label in zip(panels[:, 0], ("image", "attacked", "difference"), strict=True):
         axes.set_ylabel(label)
     figure.suptitle(f"{title}; difference of at most {largest:.3f}", fontsize="medium")
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmgan.engine import files
 from mmgan.experiments.figures import curves
 from mmgan.experiments.measures import layer_name
 
@@ -20,7 +21,7 @@ def plot_reliability(parts: list[tuple[int, float, float]], path: Path) -> None:
     axes.plot([c for _, c, _ in parts], [a for _, _, a in parts], "o-", color="black", label="15 equal bins")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)
 
 
 def plot_interpolation(arms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], path: Path) -> None:

@@ -28,6 +28,7 @@ from classifiers.evaluation.measures import error, nll
 from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import fit, network
 from mmgan.data import DataConfig, Images, load
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.experiments.differences import difference, interval, spread
@@ -183,7 +184,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         axes.tick_params(labelsize=7)
     handles, names = panels[-1, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=10, fontsize=8, handletextpad=0.1, columnspacing=1)
-    figure.savefig(path, dpi=80)
+    files.draw(figure, path, dpi=80)
 
 
 def shade(c: int) -> tuple[float, float, float]:

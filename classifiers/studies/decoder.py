@@ -31,6 +31,7 @@ from classifiers.networks import Normalise
 from classifiers.studies import Setting, Verdict, decide
 from classifiers.studies._saved import DEVICE, finished
 from mmgan.data import load
+from mmgan.engine import files
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.experiments.figures import LINES
@@ -226,4 +227,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     for axes in (left, right):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    files.draw(figure, path, dpi=110)

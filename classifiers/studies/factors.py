@@ -31,6 +31,7 @@ from classifiers.evaluation.deform import deform
 from classifiers.evaluation.measures import error, nll
 from classifiers.studies import Setting, Verdict, decide
 from classifiers.supervised import CrossEntropy, supervised
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.experiments.figures import LINES
@@ -223,7 +224,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         _draw_table(axes, numbers, measure)
     handles, labels = rows[2].axes[0].get_legend_handles_labels()
     rows[2].legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
-    figure.savefig(path, dpi=110)
+    files.draw(figure, path, dpi=110)
 
 
 def _draw_probabilities(axes: Axes, task: Task, arms: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from torch import Generator, Tensor, nn, vmap
 from torch.func import functional_call, stack_module_state
 
 from classifiers.studies import Setting, Verdict, decide
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.mixup import DiscriminatorMixup, Staged, discriminator_loss, generator_loss
@@ -202,4 +203,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     more = panels[0, -1].get_legend_handles_labels()
     figure.legend([*handles, *more[0][:2]], [*labels, *more[1][:2]], loc="outside upper center", ncols=4)
-    figure.savefig(path, dpi=100)
+    files.draw(figure, path, dpi=100)

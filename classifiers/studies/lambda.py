@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from classifiers.studies import Found, Setting, Verdict
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval
 from mmgan.experiments.figures import LINES
@@ -96,4 +97,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
 from mmgan.mixup import ClassifierMixup, Staged
@@ -212,4 +213,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
     panels[2, 3].legend(loc="center", fontsize=9)
     place = panels[3, 3].inset_axes((0.05, 0.8, 0.9, 0.1))
     figure.colorbar(panels[0, 0].images[0], cax=place, orientation="horizontal", label="P(class 1), %")
-    figure.savefig(path, dpi=90)
+    files.draw(figure, path, dpi=90)

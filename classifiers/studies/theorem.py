@@ -33,6 +33,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from classifiers.studies import Found, Setting, Verdict
+from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.figures import LINES
 from mmgan.mixup import Plan
@@ -295,4 +296,4 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
             axes.plot(*zip(*row["states"], strict=True), "o", color="black", label="states of a class")
             axes.plot([], [], "-", color="0.6", label=f"their mixes: {row['crossings']} crossing(s)")
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=90)
+    files.draw(figure, path, dpi=90)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from argparse import ArgumentError, ArgumentParser, HelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -258,6 +259,17 @@ def _one_line(message: str, thing: Any) -> str:
     return f"{option}: {text}" if option else text
 
 
+def _of_the_group(error: BaseException) -> bool:
+    """Whether an error comes from the group of processes of this run: gloo's begin with a place in its code."""
+    return isinstance(error, distributed.DistError) or re.match(r"\[\S*/gloo/\S+\] ", str(error)) is not None
+
+
+def _of_a_thread(error: threading.ExceptHookArgs) -> None:
+    """Show what ended a thread, unless it is TensorBoard's, which raises the same in the main thread."""
+    if not type(error.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(error)
+
+
 def run(main: Callable[[], Any]) -> None:
     """Call a script's `main`, with one line on stderr for whatever the user can put right, and exit code 2.
 
@@ -266,6 +278,7 @@ def run(main: Callable[[], Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts let it end them at once while they import
     sys.path.append(str(Path.cwd()))  # modules of the user's own, by name
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    threading.excepthook = _of_a_thread
     try:
         main()
         if distributed.is_available() and distributed.is_initialized():
@@ -281,6 +294,11 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(141)
     except (MemoryError, RuntimeError) as error:
         text = str(error)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _of_the_group(error):
+            how = shown(re.sub(r"^\[\S+\] ", "", text))  # without the place in gloo's code
+            advice = "the same command, on every machine, resumes the run after its last checkpoint"
+            print(f"error: another process of this run has ended or does not answer ({how}); {advice}", file=sys.stderr)
+            sys.exit(2)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
             raise
         print(f"error: out of memory ({shown(text)}); lower batch sizes, widths or data.resolution", file=sys.stderr)

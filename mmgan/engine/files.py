@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mmgan.engine.values import load
 from mmgan.errors import UserError
+
+if TYPE_CHECKING:  # it takes a while to import
+    from matplotlib.figure import Figure
 
 
 def read(path: Path) -> bytes:
@@ -24,6 +30,15 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
+
+
+def appears(path: Path, seconds: int) -> bool:
+    """Whether a file that another machine has just written is there; a network file system shows it after a while."""
+    for _ in range(seconds):
+        if path.exists():
+            return True
+        time.sleep(1)
+    return path.exists()
 
 
 def read_json(path: Path) -> Any:
@@ -71,14 +86,37 @@ def row_of(line: str) -> dict[str, Any] | None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replace a file, whole or not at all; raises OSError, and then leaves no part of it behind."""
+    """Replace a file, on the disk, whole or not at all; raises OSError, and then leaves no part of it behind."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
+        sync(path.parent)
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BytesIO]:
+    """What is written into the buffer becomes the file, as by `write`: a picture, say."""
+    buffer = BytesIO()
+    yield buffer
+    write(path, buffer.getvalue())
+
+
+def draw(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure of matplotlib as by `write`; `options` are those of its savefig.
+
+    Figures are circles of objects, which only a full collection frees: those of earlier figures, which a long run would
+    pile up, are freed here.
+    """
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."), **options)
+    gc.collect()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -36,7 +37,9 @@ class Log:
         whole = isinstance(self.names, list) and isinstance(rows, Tensor)
         if not whole or (len(rows) and rows.shape[1:] != (len(self.names),)):
             raise UserError(f"the checkpoint of step {start} in {run.checkpoints} is damaged: its log is no table")
-        self.rows: list[Tensor] = list(rows.to(accelerator.device))
+        self.rows: list[Tensor] = []
+        self.means: Tensor = rows.to(accelerator.device)
+        """Of rows whose mean over all processes has been taken."""
         self.clock, self.timed = time.perf_counter(), 0
         if accelerator.is_main_process:
             run.truncate_metrics(start)
@@ -64,7 +67,10 @@ class Log:
 
         Raises UserError, naming the step, the term and the last checkpoint, if one is not finite.
         """
-        table = self.accelerator.reduce(torch.stack(self.rows), "mean").cpu()
+        if self.rows:  # gathered, for the rounding of a sum of several depends on how many rows it is made with
+            means = self.accelerator.gather(torch.stack(self.rows)[None]).mean(0)
+            self.means, self.rows = torch.cat([self.means, means]) if len(self.means) else means, []
+        table = self.means.cpu()
         bad = (~table.isfinite()).nonzero()
         if len(bad):
             row, column = (int(i) for i in bad[0])
@@ -75,14 +81,15 @@ class Log:
         return table
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint after `step` must keep; checks that all scalars so far are finite."""
-        rows = self._finite_table(step) if self.rows else torch.empty(0)
-        return {"names": self.names, "rows": rows}
+        """What a checkpoint after `step` must keep; checks that all scalars so far are finite, and are on the disk."""
+        if self.accelerator.is_main_process:
+            os.fsync(self.file.fileno())
+        return {"names": self.names, "rows": self._finite_table(step)}
 
     def _write(self, step: int, lr: float | None) -> None:
         means = dict(zip(self.names, self._finite_table(step).mean(0).tolist(), strict=True))
         if step % self.every == 0:  # else the run's end, after which it may be made longer
-            self.rows = []
+            self.means = torch.empty(0)
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
         self.record(step, means if lr is None else means | {"lr": lr}, {"steps_per_second": round(speed, 3)})
@@ -110,11 +117,15 @@ class Log:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Close the file and the bar, and, where all went well, the trackers and the group of processes."""
+        """Close the file and the bar, and, where all went well, the trackers and the group of processes.
+
+        Processes end together, for a launcher that sees one of them end may not leave the others the time to save.
+        """
         self.bar.close()
         if self.accelerator.is_main_process:
             self.file.close()
         if error is None:  # else others may be waiting within a collective, and this one would wait for them
+            self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
 
 

@@ -1,9 +1,11 @@
-"""A network's mode: training or evaluation."""
+"""For a while: a network in evaluation mode, or a step that is undone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 from torch import nn
 
@@ -18,3 +20,12 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def undone(*parts: Any) -> Iterator[None]:
+    """Afterwards networks, optimisers and whatever else has a `state_dict` are as they were before."""
+    before = [deepcopy(part.state_dict()) for part in parts]
+    yield
+    for part, state in zip(parts, before, strict=True):
+        part.load_state_dict(state)

@@ -8,10 +8,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,18 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 from filelock import FileLock, Timeout
 
 from mmgan.engine import checkpoint, files
 from mmgan.engine.checkpoint import Checkpoint
-from mmgan.engine.values import load
+from mmgan.engine.values import load, shown
 from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
@@ -36,6 +44,12 @@ LENGTHS = ("steps", "epochs")
 """Options that may grow where nothing else in a run depends on them."""
 
 
+TIMEOUT = "MMGAN_TIMEOUT"
+"""Environment variable: after so many seconds a process without an answer from another one ends, 600 where not set.
+
+A process that has died is noticed at once, one whose machine is cut off after this time. While one process does
+something alone, the others wait: reading a large folder of images for the first time must not take longer.
+"""
 STRATEGIES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
 """ACCELERATE_USE_... of these would train in a way which no option says."""
 
@@ -56,11 +70,20 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
     keep_freed()
     AcceleratorState._reset_state()  # in Python an earlier call may have left another precision
     return Accelerator(
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience()))],
         mixed_precision=mixed_precision or "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_plugin=TorchDynamoPlugin(backend="inductor" if compiled else "no"),
         **options,
     )
+
+
+def patience() -> int:
+    """Seconds that a process waits for another one; raises UserError where the environment says no such number."""
+    said = os.environ.get(TIMEOUT, "600")
+    if not re.fullmatch("[1-9][0-9]{0,8}", said):
+        raise UserError(f"{TIMEOUT} is {shown(said)}; set it to a whole number of seconds, or unset it")
+    return int(said)
 
 
 def keep_freed() -> None:
@@ -155,13 +178,28 @@ class Run:
                     self._lock.acquire(timeout=0)
                 except Timeout as error:
                     raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
-                for path in folder.glob(".*.part"):  # of a process that was killed while it wrote
-                    path.unlink()
+                for name in (".", "plots", "samples"):
+                    for path in filter(Path.is_file, (folder / name).glob(".*.part")):  # of a process that was killed
+                        path.unlink()
                 self.write("config.yaml", config)
                 self.write("environment.json", json.dumps(self._environment(accelerator), indent=1))
                 for name in ("checkpoints", "plots"):
                     (folder / name).mkdir(exist_ok=True)
-            accelerator.wait_for_everyone()
+            self._be_shared()
+
+    def _be_shared(self) -> None:
+        """Raise UserError when a process does not see a file that the main one makes in the folder."""
+        accelerator = self.accelerator
+        (name,) = broadcast_object_list([f".{uuid.uuid4().hex}.part"])
+        mark = self.folder / name
+        if accelerator.is_main_process:
+            mark.touch()
+        accelerator.wait_for_everyone()
+        if not files.appears(mark, min(60, patience())):
+            raise UserError(f"{self.folder} is not the same folder on every machine; --output must be one they share")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            mark.unlink()
 
     def agree_on(self, saved: Checkpoint | None, keep: int) -> None:
         """Raise UserError when processes found different checkpoints, for they do not see the same folder then.

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.ticker import LogFormatter
 
+from mmgan.engine import files
+
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 MARKS = "osv^D<>"
 """Line styles and marks, so that lines are told apart without colour."""
@@ -42,7 +44,7 @@ def save(figure: Figure, path: Path) -> None:
         room = 100 * figure.get_size_inches()[0] / (6.5 * max(map(len, handles)) + 55)  # of labels in a row
         columns = min(len(handles), max(1, int(room)))
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns, fontsize=9)
-    figure.savefig(path, dpi=100)
+    files.draw(figure, path, dpi=100)
 
 
 def curves(
@@ -127,4 +129,4 @@ def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
         axes.imshow(imread(file), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
         axes.set_title(name, fontsize=8)
-    figure.savefig(path, dpi=90, pil_kwargs={"quality": 85} if path.suffix == ".jpg" else None)
+    files.draw(figure, path, dpi=90, pil_kwargs={"quality": 85} if path.suffix == ".jpg" else None)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 import optuna
+import psutil
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from mmgan.engine import files
 from mmgan.engine.stop import PARENT
@@ -39,6 +44,17 @@ GONE = "gone"
 """The state of a job that was done and whose folder no longer holds what it made."""
 ORDER = (*NAMES.values(), GONE)
 """States of a job; of several trials of it, the first of these counts."""
+FOR_GOOD = re.compile(
+    r"password|authentication failed|certificate|pg_hba|does not (exist|support)|denied|not permitted|unknown database"
+    r"|invalid",
+    re.I,
+)
+"""In what a database says that no waiting puts right, such as a wrong password."""
+SECRET = re.compile(r"pass|pwd|secret|token", re.I)
+"""In the names of a URL's settings whose values are not shown."""
+NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "sshfs")
+"""How the types of file systems begin that lie on another machine."""
+T = TypeVar("T")
 
 
 def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:
@@ -53,7 +69,11 @@ def _overall(jobs: Mapping[str, Job], found: Sequence[tuple[Job, str]]) -> dict[
 
 
 def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
-    """The trials that were made for a job, without those that a worker began when the queue was empty."""
+    """The trials that were made for a job, without the pruned ones, which count for nothing.
+
+    A trial is pruned when another worker has done its job, when its worker was stopped or is gone, and when it was
+    begun though the queue was empty.
+    """
     trials = study.get_trials(deepcopy=False) if study else []
     return [trial for trial in trials if "job" in trial.user_attrs and trial.state in NAMES]
 
@@ -103,45 +123,96 @@ def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study 
             connect = partial(sqlite3.connect, storage, timeout=60, check_same_thread=False)
             opened = RDBStorage("sqlite:///sweep.db", engine_kwargs={"creator": connect})
         else:
-            opened = RDBStorage(storage)
+            opened = RDBStorage(*_engine_of(storage))
         name = f"sweep {identity.read_text()}"
         if not create and name not in optuna.get_all_study_names(opened):
             return None
         return optuna.create_study(storage=opened, study_name=name, load_if_exists=True)
 
 
+def _engine_of(storage: str) -> tuple[str, dict[str, Any]]:
+    """The URL that SQLAlchemy takes, and how it connects: so that a server that is cut off is noticed in half a minute.
+
+    PostgreSQL is reached by the driver that `mmgan[postgresql]` installs, unless the URL names another. What the URL
+    itself says of the connection stays.
+    """
+    url = make_url(storage)
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "postgresql" and url.get_driver_name() in ("psycopg", "psycopg2"):
+        keep = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+        ours = {"connect_timeout": 10, **keep}
+        options["connect_args"] = {name: value for name, value in ours.items() if name not in url.query}
+    return url.render_as_string(hide_password=False), options
+
+
+def away(storage: str | Path, error: BaseException | None) -> bool:
+    """Whether `error` says that a database cannot be reached now, and may be later."""
+    if isinstance(storage, Path) or make_url(storage).get_backend_name() == "sqlite":
+        return False
+    while error:
+        if isinstance(error, OperationalError | InterfaceError):
+            return not FOR_GOOD.search(re.sub('"[^"]*"', "", str(error.orig)))  # without names of the user's own
+        error = error.__cause__
+    return False
+
+
+def network_file_system(path: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
+    """The type of the file system that `path` lies on where that is another machine's, by mount points and types."""
+    above = [(Path(point), kind) for point, kind in mounts if path.resolve().is_relative_to(point)]
+    above.reverse()  # of two at one place the later covers the earlier
+    kind = max(above, key=lambda mount: len(mount[0].parts), default=(path, ""))[1]
+    return kind if kind.removeprefix("fuse.").startswith(NETWORK) else None
+
+
+def _file_of(storage: str | Path) -> Path | None:
+    """The file of an SQLite database; None for a server."""
+    if isinstance(storage, Path):
+        return storage
+    url = make_url(storage)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
 def _may_exist(storage: str | Path) -> bool:
     """Whether there may be a database; to connect to an SQLite file would make it."""
-    if isinstance(storage, str):
-        url = make_url(storage)
-        if url.get_backend_name() != "sqlite" or not url.database:
-            return True
-        storage = Path(url.database)
-    return storage.exists()
+    file = _file_of(storage)
+    return file is None or file.exists()
 
 
 @contextmanager
 def errors_of(storage: str | Path) -> Iterator[None]:
     """Turn whatever a storage raises into a UserError, which names it without its password."""
-    shown, secrets = str(storage), []
     if isinstance(storage, str):
         try:
-            url = make_url(storage)
+            make_url(storage)
         except (SQLAlchemyError, ValueError) as error:
             raise UserError("storage is no URL of a database; one looks like postgresql://USER@HOST/NAME") from error
-        secrets = [str(secret) for secret in (url.password, *url.query.values()) if secret]
-        shown = url.set(query={}).render_as_string(hide_password=True)
     try:
         yield
     except (UserError, OSError):
         raise
     except Exception as error:  # every database has its own
-        text = str(error.__cause__ if isinstance(error, StorageInternalError) else error).partition("\n")[0]
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        raise UserError(
-            f"storage {shown} failed: {text}; the runs are kept: put that right and run the same command again"
-        ) from error
+        advice = "the runs are kept: put that right and run the same command again"
+        raise UserError(f"{_failure(storage, error)}; {advice}") from error
+
+
+def _failure(storage: str | Path, error: BaseException) -> str:
+    """What a storage raised, in a line that names it without its password."""
+    shown, secrets = str(storage), []
+    if isinstance(storage, str):
+        url = make_url(storage)
+        hidden = [value for name, values in url.normalized_query.items() if SECRET.search(name) for value in values]
+        secrets = [secret for secret in (url.password, *hidden) if secret]
+        shown = url.set(query={}).render_as_string(hide_password=True)
+    while isinstance(error, StorageInternalError | UserError) and error.__cause__:
+        error = error.__cause__
+    text = str(error).partition("\n")[0]
+    for secret in secrets:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    if isinstance(error, ImportError):
+        text += " (PostgreSQL's is in mmgan[postgresql])"
+    return f"storage {shown} failed: {text}"
 
 
 class Worker:
@@ -167,25 +238,66 @@ class Worker:
         self.child: subprocess.Popen[bytes] | None = None
         self.signal = 0
         self.queued: set[str] = set()
+        with errors_of(storage):
+            file = _file_of(storage)
+        mounts = ((mount.mountpoint, mount.fstype) for mount in psutil.disk_partitions(all=True))
+        if file and (kind := network_file_system(file.parent, mounts)):
+            print(
+                f"{file} lies on a network file system ({kind}), where SQLite may lose what several machines "
+                "write; for workers on more than one, set --storage to a database server's URL",
+                flush=True,
+            )
         with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
-            with self._alone():  # one worker at a time makes the tables
-                study = open_study(storage, output, create=True)
-            assert study is not None
-            self.study = study
-            self._queue(("failed", GONE), begin)
+            self.study = self._patiently(self._open)
+            self._patiently(lambda: self._queue(("failed", GONE), begin))
+
+    def _open(self) -> optuna.Study:
+        with self._alone():  # one worker at a time makes the tables
+            study = open_study(self.storage, self.output, create=True)
+        assert study is not None
+        return study
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns, which is asked again while a database server is away, and says so; not after a signal."""
+        waited = False
+        while True:
+            try:
+                answer = ask()
+            except Exception as error:
+                if self.signal or not away(self.storage, error):
+                    raise
+                if not waited:
+                    print(f"{_failure(self.storage, error)}; waiting for it", flush=True)
+                waited = True
+                time.sleep(1)
+            else:
+                return answer
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One worker at a time; and what the storage raises is a UserError."""
-        with FileLock(self.output / ".sweep.lock"), errors_of(self.storage):
-            yield
+        lock = FileLock(self.output / ".sweep.lock")
+        for seconds in count(1):
+            try:
+                lock.acquire(timeout=1)
+                break
+            except Timeout:
+                if self.signal:
+                    raise UserError(f"{lock.lock_file} is held by another worker") from None
+                if seconds == 10:
+                    print(f"{lock.lock_file} is held by another worker, which may be suspended; waiting", flush=True)
+        try:
+            with errors_of(self.storage):
+                yield
+        finally:
+            lock.release()
 
     def _queue(self, again: Sequence[str] = (GONE,), begin: Callable[[], None] = lambda: None) -> None:
         """Put every job in the queue that nobody has, whose needs are done, or whose state is one of `again`.
 
-        This worker does so once for each job. `begin` is called before. Raises UserError where the storage has a job
-        with other options.
+        A job of such a state is queued once by this worker. `begin` is called before. Raises UserError where the
+        storage has a job with other options.
         """
         with self._alone():
             trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
@@ -198,13 +310,10 @@ class Worker:
             begin()
             tried, found = {job.name for job, _ in trials}, _overall(self.jobs, trials)
             for name, job in self.jobs.items():
-                new = name not in tried or found[name] in again
-                if new and name not in self.queued and all(found[need] == "done" for need in job.needs):
-                    self._enqueue(job)
-
-    def _enqueue(self, job: Job) -> None:
-        self.queued.add(job.name)
-        self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
+                new = name not in tried or (found[name] in again and name not in self.queued)
+                if new and all(found[need] == "done" for need in job.needs):
+                    self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
+                    self.queued.add(name)
 
     def work(self) -> dict[str, str]:
         """Work, and wait for what others have taken, which may come back; the states in the end.
@@ -215,23 +324,34 @@ class Worker:
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with errors_of(self.storage):
+                waiting = False
                 while not self.signal:
-                    self._take_back()
-                    self._queue()
-                    found = {trial.state for trial in _trials(self.study)}
-                    if TrialState.WAITING in found:
-                        trial = self.study.ask()
-                        self.study.tell(trial, *self._result(trial), skip_if_finished=True)
+                    trial, others = self._patiently(self._next)
+                    if trial:
+                        waiting = False
+                        self._do(trial)
                         if len(self.jobs) > 1 and "job" in trial.user_attrs:
-                            print(self.progress(), flush=True)
-                    elif TrialState.RUNNING in found:
-                        time.sleep(min(self.timeout / 3, 10))
+                            print(self._patiently(self.progress), flush=True)
+                    elif others:
+                        if not waiting:
+                            print(f"waiting for {', '.join(others)} of other workers", flush=True)
+                        waiting = True
+                        self._pause(min(self.timeout / 3, 10))
                     else:
                         break
-                return states(self.jobs, self.study, self.output)
+                return self._patiently(lambda: states(self.jobs, self.study, self.output))
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _next(self) -> tuple[optuna.Trial | None, list[str]]:
+        """The next job, if one is left, and the names of those that others are at."""
+        self._take_back()
+        self._queue()
+        trials = _trials(self.study)
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        others = [_job(trial).name for trial in trials if trial.state == TrialState.RUNNING]
+        return self.study.ask() if waiting else None, others
 
     def progress(self) -> str:
         """How many jobs are done, running and left, and when the rest will be, if they take as long as those before."""
@@ -253,23 +373,35 @@ class Worker:
         return line
 
     def _take_back(self) -> None:
-        """Queue again the jobs of workers without a sign of life; should one of them live, its result is ignored."""
+        """Forget what workers without a sign of life have taken, if nobody holds the job's lock either.
+
+        A worker that is suspended, or cut off from the storage, gives no sign, but holds the lock.
+        """
         for trial in _trials(self.study):
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             alive = max(started, trial.user_attrs.get("alive", 0.0))
             if trial.state == TrialState.RUNNING and abs(time.time() - alive) > self.timeout:  # clocks jump both ways
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                self._enqueue(_job(trial))
+                with self._lock(_job(trial)) as lock:
+                    if lock:
+                        self._tell(trial, TrialState.PRUNED)
 
-    def _result(self, trial: optuna.Trial) -> tuple[float | None, TrialState]:
-        """Do the job that `trial` was queued for; what it made is in its folder, so the value is 0."""
-        if "job" not in trial.user_attrs or self._elsewhere(trial):
-            return None, TrialState.PRUNED  # another worker was quicker
+    def _do(self, trial: optuna.Trial) -> None:
+        """Do the job that `trial` was queued for, unless it is no longer to be done, and say how it ended."""
+        if "job" not in trial.user_attrs:  # another worker was quicker
+            self._patiently(partial(self._tell, trial, TrialState.PRUNED))
+            return
         job = _job(trial)
-        self._wait_for_the_folder(trial, self.output / job.folder)
+        with self._lock(job, wait=True) as lock:
+            left = lock and self._patiently(partial(self._left, trial))
+            state = self._result(job, trial, lock) if lock and left else TrialState.PRUNED
+            self._patiently(partial(self._tell, trial, state))
+
+    def _result(self, job: Job, trial: optuna.Trial, lock: int) -> TrialState:
+        """Do a job, whose process inherits the lock, and so holds it even when this worker is killed."""
         print(f"{job.name}: started", flush=True)
         command = command_of(job, self.output, self.scripts)
-        with subprocess.Popen(command, start_new_session=True, env=os.environ | {PARENT: str(os.getpid())}) as child:
+        environment = os.environ | {PARENT: str(os.getpid())}
+        with subprocess.Popen(command, start_new_session=True, env=environment, pass_fds=[lock]) as child:
             self.child = child
             if self.signal:
                 child.send_signal(self.signal)
@@ -277,13 +409,18 @@ class Worker:
                 self._sign_of_life(trial)
             self.child = None
         if code == 0 and made(job, self.output):
-            return 0.0, TrialState.COMPLETE
+            return TrialState.COMPLETE
         if self.signal:
-            self._enqueue(job)
-        else:
-            how = f"failed with exit code {code}" if code else f"ended without making {job.makes}"
-            print(f"{job.name}: {how}; it is tried again when a worker starts", flush=True)
-        return None, TrialState.FAIL
+            return TrialState.PRUNED
+        how = f"failed with exit code {code}" if code else f"ended without making {job.makes}"
+        print(f"{job.name}: {how}; it is tried again when a worker starts", flush=True)
+        return TrialState.FAIL
+
+    def _tell(self, trial: optuna.Trial | FrozenTrial, state: TrialState) -> None:
+        """Say how a job ended; its value is 0, for what it made is in its folder."""
+        with self._alone():
+            value = 0.0 if state == TrialState.COMPLETE else None
+            self.study.tell(trial.number, value, state, skip_if_finished=True)
 
     def _code(self, child: subprocess.Popen[bytes]) -> int | None:
         """The exit code of a run; None if it still runs after a third of the timeout."""
@@ -293,27 +430,44 @@ class Worker:
             return None
 
     def _sign_of_life(self, trial: optuna.Trial) -> None:
-        """Said in vain while the storage fails; what it says of the run's end decides."""
+        """Said in vain while the storage fails; what it says of the job's end decides."""
         with suppress(Exception):
             trial.set_user_attr("alive", time.time())
 
-    def _wait_for_the_folder(self, trial: optuna.Trial, folder: Path) -> None:
-        """A killed worker's run goes on to the end of its step, or of a long score; till then the folder is its own."""
-        folder.mkdir(parents=True, exist_ok=True)
-        while not self.signal:
-            try:
-                with FileLock(folder / ".lock").acquire(timeout=1):
-                    return
-            except Timeout:
-                self._sign_of_life(trial)
+    @contextmanager
+    def _lock(self, job: Job, wait: bool = False) -> Iterator[int | None]:
+        """The descriptor of a job's lock, which is held meanwhile; None where another process has it.
 
-    def _elsewhere(self, trial: optuna.Trial) -> bool:
-        others = [other for other in _trials(self.study) if _job(other).name == _job(trial).name]
-        return any(
-            _state(other, self.output) == "done" or (other.state == TrialState.RUNNING and other.number < trial.number)
-            for other in others
-            if other.number != trial.number
-        )
+        With `wait` only after a signal is it None. What a killed worker leaves going inherits the lock till it ends.
+        """
+        path = self.output / ".jobs" / f"{job.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            held = said = False
+            while not held:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held = True
+                except BlockingIOError:
+                    if self.signal or not wait:
+                        break
+                    if not said:
+                        print(f"{job.name}: another process is still at it; waiting for that", flush=True)
+                    said = True
+                    time.sleep(1)
+            yield file.fileno() if held else None
+
+    def _left(self, trial: optuna.Trial) -> bool:
+        """Whether the job that `trial` was queued for is still to be done, and by this worker."""
+        trials = _trials(self.study)
+        done = [_job(one).name for one in trials if _state(one, self.output) == "done"]
+        return _job(trial).name not in done and any(one.number == trial.number for one in trials)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not for long after a signal."""
+        end = time.monotonic() + seconds
+        while not self.signal and (left := end - time.monotonic()) > 0:
+            time.sleep(min(1, left))
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.signal = number

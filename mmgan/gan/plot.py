@@ -27,7 +27,7 @@ def plot_losses(metrics: Path, path: Path) -> None:
     axes.set(xlabel="generator step", ylabel="loss term", title="Terms of the discriminator's and the generator's loss")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)
 
 
 def plot_scores(metrics: Path, path: Path) -> None:
@@ -49,4 +49,4 @@ def plot_scores(metrics: Path, path: Path) -> None:
     left.set(xlabel="generator step", ylabel="FID")
     right.set(ylabel="Inception Score")
     figure.legend(loc="outside upper center", ncols=4)
-    figure.savefig(path, dpi=120)
+    files.draw(figure, path, dpi=120)

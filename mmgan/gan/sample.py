@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan.data import to_uint8
+from mmgan.engine import files
 from mmgan.engine.modes import evaluating
 
 
@@ -49,5 +50,6 @@ def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
     from torchvision.utils import make_grid  # noqa: PLC0415
 
     picture = make_grid(F.interpolate(images.cpu(), scale_factor=scale), columns, pad_value=128)
-    to_pil_image(picture).save(path)
+    with files.replacing(path) as file:
+        to_pil_image(picture).save(file, "PNG")
     return picture

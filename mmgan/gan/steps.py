@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmgan.engine.modes import undone
 from mmgan.engine.randomness import Draws, stream, whole_numbers
 from mmgan.gan.augment import Augmentation
 from mmgan.gan.config import GANConfig
@@ -23,6 +24,18 @@ class Steps:
         world = self.accelerator.num_processes
         self.draws = Draws(config.seed, self.accelerator.process_index, world, self.accelerator.device)
         self.real = Batches(config, images, self.draws, labels)
+
+    def rehearse(self) -> None:
+        """Take a first step and undo it, where there are several processes.
+
+        DistributedDataParallel sorts its sums of gradients anew after its first backward pass, and the rounding of
+        three and more terms depends on their place: with that behind it, a run that is resumed ends as the whole one.
+        """
+        gan = self.gan
+        parts = (*gan.networks.values(), gan.average, gan.adam_g, gan.adam_d, self.accelerator.scaler)
+        if self.accelerator.num_processes > 1:
+            with undone(*filter(None, parts)):
+                self.both(1)
 
     def both(self, step: int) -> dict[str, Tensor]:
         """Generator step `step`, counted from 1, and its `n_dis` discriminator steps; their terms, as means."""

@@ -76,6 +76,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         if not saved:
             checkpoint.rehearse(gan.kept)
         steps = Steps(config, gan, images, labels if inputs.names else None)
+        steps.rehearse()
         facts = {"resolution": images.shape[-1], "channels": images.shape[1], "data": fingerprint(images)}
         facts["extractor"] = extractor.hash if extractor else None
         if inputs.names:
@@ -87,7 +88,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
                     f"train on these from its weights, take another --output and --init_from {folder}"
                 )
             gan.restore(saved)
-            accelerator.print(f"{folder}: going on after step {saved.step}")
+            accelerator.print(f"{folder}: resuming after step {saved.step}")
         if source:
             gan.start_average(source)
             accelerator.print(f"{folder}: starting from the weights in {source.path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,11 +50,12 @@ def read(file: Path) -> dict[str, Tensor] | None:
 
 def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Keep the tensors, whole or not at all; where they cannot be written, warn and go on without."""
+    part = file.with_name(f"{uuid.uuid4().hex}.part")  # others may be writing the same
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            part.write(safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
-        Path(part.name).replace(file)
+        part.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
+        part.replace(file)
     except OSError as error:
+        part.unlink(missing_ok=True)
         advice = "set XDG_CACHE_HOME to another folder"
         warnings.warn(f"cannot keep statistics in {file.parent} ({error.strerror}); {advice}", stacklevel=2)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmgan.gan.config import GANConfig, ScoreConfig
 from mmgan.scoring import Inception
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same, train, wait_for_step
 from tests.conftest import begin as start
+from tests.hosts import Host, wait_for
 
 STEPS = 40
 OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
@@ -105,20 +107,6 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again_by_the_nex
     (taken / "notes.txt").unlink()
     done = run("sweep", *options)
     assert done.stdout.splitlines()[-1] == "2 jobs: 2 done"
-
-
-def test_a_worker_waits_for_a_run_that_a_killed_one_left_behind(tmp_path: Path) -> None:
-    options = sweep(tmp_path, options=OPTIONS | {"steps": 5}, grids=[{"mixup": [None]}])
-    folder = tmp_path / "runs" / "mixup-null" / "seed-0"
-    folder.mkdir(parents=True)
-    with FileLock(folder / ".lock"):
-        worker = start("sweep", *options)
-        assert worker.stdout
-        with pytest.raises(subprocess.TimeoutExpired):
-            worker.wait(timeout=12)
-    said = rest_of(worker)
-    assert (worker.returncode, said.splitlines()[-1]) == (0, "1 jobs: 1 done"), said
-    assert starts(folder) == 1
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -325,18 +313,74 @@ def test_a_finished_run_whose_folder_is_gone_is_not_done_and_is_made_again(tmp_p
     assert [(output / name / "starts").read_text() for name in "ab"] == ["x", "x"]
 
 
-def test_a_worker_that_was_taken_for_dead_goes_on_with_the_next_run(tmp_path: Path) -> None:
-    output = tmp_path / "runs"
-    lines = [
-        "import optuna, sqlite3",
-        f"data = sqlite3.connect({str(output / 'sweep.db')!r})",
-        "if folder.name == 'a' and len((folder / 'starts').read_text()) == 1:",
-        '    data.execute(\'update trials set state = "FAIL" where state = "RUNNING"\')',
-        "    data.commit()",
-    ]
-    found = work(quick(tmp_path, *lines), output)  # as another worker does with the trial of a suspended one
-    assert found == {"a": "failed", "b": "done"}
-    assert work(quick(tmp_path), output) == DONE
+WORKER = """
+import sys
+from pathlib import Path
+from mmgan.engine import cli
+from mmgan.experiments.experiment import Job
+from mmgan.experiments.sweep import Worker
+script, output, timeout, *url = sys.argv[1:]
+jobs = {name: Job(name, name, script, (), "checkpoints/step-*", (), True) for name in "ab"}
+storage = url[0] if url else Path(output) / "sweep.db"
+cli.run(lambda: print(Worker(jobs, Path(output), storage, int(timeout)).work()))
+"""
+
+
+def worker(script: Path, output: Path, timeout: int, *url: str, host: Host | None = None) -> subprocess.Popen[str]:
+    """A worker that is a process of its own, for two runs of a script."""
+    line = [sys.executable, "-uc", WORKER, str(script), str(output), str(timeout), *url]
+    line, pipe = host.line(*line) if host else line, subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def until_told(folder: Path) -> list[str]:
+    """Lines of a job that goes on until the file `go` is in the folder."""
+    return ["print('at work', flush=True)", f"while not pathlib.Path({str(folder / 'go')!r}).exists(): time.sleep(0.1)"]
+
+
+def test_what_a_killed_worker_left_at_work_is_waited_for_and_resumed(tmp_path: Path) -> None:
+    """Though the job, a script of any kind, does not look whether its worker lives."""
+    script, output = quick(tmp_path, *until_told(tmp_path), "(folder / 'end').touch()"), tmp_path / "runs"
+    killed = worker(script, output, 1)
+    wait_for(killed, "at work")
+    killed.kill()
+    quick(tmp_path, "print(folder.name, 'after the end:', (folder / 'end').exists(), flush=True)")
+    other = worker(script, output, 1)
+    wait_for(other, "waiting for a of other workers")
+    time.sleep(3)  # longer than the timeout
+    (tmp_path / "go").touch()
+    said = rest_of(other)
+    assert "a after the end: True" in said
+    assert said.splitlines()[-1] == str(DONE)
+    rest_of(killed)
+
+
+def test_a_worker_that_is_suspended_for_longer_than_the_timeout_keeps_its_job(tmp_path: Path) -> None:
+    script, output = quick(tmp_path, *until_told(tmp_path)), tmp_path / "runs"
+    suspended = worker(script, output, 1)
+    wait_for(suspended, "at work")
+    suspended.send_signal(signal.SIGSTOP)
+    try:
+        (tmp_path / "go").touch()
+        other = worker(script, output, 1)
+        wait_for(other, "waiting for a of other workers")
+        time.sleep(3)
+    finally:
+        suspended.send_signal(signal.SIGCONT)
+    assert [rest_of(one).splitlines()[-1] for one in (suspended, other)] == [str(DONE)] * 2
+    assert [(output / name / "starts").read_text() for name in "ab"] == ["x", "x"]
+
+
+def test_a_worker_that_waits_for_another_is_stopped_by_a_signal(tmp_path: Path) -> None:
+    script, output = quick(tmp_path, *until_told(tmp_path)), tmp_path / "runs"
+    one = worker(script, output, 9)
+    wait_for(one, "at work")
+    with FileLock(output / ".sweep.lock"):
+        (tmp_path / "go").touch()
+        wait_for(one, "is held by another worker")
+        one.send_signal(signal.SIGTERM)
+        assert "is held by another worker" in rest_of(one)
+    assert work(quick(tmp_path), output, timeout=1) == DONE
 
 
 def test_a_run_that_nobody_gave_a_sign_of_life_for_is_taken_up(tmp_path: Path) -> None:
@@ -356,25 +400,16 @@ def test_a_run_that_nobody_gave_a_sign_of_life_for_is_taken_up(tmp_path: Path) -
     ids=["deleted", "full"],
 )
 def test_a_database_that_fails_gets_one_line_and_the_same_command_recovers(tmp_path: Path, damage: str) -> None:
-    output, file = tmp_path / "runs", tmp_path / "worker.py"
+    output = tmp_path / "runs"
     script = quick(
         tmp_path, "import os", "database = folder.parent / 'sweep.db'", "if folder.name == 'a':", f"  {damage}"
     )
-    file.write_text(
-        "from pathlib import Path; from mmgan.engine import cli; from mmgan.experiments.sweep import Worker\n"
-        "from mmgan.experiments.experiment import Job\n"
-        f"output, script = Path({str(output)!r}), {str(script)!r}\n"
-        "runs = {name: Job(name, name, script, (), 'checkpoints/step-*', (), True) for name in 'ab'}\n"
-        "cli.run(lambda: print(Worker(runs, output, output / 'sweep.db', 2).work()))"
-    )
-    line = [sys.executable, str(file)]
-    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done
-    assert done.stderr.startswith(f"error: storage {output / 'sweep.db'} failed: ")
-    assert len(done.stderr.splitlines()) == 1
+    broken = worker(script, output, 2)
+    *_, line = rest_of(broken).splitlines()
+    assert broken.returncode == 2, line
+    assert line.startswith(f"error: storage {output / 'sweep.db'} failed: ")
     quick(tmp_path)
-    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.splitlines()[-1] == str(DONE), done.stderr
+    assert rest_of(worker(script, output, 2)).splitlines()[-1] == str(DONE)
 
 
 @pytest.mark.parametrize(
