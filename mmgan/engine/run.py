@@ -185,9 +185,9 @@ class Run:
                 self.write("environment.json", json.dumps(self._environment(accelerator), indent=1))
                 for name in ("checkpoints", "plots"):
                     (folder / name).mkdir(exist_ok=True)
-            self._be_shared()
+            self._refuse_unshared()
 
-    def _be_shared(self) -> None:
+    def _refuse_unshared(self) -> None:
         """Raise UserError when a process does not see a file that the main one makes in the folder."""
         accelerator = self.accelerator
         (name,) = broadcast_object_list([f".{uuid.uuid4().hex}.part"])

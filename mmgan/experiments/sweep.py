@@ -392,7 +392,7 @@ class Worker:
             return
         job = _job(trial)
         with self._lock(job, wait=True) as lock:
-            left = lock and self._patiently(partial(self._left, trial))
+            left = lock and not self.signal and self._patiently(partial(self._left, trial))
             state = self._result(job, trial, lock) if lock and left else TrialState.PRUNED
             self._patiently(partial(self._tell, trial, state))
 
