@@ -35,9 +35,11 @@ def hosts() -> Iterator[Sequence[Host]]:
         yield both
 
 
-def launch(hosts: Sequence[Host], script: str, *options: str, processes: int = 2) -> list[subprocess.Popen[str]]:
+def launch(
+    hosts: Sequence[Host], script: str, *options: str, processes: int = 2, patience: int = PATIENCE
+) -> list[subprocess.Popen[str]]:
     """Start a script on `processes` processes of each host, as docs/machines.md says."""
-    environment = ENVIRONMENT | {"GLOO_SOCKET_IFNAME": CABLE, "MMGAN_TIMEOUT": str(PATIENCE), "PYTHONPATH": str(ROOT)}
+    environment = ENVIRONMENT | {"GLOO_SOCKET_IFNAME": CABLE, "MMGAN_TIMEOUT": str(patience), "PYTHONPATH": str(ROOT)}
     first = ["--main_process_ip", hosts[0].address, "--main_process_port", "29500"]
     started = []
     for rank, host in enumerate(hosts):
@@ -92,8 +94,8 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
         "50",
     ]
     scoring = [word.replace("--", "--score.") if word.startswith("--") else word for word in extractor]
-    options = ["--batch_size", "8", "--steps", "100", "--log_every", "5", "--checkpoint_every", "10"]
-    options += [*scoring, "--score.every", "50", "--score.final", "null"]
+    options = ["--batch_size", "8", "--steps", "80", "--log_every", "5", "--checkpoint_every", "10"]
+    options += [*scoring, "--score.every", "40", "--score.final", "null"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     started = launch(hosts, "train_gan", *digits(whole), *options)
     said = rest_of(started)
@@ -104,14 +106,14 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
     assert rows[-1]["score/fid"] == pytest.approx(alone["fid"], rel=1e-5)
 
     started = launch(hosts, "train_gan", *digits(broken), *options)
-    wait_for(started[0], "step 20/100")
+    wait_for(started[0], "step 20/80")
     hosts[1].kill()
     said = rest_of(started)
     assert started[0].returncode == 1
     assert "imed out" not in told(said[0]), "a machine that is gone is noticed at once"
 
     started = launch(hosts, "train_gan", *digits(broken), *options)
-    wait_for(started[0], "step 25/100")
+    wait_for(started[0], "step 25/80")
     hosts[1].pull()
     try:
         said = rest_of(started)
@@ -128,7 +130,7 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
 def test_a_folder_that_machines_do_not_share_gets_one_line(hosts: Sequence[Host], tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     apart = [hosts[0], replace(hosts[1], own=tmp_path / "runs")]
-    started = launch(apart, "train_gan", *digits(tmp_path / "runs" / "run"), processes=1)
+    started = launch(apart, "train_gan", *digits(tmp_path / "runs" / "run"), processes=1, patience=15)
     said = rest_of(started)
     (line,) = (line for line in said[1].splitlines() if line.startswith("error: "))
     assert (
