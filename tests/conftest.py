@@ -143,6 +143,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Read on to the line with these words; what comes after is left to be read."""
+    assert process.stdout
+    for line in process.stdout:
+        if words in line:
+            return
+    raise AssertionError(f"it ended without saying {words!r}")
+
+
 def wait_for_step(process: subprocess.Popen[str]) -> None:
     assert process.stdout
     for line in process.stdout:

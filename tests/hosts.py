@@ -73,14 +73,5 @@ def two_hosts() -> Iterator[Sequence[Host]]:
             subprocess.run(["ip", "netns", "del", host.name], check=False)
 
 
-def wait_for(process: subprocess.Popen[str], words: str) -> None:
-    """Read on to the line with these words; what comes after is left to be read."""
-    assert process.stdout
-    for line in process.stdout:
-        if words in line:
-            return
-    raise AssertionError(f"it ended without saying {words!r}")
-
-
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)

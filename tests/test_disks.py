@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from mmgan.engine import checkpoint, files
-from tests.conftest import ENVIRONMENT, begin, digits, result, run, same, stop, train
+from tests.conftest import ENVIRONMENT, begin, digits, result, run, same, stop, train, wait_for
 from tests.experiments.test_sweep import sweep
-from tests.hosts import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, which only root may")
 OPTIONS = ["--steps", "90", "--log_every", "1", "--checkpoint_every", "15", "--sample_every", "15"]

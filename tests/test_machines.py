@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from mmgan.engine import checkpoint, files
-from tests.conftest import ENVIRONMENT, ROOT, command, digits, result, run, same
-from tests.hosts import CABLE, Host, possible, two_hosts, wait_for
+from tests.conftest import ENVIRONMENT, ROOT, command, digits, result, run, same, wait_for
+from tests.hosts import CABLE, Host, possible, two_hosts
 from tests.test_train_gan import EVERYTHING
 
 pytestmark = pytest.mark.skipif(not possible(), reason="needs iproute2 and the right to make network namespaces")

@@ -392,8 +392,9 @@ class Worker:
             return
         job = _job(trial)
         with self._lock(job, wait=True) as lock:
-            left = lock and not self.signal and self._patiently(partial(self._left, trial))
-            state = self._result(job, trial, lock) if lock and left else TrialState.PRUNED
+            state = TrialState.PRUNED
+            if lock and not self.signal and self._patiently(partial(self._left, trial)):
+                state = self._result(job, trial, lock)
             self._patiently(partial(self._tell, trial, state))
 
     def _result(self, job: Job, trial: optuna.Trial, lock: int) -> TrialState:

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from mmgan.experiments.sweep import network_file_system
-from tests.conftest import ENVIRONMENT, ROOT, command, result, same, train
+from tests.conftest import ENVIRONMENT, ROOT, command, result, same, train, wait_for
 from tests.experiments.test_sweep import DONE, STEPS, quick, sweep, until_told, worker
-from tests.hosts import Host, possible, two_hosts, wait_for
+from tests.hosts import Host, possible, two_hosts
 
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
 needs_servers = pytest.mark.skipif(

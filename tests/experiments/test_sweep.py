@@ -22,9 +22,9 @@ from mmgan.experiments.experiment import Experiment, Job, begin, jobs_of
 from mmgan.experiments.sweep import Worker, open_study, states
 from mmgan.gan.config import GANConfig, ScoreConfig
 from mmgan.scoring import Inception
-from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same, train, wait_for_step
+from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same, train, wait_for, wait_for_step
 from tests.conftest import begin as start
-from tests.hosts import Host, wait_for
+from tests.hosts import Host
 
 STEPS = 40
 OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
@@ -334,7 +334,7 @@ def worker(script: Path, output: Path, timeout: int, *url: str, host: Host | Non
 
 
 def until_told(folder: Path) -> list[str]:
-    """Lines of a job that goes on until the file `go` is in the folder."""
+    """Lines of a job that does not end before the file `go` is in the folder."""
     return ["print('at work', flush=True)", f"while not pathlib.Path({str(folder / 'go')!r}).exists(): time.sleep(0.1)"]
 
 
