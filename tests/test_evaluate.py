@@ -203,6 +203,9 @@ def test_the_numbers_of_a_run_are_those_of_its_best_checkpoint_and_its_training_
     rows = json.loads((trained / "split.json").read_text())["train"]
     found = evaluation(trained)
     assert found["error"] == error(predict(network, test.images, CPU), test.labels)
+    own = predict(network, train.images[rows], CPU)
+    assert found["train_error"] == error(own, train.labels[rows])
+    assert found["train_nll"] == pytest.approx(nll(own, train.labels[rows]), rel=1e-5)
     near = KNeighborsClassifier(5).fit(features(network, train.images[rows]), train.labels[rows].numpy())
     assert found["knn_5"] == pytest.approx(1 - near.score(features(network, test.images), test.labels.numpy()))
     turned = deform(test.images.float() / 255, matrices(TABLE_5[3], 297, seed=0))
@@ -237,7 +240,7 @@ def test_on_its_training_images_a_run_has_no_knn_for_they_would_be_their_own_nei
     assert done.returncode == 0, done.stderr
     found = evaluation(tmp_path)
     assert (found["split"], found["checkpoint"], found["num_images"]) == ("train", "last", 1500)
-    assert not {"knn_1", "knn_5", "knn_20", "deformed_accuracy"} & found.keys()
+    assert not {"knn_1", "knn_5", "knn_20", "train_error", "deformed_accuracy"} & found.keys()
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,22 @@ def predict(
     device: torch.device,
     batch_size: int = 512,
     change: Callable[[Tensor, slice], Tensor] | None = None,
+    start: int | None = None,
     stop: int | None = None,
 ) -> Tensor:
     """Logits of uint8 images [N, C, R, R], float32 [N, classes] on the CPU; the network's modes are left as they were.
 
-    `change` maps pixels in [0, 1], and which of the images they are, to the pixels to show instead. With `stop` the
-    states of that layer of a staged network, not logits.
+    `change` maps pixels in [0, 1], and which of the images they are, to the pixels to show instead. In a staged network
+    `stop` asks for the states of that layer instead of logits, and `start` says that `images` are states of that layer.
     """
     outputs = []
     with evaluating(network):
         for rows in _slices(len(images), batch_size):
-            x = images[rows].to(device).float() / 255
+            x = images[rows].to(device)
+            x = x.float() / 255 if start is None else x
             x = change(x, rows) if change else x
-            outputs.append((network(x) if stop is None else network(x, stop=stop)).float().cpu())
+            layers = {key: layer for key, layer in (("start", start), ("stop", stop)) if layer is not None}
+            outputs.append(network(x, **layers).float().cpu())
     return torch.cat(outputs)
 
 

@@ -42,10 +42,13 @@ def evaluate(
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
+    Error and likelihood are also measured on the images that it was trained on, as they are, without augmentation.
+
     Args:
         run: folder of the run
         checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
-        split: part of the data set to evaluate on; train, the whole of it, is without kNN, whose neighbours are there
+        split: part of the data set to evaluate on; train is the whole of it, also images that the run was not trained
+            on, and has no kNN, whose neighbours are there
         deformations: also on images rotated, sheared and zoomed as in Table 5, the longest part
         seed: seed of the pairs that are interpolated, of the deformations, and of what the network draws at random
         batch_size: images at once; it changes nothing but rounding, and what the network draws at random
@@ -81,6 +84,8 @@ def evaluate(
         if split == "test":
             features = predict(network, images, device, batch_size, stop=last)
             known = predict(network, train.images, device, batch_size, stop=last)
+            fitted = predict(network, known, device, batch_size, start=last)
+            found |= {"train_error": error(fitted, train.labels), "train_nll": nll(fitted, train.labels)}
         bar.update()
         for k in NEIGHBOURS:
             if split == "test" and k <= len(train.images):
@@ -126,6 +131,11 @@ def _table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['checkpoint']} checkpoint, step {found['step']}, on {found['num_images']} {found['split']} images",
         f"error {found['error']:.2%}   NLL {found['nll']:.4f}   ECE {found['ece']:.4f}",
+        *(
+            [f"on the images it was trained on: error {found['train_error']:.2%}   NLL {found['train_nll']:.4f}"]
+            if "train_error" in found
+            else []
+        ),
         *(["kNN error " + "   ".join(neighbours)] if neighbours else []),
         "NLL of interpolated targets, mean over lam: "
         + "   ".join(f"layer {layer} {sum(c) / len(c):.3f}" for layer, c in found["interpolated_nll"].items()),

@@ -29,6 +29,8 @@ KNOWN = {
     "spectral_norm/largest": Measure("largest spectral norm", 2),
     "error": Measure("error, %", 2, _PERCENT),
     "nll": Measure("NLL", 4),
+    "train_error": Measure("training error, %", 2, _PERCENT),
+    "train_nll": Measure("training NLL", 4),
     "ece": Measure("ECE, %", 2, _PERCENT),
     "knn_1": Measure("kNN error, k = 1, %", 2, _PERCENT),
     "knn_5": Measure("kNN error, k = 5, %", 2, _PERCENT),

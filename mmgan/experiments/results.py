@@ -195,7 +195,8 @@ def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
         return
     lams = list(found["lams"])
     curves = {layer: _curve([lams, curve])[1] for layer, curve in found["interpolated_nll"].items()}
-    measures = {key: found[key] for key in ("error", "nll", "ece", "knn_1", "knn_5", "knn_20") if key in found}
+    names = ("error", "nll", "ece", "knn_1", "knn_5", "knn_20", "train_error", "train_nll")
+    measures = {key: found[key] for key in names if key in found}
     measures |= {f"interpolated/{layer_name(layer)}": np.mean(curve) for layer, curve in curves.items()}
     if deformed := found.get("deformed_accuracy"):
         measures["deformed"] = 1 - np.mean(list(deformed.values()))
