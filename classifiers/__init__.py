@@ -1,6 +1,7 @@
 """Classifiers on the mixup core: the paper's supervised and semi-supervised side.
 
-- `train(config, folder)` trains a classifier; its configuration is a `ClassifierConfig`, a dictionary or a YAML file.
+- `train(config, folder)` trains a classifier; its configuration is a `ClassifierConfig`, a dictionary, a YAML file, or
+  the name of one that comes with mmgan: `cls/digits`.
 - `load_classifier(run)` opens a run: its network, its configuration and the checkpoint.
 
 These names are the public interface. Other modules may change from one version to the next.

@@ -36,10 +36,10 @@ from mmgan.mixup.staged import check_layers
 def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
     """Train the classifier that `config` describes in `folder`, or resume from its last checkpoint.
 
-    `config` is a ClassifierConfig, a dictionary of its options, or a YAML file; with `trust` it may name classes that
-    are not mmgan's own. Where there are validation images, the checkpoint of the lowest error on them is kept in
-    `best/`. Raises UserError for what the user can put right. After SIGINT or SIGTERM the step at hand is finished and
-    a checkpoint written, and the process ends with 128 + the signal.
+    `config` is a ClassifierConfig, a dictionary of its options, a YAML file, or the name of one that comes with mmgan
+    (cls/digits); with `trust` it may name classes that are not mmgan's own. Where there are validation images, the
+    checkpoint of the lowest error on them is kept in `best/`. Raises UserError for what the user can put right. After
+    SIGINT or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
 
     >>> import classifiers
     >>> small = {"data": {"name": "digits", "labels_per_class": 4}, "network": {"width": 0.0625}, "batch_size": 20}

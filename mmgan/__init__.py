@@ -2,7 +2,8 @@
 
 What the commands do:
 
-- `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary or a YAML file.
+- `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary, a YAML file, or the name of
+  one that comes with mmgan: `gan/digits`.
 - `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
 - `score(fake, real)` scores images, or a generator's, by what `extractors` see in them.
 
@@ -21,6 +22,7 @@ an underscore at any time.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `mmgan.mixup` needs torch alone."""
+    if name == "__version__":
+        return version("mmgan")
     for place, public in _PLACES.items():
         if name in public:
             module = import_module(place)

@@ -12,8 +12,6 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
-import shlex
-import sys
 from pathlib import Path
 
 from mmgan.engine import cli
@@ -40,7 +38,7 @@ def report(
         about: a paragraph below it; default: the experiment's
     """
     words = {key: text for key, text in (("title", title), ("about", about)) if text}
-    record = reports.make(runs, output, shlex.join(["python", *sys.argv]), protocol, baseline, words)
+    record = reports.make(runs, output, cli.typed(), protocol, baseline, words)
     measured = sum(not one["unscored"] for one in record["runs"])
     print(f"{measured} of {len(record['runs'])} runs are measured; look at {output / 'report.html'}")
 

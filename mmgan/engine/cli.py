@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from torch import distributed
 
 from mmgan import modules
 from mmgan.engine import files
+from mmgan.engine.shipped import configuration
 from mmgan.engine.values import MODE, MOST_DIGITS, arguments, kinds, load, shown, type_of, words
 from mmgan.errors import UserError
 
@@ -103,7 +105,8 @@ def parse(
     args = sys.argv[1:] if args is None else args
     parser = _Parser(description=description.partition("\n\n")[0] or None)
     parser.sections = _sections(config)
-    parser.add_argument("--config", action="config", help="YAML file; several are merged from left to right")
+    text = "YAML file, or the name of one of mmgan's, gan/digits; several are merged from left to right"
+    parser.add_argument("--config", action="config", help=text)
     parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(" (--help lists every option)", config):
@@ -116,11 +119,11 @@ def parse(
 
 
 def _files_first(args: Sequence[str]) -> list[str]:
-    """`args` with the configuration files before the options that go over them."""
+    """`args` with the files of configurations before the options that go over them."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", action="append", default=[])
     found, rest = parser.parse_known_args(args)
-    return [*(f"--config={file}" for file in found.config), *rest]
+    return [*(f"--config={configuration(file)}" for file in found.config), *rest]
 
 
 def _switched(args: Sequence[str], thing: Any) -> list[str]:
@@ -134,7 +137,7 @@ def _switched(args: Sequence[str], thing: Any) -> list[str]:
 
 
 def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust: bool = False) -> C:
-    """A `config` from values of its type, a dictionary of them, or a YAML file.
+    """A `config` from values of its type, a dictionary of them, a YAML file, or the name of a shipped one: gan/digits.
 
     With `trust`, code that is not ours may be named by it. Raises UserError for whatever does not fit.
     """
@@ -146,7 +149,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(thing=config):
         if isinstance(values, str | Path):
-            values = files.read_yaml(Path(values))
+            values = files.read_yaml(configuration(values))
         if not isinstance(values, Mapping):
             raise UserError(f"a configuration is a mapping of options to values, not {type(values).__name__}")
         if trust:
@@ -268,6 +271,12 @@ def _of_a_thread(error: threading.ExceptHookArgs) -> None:
     """Show what ended a thread, unless it is TensorBoard's, which raises the same in the main thread."""
     if not type(error.thread).__module__.startswith("tensorboard"):
         threading.__excepthook__(error)
+
+
+def typed() -> str:
+    """The command that started this process, as it would be typed: python scripts/report.py ..., or mmgan report ..."""
+    script, *options = sys.argv
+    return " ".join([script if script.startswith("mmgan ") else shlex.join(["python", script]), shlex.join(options)])
 
 
 def run(main: Callable[[], Any]) -> None:

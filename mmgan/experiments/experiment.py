@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from mmgan.engine import cli, files
+from mmgan.engine.shipped import configuration
 from mmgan.errors import UserError
 from mmgan.experiments.published import published
 
@@ -68,7 +69,7 @@ class Experiment:
     about: str = ""
     """What it is and what it is a proxy of, for the head of its page."""
     configs: list[str] = field(default_factory=list)
-    """Configurations that all runs start from, merged from left to right."""
+    """Configurations that all runs start from, files or names of mmgan's (gan/digits), merged from left to right."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of all runs, over those of `configs`; $seed stands for the run's seed."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -156,7 +157,7 @@ class Experiment:
         """SHA-256 of the plan, of the configurations that it names and of `common`, options of all runs."""
         lines = self.lines(common).values()
         named = {path for line in lines for word, path in pairwise(line) if word == "--config"}
-        contents = {path: hashlib.sha256(files.read(Path(path))).hexdigest() for path in sorted(named)}
+        contents = {path: hashlib.sha256(files.read(configuration(path))).hexdigest() for path in sorted(named)}
         text = json.dumps([self.plan(), contents, list(common)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -36,9 +36,10 @@ from mmgan.scoring.cache import content_hash
 def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
     """Train the GAN that `config` describes in `folder`, or go on from its last checkpoint.
 
-    `config` is a GANConfig, a dictionary of its options, or a YAML file; with `trust` it may name classes that are not
-    mmgan's own. Raises UserError for what the user can put right. After SIGINT or SIGTERM the step at hand is finished
-    and a checkpoint written, and the process ends with 128 + the signal.
+    `config` is a GANConfig, a dictionary of its options, a YAML file, or the name of one that comes with mmgan
+    (gan/digits); with `trust` it may name classes that are not mmgan's own. Raises UserError for what the user can put
+    right. After SIGINT or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128
+    + the signal.
 
     >>> import mmgan
     >>> mmgan.train({"data": {"name": "digits"}, "steps": 2, "n_dis": 1, "tracker": None, **small}, folder)
