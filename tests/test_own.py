@@ -1,7 +1,8 @@
-"""A stranger's walk: a rule, a network, a loss, an extractor and a data set of one's own are one file each."""
+"""The files of docs/extending.md work: a rule, networks, a loss, a method and a data set of the user's own."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,76 +14,9 @@ import yaml
 
 from tests.conftest import ENVIRONMENT, FORKS, ROOT, result, same
 
-FILES = {
-    "rules.py": '''
-from dataclasses import dataclass
-import torch
-from mmgan.mixup import DiscriminatorRule, Plan
-
-@dataclass(frozen=True, kw_only=True)
-class Halves(DiscriminatorRule):
-    """Every mixed row is the same share of both."""
-    share_of_left: float = 0.5
-    """How much is the left row's."""
-
-    def plan(self, left, right, generator):
-        return Plan(0, left, right, torch.tensor(self.share_of_left))
-''',
-    "nets.py": '''
-from dataclasses import dataclass
-from torch import nn
-from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
-from mmgan.mixup import Mixable
-
-@dataclass(frozen=True, kw_only=True)
-class FlatGenerator(GeneratorConfig):
-    """A linear generator."""
-    bias: bool = True
-    """Whether it has one."""
-
-    def build(self, resolution, channels):
-        pixels = (channels, resolution, resolution)
-        linear = nn.Linear(self.z_dim, channels * resolution**2, self.bias)
-        return nn.Sequential(linear, nn.Tanh(), nn.Unflatten(1, pixels))
-
-@dataclass(frozen=True, kw_only=True)
-class FlatDiscriminator(DiscriminatorConfig):
-    """Two linear layers and dropout."""
-    width: int = 6
-    """Hidden units."""
-
-    def build(self, resolution, channels):
-        size = channels * resolution**2
-        layers = nn.Flatten(), nn.Linear(size, self.width), nn.ReLU(), nn.Dropout(), nn.Linear(self.width, 1)
-        return Mixable(nn.Sequential(*layers, nn.Flatten(0)), ["1"])
-''',
-    "losses.py": '''
-from dataclasses import dataclass
-from mmgan.mixup.losses import SingleLogit
-
-@dataclass(frozen=True)
-class Squares(SingleLogit):
-    """Least squares (Mao et al. 2017)."""
-    real_label: float = 1.0
-    """What real logits are pulled to."""
-
-    def real(self, d):
-        return (d - self.real_label) ** 2
-
-    def fake(self, d):
-        return d**2
-
-    def generator(self, fake, real):
-        return ((fake - self.real_label) ** 2).mean()
-''',
-    "images.py": """
-from mmgan.data.sets import digits
-
-def load(config):
-    images, labels = digits.load(config)
-    return 255 - images, labels
-""",
-}
+GUIDE = (ROOT / "docs/extending.md").read_text()
+FILES = dict(re.findall(r'^```python title="mine/(\w+\.py)"\n(.*?)^```', GUIDE, re.DOTALL | re.MULTILINE))
+"""The files that the guide shows, by name."""
 PLACES = {"rules.py": "mmgan/mixup/rules", "losses.py": "mmgan/mixup/losses", "nets.py": "mmgan/gan/networks"}
 NAMED = {
     "mixup": ["--mixup", "mine.rules.Halves", "--mixup.share_of_left", "0.3", "--mixup.layers", "[0,1]"],
@@ -135,6 +69,24 @@ def test_a_class_of_ones_own_is_a_file_that_the_command_line_names(kind: str, fo
     assert call(folder, "sample_gan", "run", "--trust", "true").returncode == 0
 
 
+def test_the_guide_s_commands_name_these_files() -> None:
+    commands = re.findall(r"(mine\.\w+(?:\.\w+)?)", "".join(re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)))
+    named = {word for options in NAMED.values() for word in options if word.startswith("mine.")}
+    assert set(commands) == named | {"mine.methods.Entropy"}
+    assert set(FILES) == {"rules.py", "nets.py", "losses.py", "methods.py", "images.py"}
+
+
+def test_a_semi_supervised_method_is_a_file_too(folder: Path) -> None:
+    options = ["--config", str(ROOT / "configs/cls/digits.yaml"), "--network.width", "0.0625", "--mixup", "null"]
+    options += ["--data.labels_per_class", "4", "--batch_size", "20", "--epochs", "2", "--lr_schedule", "constant"]
+    options += ["--data.validation", "0", "--tracker", "null", "--ssl", "mine.methods.Entropy"]
+    for name, temperature in (("one", "1"), ("two", "2")):
+        done = call(folder, "train_cls", *options, "--ssl.temperature", temperature, "--output", name)
+        assert done.returncode == 0, done.stderr
+    (one, _), (two, _) = (result(folder / name) for name in ("one", "two"))
+    assert not same(one["network"], two["network"]), "its option is used"
+
+
 @pytest.mark.parametrize(
     "section",
     [
@@ -180,6 +132,20 @@ def test_a_sweep_s_file_makes_no_code_run(folder: Path) -> None:
     assert done.returncode == 2
     assert "a file may not choose code" in done.stderr
     assert not (folder / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mine.nothing.Squares", "module 'mine' has no attribute 'nothing'"),
+        ("mine.torn.Squares", "No module named 'nowhere'"),
+    ],
+)
+def test_a_class_that_cannot_be_imported_says_why(name: str, reason: str, folder: Path) -> None:
+    (folder / "mine" / "torn.py").write_text("import nowhere\n")
+    done = call(folder, "train_gan", *BASE, "--loss", name, "--output", "run")
+    assert done.returncode == 2
+    assert done.stderr == f"error: loss: {name} cannot be imported ({reason}) (--help lists every option)\n"
 
 
 def test_a_class_that_is_none_of_the_kind_is_refused(folder: Path) -> None:

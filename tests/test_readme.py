@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,18 @@ from accelerate.state import AcceleratorState
 from classifiers.config import ClassifierConfig
 from mmgan.data import data_sets
 from mmgan.engine import cli
-from tests.conftest import ROOT
+from scripts import SHORT
+from tests.conftest import ENVIRONMENT, FORKS, ROOT, SMALL
 
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_loop_with_eq_11_runs_and_learns() -> None:
-    (code,) = re.findall(r"```python\n(import torch\n.*?)```", README, re.DOTALL)
+    page = (ROOT / "docs/own-loop.md").read_text()
+    code = re.findall(r"```python\n(import torch\n.*?)```", page, re.DOTALL)[0]
     torch.manual_seed(0)
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "own-loop.md", "exec"), names)
     assert ((names["fake"].mean(0) - torch.tensor([1.0, -1.0])).abs() < 0.7).all(), "fakes came near the real mode"
     assert len([line for line in code.splitlines() if "# new" in line]) == 3
 
@@ -49,6 +53,71 @@ def test_the_rows_of_the_paper_s_tables_are_configurations(tmp_path: Path) -> No
         assert (config.adversarial is None) == (arm not in ("adversarial", "fortified"))
         assert (config.fortified is None) == (arm != "fortified")
         assert config.epochs in (400, 600, 1200, 1400)
+
+
+CLASSIFIER = [
+    "--config",
+    "cls/extractor/digits",
+    "--output",
+    "runs/digits-classifier",
+    "--epochs",
+    "1",
+    "--tracker",
+    "null",
+]
+"""The classifier that the quickstart leaves, in seconds."""
+SHORTER = {"train-gan": [*SMALL, "--steps", "2", "--n_dis", "1", "--tracker", "null"]}
+
+
+def test_every_command_runs(tmp_path: Path) -> None:
+    """In their order, with smaller networks; the two that install are the quickstart and what runs this test."""
+    script = {SHORT.get(file.stem, file.stem).replace("_", "-"): file for file in (ROOT / "scripts").glob("*.py")}
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    lines = [shlex.split(line, comments=True) for line in blocks.splitlines()]
+    assert [line for line in lines if line and line[0] != "mmgan"] == [
+        ["bash", "scripts/quickstart.sh"],
+        ["bash", "scripts/test.sh"],
+    ]
+    commands = [["train-cls", *CLASSIFIER], *(line[1:] for line in lines if line[:1] == ["mmgan"])]
+    assert len(commands) > 5
+    for verb, *options in commands:
+        line = [str(script[verb]), *options, *SHORTER.get(verb, [])]
+        done = FORKS.run(line, ENVIRONMENT, timeout=300, folder=tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
+    assert (tmp_path / "runs" / "compared" / "report.html").exists()
+    subprocess.run(["bash", "-n", str(ROOT / "scripts" / "quickstart.sh")], check=True)
+
+
+def test_the_results_it_tells_are_those_of_the_pages() -> None:
+    table = README.split("## What we found so far")[1].split("## ")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if "| " in line][2:]
+    page = ""
+    told = []
+    for claim, tested, n, difference, verdict in rows:
+        page = (re.findall(r"\]\((.*?)\)", tested) or [page])[0]
+        text = (ROOT / page).read_text()
+        if not n:
+            counts = [
+                len(re.findall(rf"\*\*{found}\*\*", text)) for found in ("shows", "undecided", "the opposite shows")
+            ]
+            assert claim.startswith(f"{sum(counts)} claims")
+            assert verdict == "{} show, {} undecided, {} the opposite".format(*counts)
+            continue
+        said = re.findall(r"[-+][\d.]+", difference)[:3]
+        digits = [len(number.partition(".")[2]) for number in said]
+        claims = re.findall(r"\| (\d+) \| (\S+) \[(\S+), (\S+)\] \| [\d.]+ \| \*\*(.*?)\*\* \|", text)
+        same = [
+            found[4]
+            for found in claims
+            if found[0] == n and [f"{float(v):+.{d}f}" for v, d in zip(found[1:4], digits, strict=True)] == said
+        ]
+        assert verdict in (*same, *(f"a gain {one}" for one in same)), (claim, page, said)
+        told.append(claim)
+    assert len(told) > 5
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 130
 
 
 def test_files_and_options_it_names_exist() -> None:

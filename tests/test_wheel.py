@@ -55,8 +55,9 @@ def test_it_trains_the_digits(installed: Path, tmp_path: Path) -> None:
     assert "run is finished" in python(installed, tmp_path, TRAIN)
 
 
-def test_it_runs_the_readme_s_loop(installed: Path, tmp_path: Path) -> None:
-    (loop,) = re.findall(r"```python\n(import torch\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_it_runs_the_loop_of_the_guide(installed: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs/own-loop.md").read_text()
+    loop = re.findall(r"```python\n(import torch\n.*?)```", page, re.DOTALL)[0]
     python(installed, tmp_path, loop)
 
 

@@ -249,6 +249,11 @@ def _one_line(message: str, thing: Any) -> str:
         return f"{'.'.join([*keys, unknown[1]])}: {named[1] if named else 'this section'} has no option {unknown[1]}"
     if missing := re.search(r"given class_path '[\w.]*?(\w+)':\s+the following arguments are required: (.+)", message):
         return f"{option}: {missing[1]} needs {', '.join(f'--{option}.{name}' for name in missing[2].split(', '))}"
+    failed = (
+        r"Problem with given class_path '([\w.]+)':\s+((?:No module named|cannot import name|module '\S+' has no) .+)"
+    )
+    if unfound := re.search(failed, message):
+        return f"{option}: {unfound[1]} cannot be imported ({unfound[2]})"
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
             return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"

@@ -13,8 +13,7 @@ from mmgan.experiments.published import END, START, number, published, table, up
 from mmgan.scoring import protocol
 from tests.conftest import ROOT
 
-PAGE = (ROOT / "docs/paper.md").read_text()
-MAP, _, REST = PAGE.partition(START)
+PAGE, MAP = (ROOT / "docs/published.md").read_text(), (ROOT / "docs/paper.md").read_text()
 CONFIGS = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "configs").rglob("*.yaml"))}
 ID = rf"\b(?:{'|'.join(sorted({name.partition('-')[0] for name in published()}))})-[a-z0-9]+(?:-[a-z0-9]+)+"
 """Anything that looks like an id."""
@@ -108,10 +107,10 @@ def test_a_number_is_read() -> None:
 
 
 def test_the_page_has_the_table_as_it_is(tmp_path: Path) -> None:
-    page = tmp_path / "paper.md"
-    page.write_text(MAP + START + "stale" + END + REST.partition(END)[2])
+    page, (before, _, rest) = tmp_path / "published.md", PAGE.partition(START)
+    page.write_text(before + START + "stale" + END + rest.partition(END)[2])
     update(page)
-    assert page.read_text() == PAGE, "run published.update on docs/paper.md"
+    assert page.read_text() == PAGE, "run published.update on docs/published.md"
     assert table() in PAGE
     page.write_text(f"{START} and no end")
     with pytest.raises(UserError, match="lacks the line <!-- /published -->"):
@@ -141,15 +140,15 @@ def test_a_configuration_cites_the_figures_of_its_rows() -> None:
 
 def test_numbers_are_nowhere_else() -> None:
     known = {one for figure in published().values() for one in re.findall(r"\d+\.\d{2,}", str(figure.values))}
-    texts = {name: head(path) for name, path in CONFIGS.items()} | {"docs/paper.md": MAP + REST.partition(END)[2]}
+    texts = {name: head(path) for name, path in CONFIGS.items()} | {"docs/paper.md": MAP}
     for name, text in texts.items():
         assert not known & set(re.findall(r"\d+\.\d{2,}", text)), name
 
 
 def test_numbers_that_are_repeated_in_words_are_right() -> None:
     means = {name: {arm: text.split()[0] for arm, text in one.values.items()} for name, one in published().items()}
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    assert "known at {studiogan} and at {mmgeneration}".format(**means["studiogan-sngan-cifar10-fid"]) in readme
+    scoring = " ".join((ROOT / "docs/scoring.md").read_text().split())
+    assert "known at {studiogan} and at {mmgeneration}".format(**means["studiogan-sngan-cifar10-fid"]) in scoring
     said = " ".join(Path(protocol.__file__).read_text().split())
     fid, inception = (means[f"appendix-g-{name}"]["none"] for name in ("fid", "is"))
     assert f"FID {fid} at IS {inception}" in said
