@@ -1,4 +1,4 @@
-"""Time a classifier's step: against a plain loop over a DataLoader, what mixup costs, and methods over their passes.
+"""Time a classifier's step: against a plain loop over a DataLoader, with mixup, and methods against their passes.
 
 python benchmarks/classifier.py --width 0.125
 """
@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "VAT": ({"ssl": VAT()}, ("both", "both", "forward", "input")),
     "PGD, 7 steps": ({"adversarial": AdversarialTraining(eps=0.1, iterations=7)}, ("both", *["input"] * 7)),
 }
-"""Options, and the passes of a batch that a step cannot do without: forward alone, both ways, or back to the input."""
+"""Options, and the passes of a batch that a step cannot do without: forward only, both ways, or back to the input."""
 
 
 def classifier(
@@ -58,15 +58,15 @@ def classifier(
     rounds: int = 10,
     output: Path | None = None,
 ) -> None:
-    """Print images a second against a plain loop over a DataLoader with torchvision's transforms, and what mixup costs.
+    """Print images per second against a plain loop over a DataLoader with torchvision's transforms, and mixup's cost.
 
     Args:
         resolution: pixels of an image
         channels: 1 or 3
         width: factor on the channels of PreActResNet18
-        batch_size: images of a step
-        rounds: how often every variant is timed, for 10 steps, after one round that does not count
-        output: file to keep the numbers in, as JSON; null: none
+        batch_size: images per step
+        rounds: how often every variant is timed, for 10 steps, after one warm-up round
+        output: file to write the numbers to, as JSON; null: none
     """
     setting = {"resolution": resolution, "channels": channels, "width": width}
     setting |= {"batch_size": batch_size, "rounds": rounds}
@@ -97,7 +97,7 @@ def classifier(
 
 
 def updates_on(images: Images, width: float, batch_size: int, mixup: ClassifierMixup | None, **options: Any) -> Updates:
-    """Network and optimiser on `images`, which are those without labels, too."""
+    """Network and optimiser on `images`, which also serve as the unlabelled ones."""
     network = PreActResNet(width=width)
     data = ClassifierData(pad=2)
     config = ClassifierConfig(network=network, mixup=mixup, batch_size=batch_size, data=data, **options)
@@ -134,7 +134,7 @@ def steps(updates: Updates) -> None:
 
 
 def plain_loop(images: Images, config: ClassifierConfig, device: torch.device) -> Callable[[], None]:
-    """Ten steps as most repositories write them: torchvision's transforms an image, a DataLoader, the same network."""
+    """Ten steps as most repositories write them: torchvision's transforms per image, a DataLoader, the same network."""
     mean, std = moments(images.images)
     transform = transforms.Compose(
         [
@@ -162,7 +162,7 @@ def plain_loop(images: Images, config: ClassifierConfig, device: torch.device) -
 
 
 class _Transformed(Dataset[tuple[Tensor, int]]):
-    """Images that are transformed one by one, as they are asked for."""
+    """Images that are transformed one by one, when accessed."""
 
     def __init__(self, rows: list[tuple[Callable[[Tensor], Tensor], Tensor, int]]) -> None:
         self.rows = rows

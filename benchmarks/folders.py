@@ -1,4 +1,4 @@
-"""Time scoring one folder of PNGs against another beside Inception's passes alone, and beside torch-fidelity's command.
+"""Time scoring one folder of PNGs against another, next to Inception's passes alone and torch-fidelity's command.
 
 python benchmarks/folders.py
 """
@@ -27,7 +27,7 @@ from mmgan.scoring import Inception
 
 
 class Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fidelity has no types
-    """The network, which would not be made without a file of weights."""
+    """The network, which cannot otherwise be built without a file of weights."""
 
     def load_state_dict(self, *_: object, **__: object) -> None:
         """Leave the weights as they are."""
@@ -36,16 +36,17 @@ class Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fide
 def folders(
     resolution: int = 32, num_samples: int = 64, batch_size: int = 32, rounds: int = 5, output: Path | None = None
 ) -> None:
-    """Print the throughput of scoring a folder against another, FID and IS, over two others with the same network.
+    """Print the throughput of scoring one folder against another, FID and IS, over two others with the same network.
 
-    Both have as many images; ours decodes them anew in every round. Inception's weights are random, which take as long.
+    Both folders have equally many images; ours decodes them anew in every round. Inception's weights are random, which
+    takes just as long.
 
     Args:
         resolution: pixels of an image
         num_samples: images in each folder
-        batch_size: images at once
-        rounds: how often every variant is timed, after one round that does not count
-        output: file to keep the numbers in, as JSON; null: none
+        batch_size: images per batch
+        rounds: how often every variant is timed, after one warm-up round
+        output: file to write the numbers to, as JSON; null: none
     """
     torch.manual_seed(0)
     device = accelerator_of().device

@@ -1,4 +1,4 @@
-"""Time a GAN's step: what mixup costs, three passes instead of one, and the convolutions alone.
+"""Time a GAN's step: the cost of mixup, of three passes instead of one, and of the convolutions alone.
 
 python benchmarks/gan.py --resolution 32 --g_width 256 --d_width 128 --batch_size 16
 """
@@ -47,7 +47,7 @@ def gan(
     mixed_precision: Literal["bf16", "fp16"] | None = None,
     output: Path | None = None,
 ) -> None:
-    """Print the cost of mixup, of three passes instead of one, and the distance to the convolutions alone.
+    """Print the cost of mixup, of three passes instead of one, and the gap to the convolutions alone.
 
     A step is one update of the discriminator and one of the generator.
 
@@ -56,10 +56,10 @@ def gan(
         channels: 1 or 3
         g_width: channels of the generator's blocks
         d_width: channels of the discriminator's blocks
-        batch_size: real images, and fakes, of a step
-        rounds: how often every variant is timed, after one round that does not count
+        batch_size: real images, and fakes, per step
+        rounds: how often every variant is timed, after one warm-up round
         mixed_precision: bf16, fp16, or null for none
-        output: file to keep the numbers in, as JSON; null: none
+        output: file to write the numbers to, as JSON; null: none
     """
     setting: dict[str, Any] = {"resolution": resolution, "channels": channels, "g_width": g_width, "d_width": d_width}
     setting |= {"batch_size": batch_size, "rounds": rounds, "mixed_precision": mixed_precision}
@@ -102,7 +102,7 @@ def gan(
 
 
 def precision_in(mixed_precision: str | None) -> str:
-    """What a title says of the precision."""
+    """What a title says about the precision."""
     return {"bf16": ", bfloat16", "fp16": ", float16", None: ""}[mixed_precision]
 
 
@@ -139,7 +139,7 @@ def step(steps: Steps) -> None:
 
 
 def inputs(steps: Steps) -> tuple[Tensor, Tensor, Plans]:
-    """Real rows, as many others in place of fakes, and the plans of a step."""
+    """Real rows, equally many others in place of fakes, and the plans of a step."""
     real = steps.real(0, steps.config.batch_size)
     assert steps.config.mixup
     return real, real.flip(0), steps.config.mixup.draw(len(real)).to(real.device)
@@ -183,14 +183,14 @@ APART: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
 
 
 class Apart(nn.Module):
-    """A block without the fused 4x4 convolution, with its own weights."""
+    """A block without the fused 4x4 convolution, with the block's weights."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """What the block computes; of no class."""
+        """What the block computes, without a class."""
         return APART[type(self.block)](self.block, x)
 
 
@@ -216,7 +216,7 @@ def convolutions(steps: Steps) -> list[Callable[[], object]]:
 
 
 def peak(make: Callable[[GANConfig], Steps], config: GANConfig) -> float:
-    """MiB a step takes at most: of the GPU's memory, or of this process's above what it had before making networks."""
+    """Peak memory of a step in MiB: the GPU's, or this process's above what it had before making networks."""
     before = peak_of_process()
     steps = make(config)
     for _ in range(2):

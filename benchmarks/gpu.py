@@ -1,4 +1,4 @@
-"""See what only a machine with a GPU can show, and write it down as one page; scripts/check_gpu.sh calls it."""
+"""Check what only a machine with a GPU can show, and write it up as one page; scripts/check_gpu.sh calls it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SIZES: dict[str, Any] = {
     "steps": 40 if GPUS else 8,
     "log_every": 10 if GPUS else 2,
 }
-"""Those of configs/gan/cifar10.yaml; on a CPU, small ones."""
+"""The sizes of configs/gan/cifar10.yaml; on a CPU, small ones."""
 
 
 class Found(NamedTuple):
@@ -51,13 +51,13 @@ class Found(NamedTuple):
 
     name: str
     passed: bool | None
-    """None where this machine cannot show it."""
+    """None if this machine cannot show it."""
     what: str
     seconds: float = 0
 
 
 class Checks:
-    """Runs one after the other in `folder`, as long as there is time."""
+    """Checks that run one after the other in `folder`, while there is time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.end = folder, time.monotonic() + BUDGET
@@ -76,7 +76,7 @@ class Checks:
         return [str(file), str(self.folder / name)]
 
     def run(self, name: str, line: Sequence[str]) -> str:
-        """What a command prints, within what is left of the time; a failure is one of this check."""
+        """The output of a command, run within the remaining time; if it fails, so does the check."""
         left = max(1, self.end - time.monotonic())
         environment = os.environ | ({} if GPUS else {"ACCELERATE_USE_CPU": "true"})
         pipe = subprocess.PIPE
@@ -87,14 +87,14 @@ class Checks:
                 out, err = process.communicate(timeout=left)
             except subprocess.TimeoutExpired as error:
                 os.killpg(process.pid, signal.SIGTERM)  # a launcher ends the processes that it started
-                raise RuntimeError(f"{name} was not done when the {BUDGET} seconds were over") from error
+                raise RuntimeError(f"{name} did not finish within the {BUDGET} seconds") from error
         if process.returncode:
             said = [one for one in err.splitlines() if re.match(r"error: |\S*(Error|Exception): ", one)]
             raise RuntimeError(said[0] if said else f"exit code {process.returncode}")
         return out
 
     def trained(self, name: str, **options: Any) -> str:
-        """Train a run; its speed, and the memory it took."""
+        """Train a run; return its speed and the memory that it took."""
         config, folder = self.configured(name, options)
         said = self.run(name, [sys.executable, "-c", TRAIN, config, folder])
         rows = [row for row in files.read_rows(Path(folder) / "metrics.jsonl") if "steps_per_second" in row]
@@ -107,12 +107,12 @@ class Checks:
         began = time.monotonic()
         try:
             text, passed = what(), True
-        except Exception as error:  # whatever it is, the page is to tell it
+        except Exception as error:  # the page reports any error
             text, passed = f"{type(error).__name__}: {error}", False
         self.found.append(Found(name, passed, text, time.monotonic() - began))
 
     def resumed(self) -> str:
-        """A run from its middle ends as the whole one did."""
+        """A run resumed from its middle ends as the whole one did."""
         self.trained("whole", deterministic=True)
         whole, again = self.folder / "whole", self.folder / "again"
         shutil.copytree(whole, again)
@@ -149,15 +149,15 @@ class Checks:
 
 
 def _cell(text: str) -> str:
-    """A text as a table of Markdown can show it."""
+    """A text as a Markdown table can show it."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def main(output: Path = Path("gpu.md")) -> None:
-    """See what only a machine with a GPU can show, in at most nine minutes, and write it down as one page.
+    """Check what only a machine with a GPU can show, in at most nine minutes, and write it up as one page.
 
     Args:
-        output: the page, in Markdown
+        output: file for the page, in Markdown
     """
     with files.writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)

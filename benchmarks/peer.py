@@ -1,4 +1,4 @@
-"""Time a GAN's step against that of mimicry, the best known public PyTorch SNGAN, from a checkout of it.
+"""Time a GAN's step against the step of mimicry, the best-known public PyTorch SNGAN, from a checkout of it.
 
 git clone https://github.com/kwotsin/mimicry && python benchmarks/peer.py mimicry
 """
@@ -41,19 +41,19 @@ def peer(
     mixed_precision: Literal["bf16", "fp16"] | None = None,
     output: Path | None = None,
 ) -> None:
-    """Print how many times as fast as the peer's a step is, on images of 32x32 in colour.
+    """Print the speed of a step relative to the peer's, on colour images of 32x32.
 
-    A step is one update of the discriminator and one of the generator, of the same networks, batch, loss and optimiser.
-    The peer and our step have a process each, and take turns.
+    A step is one update of the discriminator and one of the generator, with the same networks, batch, loss and
+    optimiser. The peer and our step each have a process, and take turns.
 
     Args:
         checkout: folder of the peer's repository
         g_width: channels of the generator's blocks
         d_width: channels of the discriminator's blocks
-        batch_size: real images, and fakes, of a step
-        rounds: how often every variant is timed, after one round that does not count
-        mixed_precision: of our step; the peer's is always in single precision
-        output: file to keep the numbers in, as JSON; null: none
+        batch_size: real images, and fakes, per step
+        rounds: how often every variant is timed, after one warm-up round
+        mixed_precision: bf16 or fp16 for our step; the peer's is always in single precision
+        output: file to write the numbers to, as JSON; null: none
     """
     if not (checkout / "torch_mimicry").is_dir():
         raise UserError(f"checkout: {checkout} holds no folder torch_mimicry")
@@ -86,7 +86,7 @@ _steps: list[Callable[[], None]] = []
 
 
 def begin(checkout: str, g_width: int, d_width: int, batch_size: int) -> None:
-    """Make the peer's networks in this process, from the files they are in: others need libraries of the past."""
+    """Make the peer's networks in this process, from the files that hold them: others need outdated libraries."""
     package = ModuleType("torch_mimicry")
     package.__path__ = [f"{checkout}/torch_mimicry"]
     sys.modules["torch_mimicry"] = package

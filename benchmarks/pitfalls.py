@@ -1,4 +1,4 @@
-"""Measure what moves FID besides the images: files, resizing, and how many there are.
+"""Measure what changes FID besides the images: file formats, resizing, and the number of images.
 
 python benchmarks/pitfalls.py runs/fashion-classifier
 """
@@ -27,7 +27,7 @@ from mmgan.scoring import Extractor
 
 
 def pitfalls(classifier: Path, root: str = "data", draws: int = 5) -> None:
-    """Print FIDs of the test images of Fashion-MNIST at 16x16 against its training images, changed in one way each.
+    """Print FIDs of the test images of Fashion-MNIST at 16x16, each changed in one way, against its training images.
 
     Args:
         classifier: run of configs/cls/extractor/fashion_mnist.yaml
@@ -66,7 +66,7 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def by_pillow(images: Tensor, how: Image.Resampling) -> Tensor:
-    """Images resized to 16x16 in one of Pillow's ways."""
+    """Images resized to 16x16 by one of Pillow's methods."""
     found = [np.asarray(Image.fromarray(pixels).resize((16, 16), how)) for pixels in images[:, 0].numpy()]
     return torch.from_numpy(np.stack(found))[:, None]
 

@@ -1,4 +1,4 @@
-"""Time two processes of one thread each against one process with one thread, with two, and two that share nothing.
+"""Time two processes of one thread each against one process with one thread or two, and two that share nothing.
 
 python benchmarks/processes.py --g_width 64 --d_width 32
 """
@@ -24,7 +24,7 @@ from mmgan.gan.config import GANConfig
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 LAUNCHES = {"one": (1, 1, 1), "threads": (1, 2, 1), "processes": (2, 1, 1), "apart": (1, 1, 2)}
-"""Processes, threads of each, and runs side by side, which share a batch out."""
+"""Processes, threads of each, and runs side by side, among which a batch is divided."""
 
 
 def processes(
@@ -36,18 +36,18 @@ def processes(
     rounds: int = 5,
     output: Path | None = None,
 ) -> None:
-    """Print images a second of two processes, and of two threads, over those of one thread; on a CPU.
+    """Print images per second of two processes, and of two threads, over those of one thread, on a CPU.
 
-    Two runs side by side, each with half of the batch, say what two processes would do if they exchanged nothing.
+    Two runs side by side, each with half of the batch, show what two processes would do if they exchanged nothing.
 
     Args:
         resolution: pixels of an image, in colour
         g_width: channels of the generator's blocks
         d_width: channels of the discriminator's blocks
-        batch_size: real images, and fakes, of a step, over all processes
-        steps: steps of a round, after one that does not count
+        batch_size: real images, and fakes, per step, over all processes
+        steps: steps per round, after one warm-up step
         rounds: how often every launch is timed
-        output: file to keep the numbers in, as JSON; null: none
+        output: file to write the numbers to, as JSON; null: none
     """
     times = Times({name: [] for name in LAUNCHES})
     for _ in range(rounds):

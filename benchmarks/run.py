@@ -1,4 +1,4 @@
-"""Time a whole run: what it spends outside of the two updates, from the start of its process on.
+"""Time a whole run: what it spends outside the two updates, from the start of its process on.
 
 python benchmarks/run.py --config configs/gan/digits.yaml --output runs/timed
 """
@@ -38,7 +38,7 @@ PARTS: list[tuple[Any, str, str]] = [
 
 
 def main() -> None:
-    """Print the parts of a run's time; its options are those of scripts/train_gan.py, and --record FILE keeps them."""
+    """Print the parts of a run's time; options are those of scripts/train_gan.py, and --record FILE saves the parts."""
     record, arguments = None, sys.argv[1:]
     if "--record" in arguments:
         i = arguments.index("--record")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def timed(function: Callable[..., Any], part: str, spent: dict[str, float], first: list[float]) -> Callable[..., Any]:
-    """`function`, whose seconds are added to `part`; the time of the first call of all is noted."""
+    """`function`, whose seconds are added to `part`; the time of the very first call is noted."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         start = time.time()

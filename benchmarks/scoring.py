@@ -38,18 +38,18 @@ def scoring(
     inception_weights: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Print the throughput of scoring, FID and IS, over that of the networks' forward passes alone.
+    """Print the throughput of scoring, FID and IS, over the throughput of the networks' forward passes alone.
 
-    First of images that are there; then end to end, of the generator of configs/gan/digits.yaml against the digits,
-    whose statistics are known.
+    First for existing images; then end to end, for the generator of configs/gan/digits.yaml against the digits, whose
+    statistics are known.
 
     Args:
         resolution: pixels of an image
-        num_samples: images scored
-        batch_size: images at once
-        rounds: how often every variant is timed, after one round that does not count
-        inception_weights: with torch-fidelity's Inception, whose weights are fetched; else with a PreActResNet18
-        output: file to keep the numbers in, as JSON; null: none
+        num_samples: number of images to score
+        batch_size: images per batch
+        rounds: how often every variant is timed, after one warm-up round
+        inception_weights: use torch-fidelity's Inception, whose weights are downloaded, not a PreActResNet18
+        output: file to write the numbers to, as JSON; null: none
     """
     torch.manual_seed(0)
     device = (accelerator := accelerator_of()).device
@@ -88,7 +88,7 @@ def scoring(
 
 
 def classifier(images: torch.Tensor) -> Extractor:
-    """A classifier of `images` as an extractor, weights at random."""
+    """A classifier of `images` as an extractor, with random weights."""
     network = build(PreActResNet(width=0.5), 10, *moments(images))
     return Extractor("classifier", FeatureNetwork(network), "none")
 

@@ -43,9 +43,9 @@ class Times(dict[str, list[float]]):
 
 
 def measure(variants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Times:
-    """Time all variants in turn in every round, so that a drift of the machine's speed falls on all of them.
+    """Time all variants in turn in every round, so that a drift of the machine's speed affects all of them.
 
-    There is one more round than `rounds`, the first, which is dropped.
+    One more round comes first and is dropped.
     """
     times = Times({name: [] for name in variants})
     for number in range(rounds + 1):
@@ -66,7 +66,7 @@ def each(calls: Sequence[Callable[[], object]]) -> None:
 
 
 def operations(work: Callable[[], object]) -> int:
-    """Floating point operations of `work`'s convolutions and matrix products, the second time it is done."""
+    """Floating point operations of `work`'s convolutions and matrix products, the second time it runs."""
     work()
     with _Counter() as counter:
         work()
@@ -74,7 +74,7 @@ def operations(work: Callable[[], object]) -> int:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts operations as torch's FlopCounterMode, whose hooks on modules fail where an input is differentiated."""
+    """Counts operations like torch's FlopCounterMode, whose hooks on modules fail where an input is differentiated."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -100,9 +100,9 @@ def report(
     notes: Sequence[str],
     output: Path | None,
 ) -> None:
-    """Print what was measured; keep it as a record in JSON, from which a page can be made, where there is an `output`.
+    """Print what was measured; if `output` is given, keep it as a record in JSON, from which a page can be made.
 
-    Raises UserError where that cannot be written.
+    Raises UserError if that cannot be written.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     machine = f"{device.type} ({name}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"

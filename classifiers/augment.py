@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device; what is drawn comes in as arguments."""
+"""Augmentation of whole batches on the device; random draws are passed in as arguments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 def shift_and_flip(
     images: Tensor, shifts: Tensor | None, pad: int, flips: Tensor | None, reflect: bool = False
 ) -> Tensor:
-    """Crops of the images padded with `pad` black pixels, or by reflection, mirrored where `flips` says so.
+    """Crops of the images padded with `pad` black pixels, or by reflection, mirrored where `flips` is true.
 
-    `images` [B, C, R, R], floating point to reflect; `shifts` int64 [B, 2] in [0, 2 pad], the crop's top left corner
-    (`pad`, `pad` is the image itself); `flips` bool [B]. The same dtype and shape, channels last in memory.
+    `images` [B, C, R, R], floating point if `reflect`; `shifts` int64 [B, 2] in [0, 2 pad], the crop's top left corner
+    (`pad`, `pad` is the image itself); `flips` bool [B]. Returns the same dtype and shape, channels last in memory.
     """
     if shifts is None and flips is None:
         return images

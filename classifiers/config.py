@@ -1,4 +1,4 @@
-"""What a classifier run can be told. Defaults are the paper's for CIFAR-10 (sections 5.1 and appendix C)."""
+"""The options of a classifier run. Defaults are the paper's for CIFAR-10 (section 5.1 and appendix C)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from mmgan.mixup import ClassifierMixup, ClassifierRule
 
 @dataclass(frozen=True)
 class ClassifierData(DataConfig):
-    """Images: which of them, and how they are augmented."""
+    """Images: which ones, and how they are augmented."""
 
     validation: int = 0
-    """Images, drawn at random, that are kept from training to choose the best checkpoint by; 0: none, as the paper."""
+    """Number of images, drawn at random, held out to choose the best checkpoint with; 0: none, as in the paper."""
     labels_per_class: int | None = None
-    """Train on so many images of every class, drawn from what validation leaves; null: on all of them."""
+    """Train on this many images of every class, drawn from those not used for validation; null: on all of them."""
     subset_seed: int = 0
-    """Seed of both draws."""
+    """Seed for drawing the images of validation and labels_per_class."""
     preprocess: Preprocess = "standardise"
-    """Zero mean and unit variance a channel of the training images; symmetric: pixels to [-1, 1]; gcn-zca: contrast
-    normalised and whitened (Oliver et al.) before all augmentation, by all images that validation leaves."""
+    """standardise: zero mean and unit variance per channel over the training images; symmetric: pixels to [-1, 1];
+    gcn-zca: contrast normalised and whitened (Oliver et al.) before any augmentation, fitted on all images not used
+    for validation."""
     pad: int = 4
-    """Shift images at random by up to so many pixels (a crop after padding with black); the authors' code takes 2."""
+    """Shift images at random by up to this many pixels (a crop after padding with black); the authors' code uses 2."""
     flip: bool = True
     """Mirror images at random."""
     border: Literal["black", "reflect"] = "black"
-    """What lies around an image that is shifted: 0 (the mean, with gcn-zca), or its mirror image (Oliver et al.)."""
+    """Padding around a shifted image: black is 0 (the mean, with gcn-zca), reflect its mirror image (Oliver et al.)."""
     noise: float = 0.0
-    """Standard deviation of Gaussian noise on every pixel, in the units of layer 0: [0, 1], or gcn-zca's."""
+    """Standard deviation of Gaussian noise on every pixel, in the units of layer 0: [0, 1], or those of gcn-zca."""
     cutout: int = 0
-    """Side of a square to fill with the mean colour, at a random place of every image (DeVries & Taylor); 0: none."""
+    """Side of a square filled with the mean colour, at a random place in every image (DeVries & Taylor); 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,35 +74,35 @@ class ClassifierConfig(RunConfig):
     fortified: Fortified | None = None
     """A denoising autoencoder in the network; null for none."""
     ssl: SemiSupervised | None = None
-    """Learning from images without labels too; null: from labelled ones alone."""
+    """Semi-supervised learning from unlabelled images; null: labelled images only."""
     loss: ClassifierLoss = field(default_factory=CrossEntropy)
     """Loss (classifiers/supervised.py)."""
     label_smoothing: float = 0.0
-    """Share of a target that its class gives to the others, in equal parts."""
+    """Share of a target's probability that is moved to the other classes, in equal parts; in [0, 1)."""
     epochs: int = 1200
-    """Passes over the training images, which are the labelled ones."""
+    """Passes over the training images (the labelled ones)."""
     batch_size: int = 128
-    """Labelled images of a step, over all processes."""
+    """Labelled images per step, over all processes."""
     lr: float = 0.1
     """Learning rate of SGD."""
     momentum: float = 0.9
-    """Its momentum."""
+    """Momentum of SGD, in [0, 1)."""
     nesterov: bool = False
-    """Nesterov's form of it, as in the authors' code."""
+    """Use Nesterov momentum, as in the authors' code."""
     weight_decay: float = 1e-4
-    """L2 regularisation of every parameter, in the gradient."""
+    """L2 regularisation of every parameter, added to the gradient."""
     l1: float = 0.0
-    """L1 regularisation: this times the sum of the absolute values of weights, biases and norms left out."""
+    """L1 regularisation: factor on the sum of the absolute values of weights, excluding biases and norms."""
     l1_on: Literal["all", "first"] = "all"
-    """Of all weights (appendix E), or of the first convolution's alone as in the authors' code."""
+    """Weights that l1 applies to: all (appendix E), or only those of the first convolution, as in the authors' code."""
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
-    """Divide lr by 10 at `milestones`, let it fall to 0 as half a cosine, or keep it."""
+    """step: divide lr by 10 at `milestones`; cosine: decay it to 0 along half a cosine; constant: keep it."""
     milestones: Sequence[int] = (400, 800)
-    """Epochs after which lr_schedule step divides by 10."""
+    """Epochs after which lr_schedule step divides lr by 10."""
     cosine_epochs: int | None = None
-    """Epochs after which lr_schedule cosine would reach 0, where that is later than the run's end; null: at its end."""
+    """Epochs after which lr_schedule cosine would reach 0, if later than the end of the run; null: at its end."""
     seed: int = 0
-    """Every random number follows from it, but for data.subset_seed's."""
+    """The run's seed: every random number follows from it, except those of data.subset_seed."""
     validate_every: int = 1
     """Epochs between evaluations on the validation images."""
     checkpoint_every: int = 10
@@ -128,42 +129,42 @@ class ClassifierConfig(RunConfig):
         if self.adversarial:
             self._check_attack(self.adversarial)
         if self.fortified and self.mixup and self.mixup.detach:
-            raise ValueError("mixup.detach leaves layers without a gradient, which fortified gives one; leave one out")
+            raise ValueError("mixup.detach leaves layers without a gradient, and fortified gives them one; drop one")
         if self.fortified and self.mixup and self.mixup.learns:
             raise ValueError(f"fortified and mixup {type(self.mixup).__name__} do not go together; leave one out")
         if self.fortified and self.fortified.cross and not (self.adversarial and self.adversarial.clean):
             raise ValueError("fortified.cross compares attacked images with clean ones: set adversarial.clean true")
         if self.ssl:
             if self.mixup and self.mixup.learns:
-                raise ValueError(f"mixup {type(self.mixup).__name__} learns from labelled images; leave it or ssl out")
+                raise ValueError(f"mixup {type(self.mixup).__name__} learns from labelled images; leave out it or ssl")
             if self.ssl.rule and self.ssl.rule.learns:
-                raise ValueError(f"ssl.mixup {type(self.ssl.rule).__name__} learns from labels; take another rule")
+                raise ValueError(f"ssl.mixup {type(self.ssl.rule).__name__} learns from labels; use another rule")
             if self.mixup and self.mixup.detach:
                 raise ValueError("mixup.detach is an ablation of supervised learning; leave it out with ssl")
             self.ssl.check(self)
 
     @property
     def unlabelled_batch(self) -> int:
-        """Unlabelled images of a step, over all processes."""
+        """Unlabelled images per step, over all processes."""
         return (self.ssl and self.ssl.batch_size) or self.batch_size
 
     @property
     def rules(self) -> dict[str, ClassifierRule]:
-        """The rules by which a run mixes, by their sections."""
+        """The run's mixup rules, by section."""
         rules = {"mixup": self.mixup, "ssl.mixup": self.ssl.rule if self.ssl else None}
         return {name: rule for name, rule in rules.items() if rule}
 
     def _check_attack(self, adversarial: AdversarialTraining) -> None:
-        """Raise ValueError for options of other sections that do not go with adversarial training."""
+        """Raise ValueError for options of other sections that are incompatible with adversarial training."""
         if self.mixed_precision == "fp16":
             raise ValueError("adversarial needs mixed_precision bf16 or null: gradients of pixels underflow in fp16")
         if adversarial.order == "mix-attack" and self.mixup and self.mixup.detach:
             raise ValueError("adversarial.order mix-attack needs the gradient that mixup.detach blocks")
         if adversarial.order == "mix-attack" and self.mixup and self.mixup.learns:
-            raise ValueError("adversarial.order mix-attack would cut the gradient by which mixup learns: attack-mix")
+            raise ValueError("adversarial.order mix-attack would cut the gradient mixup learns from; use attack-mix")
         if self.data.preprocess == "gcn-zca":
-            raise ValueError("adversarial.eps is in pixels, which data.preprocess gcn-zca does away with before a step")
+            raise ValueError("adversarial.eps is in pixels, but data.preprocess gcn-zca whitens images before a step")
         if self.data.noise:
-            raise ValueError("adversarial clamps images to [0, 1], which data.noise leaves; set data.noise 0")
+            raise ValueError("adversarial clamps images to [0, 1], but data.noise takes them outside; set data.noise 0")
         if self.ssl:
             raise ValueError("adversarial and ssl do not go together; leave one of them out")

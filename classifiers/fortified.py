@@ -17,23 +17,23 @@ Activation = Literal["tanh", "leaky-relu"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fortified:
-    """A denoising autoencoder in the classifier, which continues with what it makes of states; noise at test too."""
+    """A denoising autoencoder in the classifier, which continues from the reconstruction; noisy at test time too."""
 
     layer: int | None = None
-    """It stands after so many of the network's stages, 1 or more, and is a stage, whose output has the next layer's
-    number; null: before the last one, as in the authors' code. On maps, our extension, it is one of every pixel."""
+    """Number of the network's stages before it, 1 or more; it is a stage too, whose output has the next layer's number;
+    null: before the last stage, as in the authors' code. On feature maps (our extension) it acts on every pixel."""
     hidden: int = 512
-    """Its hidden states."""
+    """Number of its hidden units."""
     activation: Activation = "tanh"
-    """After either of its two layers; leaky-relu has a slope of 0.2, as in the authors' smaller networks."""
+    """Activation after both of its layers; leaky-relu has a slope of 0.2, as in the authors' smaller networks."""
     noise: float = 0.1
-    """Deviation of the normal noise on what it is given, in training and at test."""
+    """Standard deviation of the Gaussian noise added to its input, in training and at test time."""
     weight: float = 1.0
-    """Weight of the squared error of what it makes of the states, a mean over them."""
+    """Weight of its reconstruction error, the squared error averaged over the states."""
     cross: bool = False
-    """Add the error of what it makes of an attacked image's states to the clean image's; needs adversarial.clean."""
+    """Also add the error of an attacked image's reconstruction against the clean states; needs adversarial.clean."""
     blocking: bool = False
-    """Block the gradient of these errors to the states that are to be made, so that they do not move towards it."""
+    """Block the gradient of these errors to the target states, so that these do not move towards the reconstruction."""
 
     def __post_init__(self) -> None:
         if self.layer is not None and self.layer < 1:
@@ -41,7 +41,7 @@ class Fortified:
         if self.hidden < 1:
             raise ValueError(f"fortified.hidden must be positive, not {self.hidden}")
         if not self.weight and (self.cross or self.blocking):
-            raise ValueError("fortified.cross and blocking are about errors that have no fortified.weight")
+            raise ValueError("fortified.cross and blocking have no effect with fortified.weight 0")
         for name in ("noise", "weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"fortified.{name} must be 0 or more, not {getattr(self, name)}")
@@ -50,8 +50,8 @@ class Fortified:
 class Autoencoder(nn.Module):
     """r(h) = s(s((h + noise * n) W + b) W' + b'), n ~ N(0, 1), of states [B, size] or, at each pixel, [B, size, H, W].
 
-    The weights of both layers are one matrix. Noise is drawn for the rows of all processes, whose share is this one's,
-    so that any number of them sees the same.
+    Both layers share one weight matrix. Noise is drawn for the rows of all processes and each takes its share, so that
+    the result does not depend on their number.
     """
 
     def __init__(self, size: int, hidden: int, activation: Activation, noise: float) -> None:
@@ -63,9 +63,9 @@ class Autoencoder(nn.Module):
         self.activation: nn.Module = nn.Tanh() if activation == "tanh" else nn.LeakyReLU(0.2)
         self.noise = noise
         self.generator: Generator | None = None
-        """What noise comes from; None: torch's global generator."""
+        """The source of the noise; None: torch's global generator."""
         self.rank, self.world = 0, 1
-        """Which process this is, of how many."""
+        """This process's number, and how many processes there are."""
 
     def forward(self, h: Tensor) -> Tensor:
         """r(h), of the shape of `h`."""
@@ -92,5 +92,5 @@ def fortify(network: Staged, config: Fortified | None, shape: list[int]) -> Stag
 
 
 def reconstruction(h: Tensor, r: Tensor, blocking: bool) -> Tensor:
-    """||h - r||^2 / d, a mean over rows: what was made, `r` [B, ...], of the states that were to be made, `h`."""
+    """||h - r||^2 / d, a mean over rows, for the states `h` [B, ...] and their reconstruction `r`, of one shape."""
     return F.mse_loss(r.float(), (h.detach() if blocking else h).float())

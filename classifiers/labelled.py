@@ -19,18 +19,18 @@ from mmgan.mixup import Plans, Staged
 
 
 class Pass(NamedTuple):
-    """What one pass of the network gives."""
+    """The result of one pass of the network."""
 
     outputs: Tensor
     targets: Tensor
     states: Tensor | None = None
-    """What its autoencoder was given, where it has one."""
+    """The input of the network's autoencoder, if it has one."""
     made: Tensor | None = None
-    """What the autoencoder made of it."""
+    """The autoencoder's reconstruction of it."""
 
 
 class Labelled:
-    """What one run learns from images and their labels."""
+    """The part of a run's loss that comes from images and their labels."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class Labelled:
         accelerator: Accelerator,
         draws: Draws,
     ) -> None:
-        """`network` is on its device; `f` is its pass in training and `policy` that of its rule, both prepared."""
+        """`network` is on its device; `f` is its pass in training, `policy` its rule's policy; both are prepared."""
         self.config, self.network, self.f, self.policy = config, network, f, policy
         self.accelerator, self.draws = accelerator, draws
         self.encoder = next((k for k, stage in enumerate(network.stages) if isinstance(stage, Autoencoder)), None)
 
     def terms(self, number: int, x: Tensor, y: Tensor, plans: Plans) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms of the loss of batch `number`, and scalars to keep beside them.
+        """Terms of the loss of batch `number`, and scalars to log with them.
 
-        `x` float32 [B, C, R, R] as layer 0 takes it, `y` float32 [B, classes]; `plans` are for B rows. With clean
-        images beside attacked ones every term of the objective is a mean over both.
+        `x` float32 [B, C, R, R] as layer 0 takes it, `y` float32 [B, classes]; `plans` are for B rows. With both
+        clean and attacked images, every term of the objective is a mean over the two.
         """
         config, views = self.config, [x]
         if config.adversarial:
@@ -69,7 +69,7 @@ class Labelled:
         return rule.terms(*one[:2], plans, loss) if rule else {"supervised": loss(*one[:2])}
 
     def _reconstructions(self, passes: list[Pass]) -> dict[str, Tensor]:
-        """The autoencoder's terms: of the first pass, clean where there are clean images, and across both."""
+        """The autoencoder's terms: for the first pass (of clean images, if there are any), and across both passes."""
         config, first = self.config.fortified, passes[0]
         if config is None or first.states is None or first.made is None:
             return {}
@@ -80,7 +80,7 @@ class Labelled:
         return terms
 
     def _pass(self, x: Tensor, y: Tensor, plans: Plans) -> Pass:
-        """One pass; where the network has an autoencoder in three parts, of which one mixes, or before the second."""
+        """One pass; with an autoencoder it has three parts, and mixing happens in one of them, or before the second."""
         if self.encoder is None:
             return Pass(*self.f(x, plans, y))
         k, nothing = self.encoder, Plans()
@@ -97,7 +97,7 @@ class Labelled:
     def _attacked(self, config: AdversarialTraining, number: int, x: Tensor, y: Tensor, plans: Plans) -> Tensor:
         """The images under attack; every process attacks the same network, with the batch norm statistics of rank 0."""
         draws = self.draws
-        if draws.world > 1:  # each has its own, of the rows it saw
+        if draws.world > 1:  # each process has its own, from the rows it saw
             for buffer in self.network.buffers():
                 broadcast(buffer)
         size = len(x) * draws.world

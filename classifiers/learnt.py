@@ -1,4 +1,4 @@
-"""What a run of a classifier trains: its network, and what a mixup rule learns beside it."""
+"""What a classifier run trains: its network, and the parts that a mixup rule learns alongside it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def network_of(config: ClassifierConfig, classes: int, preprocess: Fitted, shape
 
 
 class Learnt(NamedTuple):
-    """What a rule learns beside the network."""
+    """The parts that a mixup rule learns alongside the network."""
 
     policy: nn.Module | None = None
     head: nn.Module | None = None
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Those there are, by name."""
+        """The parts that exist, by name."""
         return {name: one for name, one in self._asdict().items() if one is not None}
 
 
@@ -53,7 +53,7 @@ class Heads(nn.Module):
 
 
 def learnt(config: ClassifierConfig, network: Staged, classes: int) -> Learnt:
-    """The parts of the rule of `config` that are learnt, where it has any; `network` is one that `build` made."""
+    """The parts that the mixup rule of `config` learns, if any; `network` comes from `build`."""
     if not (config.mixup and config.mixup.learns):
         return Learnt()
     torch.manual_seed(stream(config.seed, "rule's weights", 0).initial_seed())

@@ -28,9 +28,9 @@ def load_classifier(
 ) -> tuple[Staged, ClassifierConfig, Checkpoint]:
     """The network of a checkpoint of the run in `run`, in evaluation mode, its configuration, and the checkpoint.
 
-    `which` is the best by validation error, the last, the step of one that was kept, or auto: best where there is one.
+    `which` is best (by validation error), last, the step of a kept checkpoint, or auto: best if it exists, else last.
     The network maps pixels float32 [B, C, R, R] in [0, 1] to logits [B, classes]. With `trust` the run may name classes
-    that are not mmgan's own, which are then imported. Raises UserError where there is nothing to load.
+    from outside mmgan, which are then imported. Raises UserError if there is nothing to load.
 
     >>> import classifiers
     >>> network, config, checkpoint = classifiers.load_classifier(folder)
@@ -40,7 +40,7 @@ def load_classifier(
     run = Path(run).expanduser()
     saved = checkpoint.of_run(run, choose(run, which))
     if "network" not in saved.weights:
-        raise UserError(f"{run} is no run of scripts/train_cls.py")
+        raise UserError(f"{run} is not a run of scripts/train_cls.py")
     config = cli.config_of(ClassifierConfig, run / "config.yaml", trust)
     shape = saved.fact("shape", list)
     if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= checkpoint.LARGEST for size in shape):
@@ -54,14 +54,14 @@ def load_classifier(
 
 
 def choose(run: Path, which: Literal["auto", "best", "last"] | int) -> Literal["best", "last"] | int:
-    """What `auto` means: the checkpoint of the lowest validation error where there is one, else the last."""
+    """Resolve `auto`: the checkpoint with the lowest validation error if there is one, else the last."""
     if which == "auto":
         return "best" if (run / "best").is_dir() else "last"
     return which
 
 
 def trained_rows(run: Path) -> Tensor:
-    """The rows of its data set that a run was trained on, int64; raises UserError where it does not say."""
+    """The rows of its data set that a run was trained on, int64; raises UserError if they are not recorded."""
     try:
         rows = torch.tensor(files.read_json(run / "split.json")["train"])
     except (UserError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -93,22 +93,22 @@ class FeatureNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Classifier(ExtractorConfig):
-    """A classifier of scripts/train_cls.py: its features before the last layer, and its logits."""
+    """A classifier trained by scripts/train_cls.py: its features before the last layer, and its logits."""
 
     run: str
-    """Folder of its run."""
+    """Its run folder."""
 
     def build(self) -> Extractor:
-        """The extractor, of the checkpoint `auto`; raises UserError like `load_classifier`, with what can be done."""
+        """The extractor, from the checkpoint `auto`; raises UserError like `load_classifier`, with advice."""
         try:
             network, config, saved = load_classifier(self.run)
         except UserError as error:
             raise UserError(
-                f"extractor.run: {error}; scripts/train_cls.py trains a classifier on images with labels, these or "
-                "others of their size; the extractor Inception needs no labels"
+                f"extractor.run: {error}; scripts/train_cls.py trains a classifier on labelled images, these or "
+                "others of the same size; the extractor Inception needs no labels"
             ) from error
         if config.fortified:
-            raise UserError(f"extractor.run: {self.run} is fortified, so that its features are random; take another")
+            raise UserError(f"extractor.run: {self.run} is fortified, so its features are random; use another run")
         channels, rows, columns = saved.state["shape"]
         shape = (channels, rows, columns)
         return Extractor("classifier", FeatureNetwork(network), "pixels to [0, 1], no resizing", shape)

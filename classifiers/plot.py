@@ -1,4 +1,4 @@
-"""A classifier's curves as pictures."""
+"""Pictures of a classifier's curves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mmgan.engine import files
 
 
 def plot_interval(metrics: Path, path: Path, epoch: float) -> None:
-    """Draw the interval of lam that a rule has learnt, the means of its ends, over epochs of `epoch` steps.
+    """Draw the interval of lam that a rule has learnt, the mean of each end, over epochs of `epoch` steps.
 
-    Nothing where `metrics` has none.
+    Draws nothing if `metrics` has no interval.
     """
     rows = [row for row in files.read_rows(metrics) if "interval/low" in row]
     if not rows:
@@ -26,9 +26,9 @@ def plot_interval(metrics: Path, path: Path, epoch: float) -> None:
 
 
 def plot_training(metrics: Path, path: Path, epoch: float) -> None:
-    """Draw the training loss and, where measured, validation NLL (Fig. 8) and error over epochs of `epoch` steps.
+    """Draw the training loss and, if measured, validation NLL (Fig. 8) and error over epochs of `epoch` steps.
 
-    Nothing where `metrics` has no row yet.
+    Draws nothing if `metrics` has no row yet.
     """
     rows = files.read_rows(metrics)
     if not rows:

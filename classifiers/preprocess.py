@@ -1,4 +1,4 @@
-"""What is done to images before all else: a scale and shift of each channel, or Oliver et al.'s GCN and ZCA."""
+"""What is done to images before anything else: a scale and shift of each channel, or Oliver et al.'s GCN and ZCA."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from classifiers.networks import moments
 
 Preprocess = Literal["standardise", "symmetric", "gcn-zca"]
 Fitted = tuple[Tensor, Tensor, nn.Module | None]
-"""Mean and deviation of each channel, float32 [C], of the output of the module, if there is one."""
+"""Mean and standard deviation of each channel, float32 [C], after the module, if there is one."""
 
 
 def gcn(x: Tensor, norm: float = 55.0, eps: float = 1e-10) -> Tensor:
-    """Global contrast normalisation: every row of `x` [B, D] less its mean, of Euclidean norm `norm`; 0 if constant."""
+    """Global contrast normalisation: rows of `x` [B, D] minus their mean, at Euclidean norm `norm`; 0 if constant."""
     x = x - x.mean(1, keepdim=True)
     return norm * x / x.norm(dim=1, keepdim=True).clamp(min=eps)
 
@@ -35,13 +35,13 @@ def zca(x: Tensor, eps: float = 0.1) -> tuple[Tensor, Tensor]:
 
 
 class Whiten(nn.Module):
-    """GCN and ZCA of pixels in [0, 1], float32 [B, C, R, R]: row by row of channel, height, width, in this order."""
+    """GCN and ZCA of pixels in [0, 1], float32 [B, C, R, R], flattened in the order channel, height, width."""
 
     mean: Tensor
     matrix: Tensor
 
     def __init__(self, mean: Tensor, matrix: Tensor) -> None:
-        """`mean` [C R R] and `matrix` [C R R, C R R], as `zca` makes them from the output of `gcn`."""
+        """`mean` [C R R] and `matrix` [C R R, C R R], as `zca` computes them from the output of `gcn`."""
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("matrix", matrix)
@@ -52,7 +52,7 @@ class Whiten(nn.Module):
 
 
 def fit(kind: Preprocess, train: Tensor, pool: Tensor) -> Fitted:
-    """Preprocessing of the training images uint8 [N, C, R, R]; what needs no labels is fitted on the larger `pool`."""
+    """Preprocessing for the training images uint8 [N, C, R, R]; whitening is fitted on the larger `pool`."""
     channels = train.shape[1]
     if kind == "standardise":
         return (*moments(train), None)
@@ -62,7 +62,7 @@ def fit(kind: Preprocess, train: Tensor, pool: Tensor) -> Fitted:
 
 
 def blank(kind: Preprocess, shape: list[int]) -> Fitted:
-    """Preprocessing of images of `shape` [C, R, R] that is not fitted, for weights to be loaded into."""
+    """Preprocessing for images of `shape` [C, R, R] that is not fitted, to load weights into."""
     pixels = shape[0] * shape[1] * shape[2]
     whiten = Whiten(torch.zeros(pixels), torch.zeros(pixels, pixels)) if kind == "gcn-zca" else None
     return torch.zeros(shape[0]), torch.ones(shape[0]), whiten

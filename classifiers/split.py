@@ -1,4 +1,4 @@
-"""Which images train, and which choose the checkpoint."""
+"""Which images are trained on, and which choose the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Split(NamedTuple):
     train: Tensor
     validation: Tensor
     pool: Tensor
-    """All that validation leaves, `train` and images without a label among them: what is used without its labels
+    """All rows outside `validation`, including `train` and images without a label; they are used without their labels
     (Oliver et al. 2018)."""
 
 
 def split(labels: Tensor, config: ClassifierData) -> Split:
     """Draw `config.validation` rows with labels, then `config.labels_per_class` of every class from the others.
 
-    `labels`: int64 [N], -1 for none. Depends on them, the two numbers and `config.subset_seed` alone; raises UserError
-    where there are too few images.
+    `labels`: int64 [N], -1 for none. Depends only on them, the two numbers and `config.subset_seed`; raises UserError
+    if there are too few images.
     """
     order = torch.randperm(len(labels), generator=stream(config.subset_seed, "split", 0))
     labelled, loose = order[labels[order] >= 0], order[labels[order] < 0]
     if not len(labelled):
-        folders = "put those of each class in a folder of its own right under data.root"
+        folders = "put the images of each class in a separate folder directly under data.root"
         raise UserError(
-            f"none of {len(labels)} images of {config.name} ({config.split}) has a label, which a classifier learns "
-            f"from: {folders if config.name == 'folder' else 'choose a data.split with labels'}; to score a GAN of "
+            f"none of the {len(labels)} images of {config.name} ({config.split}) has a label, and a classifier needs "
+            f"labels: {folders if config.name == 'folder' else 'choose a data.split with labels'}; to score a GAN of "
             "such images, give scripts/train_gan.py --score.extractor Inception with --score.extractor.weights FILE, "
-            "or a classifier of other images of their size"
+            "or a classifier of other images of the same size"
         )
     if config.validation >= len(labelled):
-        raise UserError(f"data.validation {config.validation} leaves none of {len(labelled)} images to train on")
+        raise UserError(f"data.validation {config.validation} leaves none of the {len(labelled)} images to train on")
     validation, train = labelled[: config.validation], labelled[config.validation :]
     pool = torch.cat([train, loose])
     if config.labels_per_class is not None:

@@ -18,11 +18,11 @@ Forward = Callable[..., Any]
 
 
 class ClassifierLoss(ABC):
-    """A loss of logits and soft targets. Another one is another class, here or in a file of your own."""
+    """A loss on logits and soft targets. To add one, write another subclass, here or in a file of your own."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """A mean over rows: `logits` [B, classes], `targets` floating point [B, classes] of rows that sum to 1."""
+        """Mean over rows: `logits` [B, classes], `targets` floating point [B, classes] of rows that sum to 1."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class BCESoftmax(ClassifierLoss):
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """-(y_c log p_c + (1 - y_c) log(1 - p_c)) of the softmax p, a mean over rows and classes.
 
-        Logarithms are cut off at -100, as by torch's binary cross entropy, which theirs is.
+        Logarithms are clamped at -100, as in torch's binary cross entropy, which the authors' code uses.
         """
         return F.binary_cross_entropy(logits.softmax(1), targets)
 
 
 def supervised(network: Forward, x: Tensor, y: Tensor, plans: Plans, loss: ClassifierLoss) -> Tensor:
-    """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; with nothing to mix L(f(x), y).
+    """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; with nothing to mix, L(f(x), y).
 
     `x` float32 [B, C, R, R], `y` float32 [B, classes], one-hot; `plans` are for B rows.
     """
@@ -55,7 +55,7 @@ def supervised(network: Forward, x: Tensor, y: Tensor, plans: Plans, loss: Class
 
 
 def draw(rule: ClassifierRule | None, batch_size: int, draws: Draws, number: int, blocks: int) -> Plans:
-    """This process's share of what `rule`, if there is one, draws for the global batch `number`, on its device.
+    """This process's share of the plans that `rule`, if any, draws for the global batch `number`, on its device.
 
     Pairs lie within `blocks` equal parts of the batch, a multiple of the number of processes.
     """

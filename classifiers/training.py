@@ -37,9 +37,9 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     """Train the classifier that `config` describes in `folder`, or resume from its last checkpoint.
 
     `config` is a ClassifierConfig, a dictionary of its options, a YAML file, or the name of one that comes with mmgan
-    (cls/digits); with `trust` it may name classes that are not mmgan's own. Where there are validation images, the
-    checkpoint of the lowest error on them is kept in `best/`. Raises UserError for what the user can put right. After
-    SIGINT or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128 + the signal.
+    (cls/digits); with `trust` it may name classes from outside mmgan. If there are validation images, the
+    checkpoint with the lowest error on them is kept in `best/`. Raises UserError for what the user can correct. After
+    SIGINT or SIGTERM the current step is finished, a checkpoint is written and the process exits with 128 + the signal.
 
     >>> import classifiers
     >>> small = {"data": {"name": "digits", "labels_per_class": 4}, "network": {"width": 0.0625}, "batch_size": 20}
@@ -59,7 +59,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     network = _network(config, real, pool, classes, accelerator.num_processes, accelerator.device)
     loose = int((labels < 0).sum())
     if loose and not config.ssl:
-        accelerator.print(f"{loose} images without a label are left out; a section ssl learns from them too")
+        accelerator.print(f"{loose} images without a label are left out; with a section ssl they are used")
     source = checkpoint.source(folder, config.init_from)
     if source:
         source.restore("network", network)
@@ -116,14 +116,14 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
                 if stopped:
                     break
     if stopped:
-        accelerator.print(f"stopped after step {step}; the same command goes on from there")
+        accelerator.print(f"stopped after step {step}; the same command resumes from there")
         sys.exit(128 + stop.signal)
     found = f", best error on {len(rows.validation)} validation images {best:.2%}" if len(rows.validation) else ""
     accelerator.print(f"{folder} is finished{found}: checkpoints and plots are in it")
 
 
 def check(config: ClassifierConfig) -> None:
-    """Raise UserError where a run of `config` could not begin because of its data, batches, network or layers."""
+    """Raise UserError if a run of `config` could not begin because of its data, batches, network or layers."""
     images, labels = load(config.data)
     rows = split(labels, config.data)
     real = Images(images[rows.train], labels[rows.train])
@@ -133,11 +133,11 @@ def check(config: ClassifierConfig) -> None:
 def _network(
     config: ClassifierConfig, real: Images, pool: Tensor, classes: int, processes: int, device: torch.device
 ) -> Staged:
-    """The network for labelled images and `pool`, weights by the seed; raises UserError where it cannot be trained."""
+    """The network for labelled images and `pool`, with seeded weights; raises UserError if it cannot be trained."""
     _check_batches(config, len(real.images), len(pool), processes)
     shape, halves = list(real.images.shape[1:]), 2 if config.mixed_precision else 1
     rows = config.batch_size + (config.unlabelled_batch if config.ssl else 0)
-    rows *= 2 if config.mixup and config.mixup.learns else 1  # mixed rows, and as many for the policy
+    rows *= 2 if config.mixup and config.mixup.learns else 1  # mixed rows, and the same number for the policy
     rows *= 2 if config.adversarial and config.adversarial.clean else 1
 
     def made() -> list[nn.Module]:
@@ -178,20 +178,20 @@ def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: in
         except ValueError as error:
             raise UserError(f"{section}batch_size {batch}, {processes} process(es): {error}") from error
         if rule and rule.learns and min(len(plan.left) for plan in drawn) < 2 * processes:
-            raise UserError(f"{section}batch_size {batch} has one pair a process, from which a policy cannot learn")
+            raise UserError(f"{section}batch_size {batch} gives one pair per process, from which a policy cannot learn")
 
 
 def _blocks(config: ClassifierConfig, saved: Checkpoint | None, processes: int) -> int:
-    """Parts of a batch within which pairs are mixed: as many as there were processes when the run was started.
+    """Number of parts of a batch within which pairs are mixed: the number of processes that the run started with.
 
-    Raises UserError where these processes could not share them out.
+    Raises UserError if the present processes cannot share them equally.
     """
     if saved is None or not config.rules:
         return processes
     blocks = saved.fact("blocks", int)
     if blocks % processes:
         raise UserError(
-            f"the run was started with {blocks} process(es) and mixes pairs within as many parts of a batch, which "
-            f"{processes} cannot share out; start it with {blocks}, or a divisor of {blocks}"
+            f"the run was started with {blocks} process(es) and mixes pairs within {blocks} part(s) of a batch, which "
+            f"{processes} cannot share equally; start it with {blocks}, or a divisor of {blocks}"
         )
     return blocks

@@ -1,4 +1,4 @@
-"""Unlabelled images in an update: their batches, what a method is handed of them, and its teacher."""
+"""Unlabelled images in an update: their batches, what a method receives, and its teacher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmgan.mixup import Staged
 
 
 class Unlabelled:
-    """What one run takes from images without their labels; all draws are apart from the labelled images'."""
+    """The part of a run's loss that comes from unlabelled images; its draws are separate from the labelled images'."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Unlabelled:
         self.teacher = None if ssl.teacher_decay(0) is None else deepcopy(network).requires_grad_(False)
 
     def terms(self, f: Forward, number: int, done: float) -> dict[str, Tensor]:
-        """The weighted terms that batch `number` adds to the loss of the network `f`, when `done` of 1 is done."""
+        """The weighted terms that batch `number` adds to the loss of `f` when a share `done` of training is done."""
         ssl, draws = self.ssl, self.draws
         rows = draws.rows(number, self.batch_size, self.size)
         x = self.views(rows, draws, number)
@@ -69,9 +69,9 @@ class Unlabelled:
             return teacher(x, start=0).float()
 
     def learn(self, number: int) -> None:
-        """Move the teacher, where there is one, towards the network: theta' <- decay theta' + (1 - decay) theta.
+        """Move the teacher, if there is one, towards the network: theta' <- decay theta' + (1 - decay) theta.
 
-        The teacher's running statistics are of its own passes.
+        The teacher's running statistics come from its own passes.
         """
         decay = self.ssl.teacher_decay(number)
         if self.teacher is not None and decay is not None:
@@ -81,7 +81,7 @@ class Unlabelled:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Passes that leave running statistics, and all other buffers, as they are: of rows that are no images of the data.
+    """Leave running statistics and all other buffers as they are, for passes of rows that are not images of the data.
 
     The passes may be differentiated afterwards.
     """

@@ -30,7 +30,7 @@ from mmgan.mixup import Staged
 class Updates:
     """Network and optimiser, prepared by Accelerate, and how one update changes them.
 
-    Every draw is a function of the seed and the number of the update; batches are the global ones' shares.
+    Every draw is a function of the seed and the number of the update; batches are shares of the global ones.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Updates:
     ) -> None:
         """`images`: what is trained on; `pool`: images for `config.ssl`.
 
-        `blocks`: equal parts of a batch within which pairs are mixed; None: as many as there are processes.
+        `blocks`: equal parts of a batch within which pairs are mixed; None: the number of processes.
         """
         self.config, self.classes, self.accelerator = config, classes, accelerator
         self.rank, self.world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
@@ -66,7 +66,7 @@ class Updates:
         weights = [p for p in network.parameters() if p.ndim > 1]
         self.l1_of = weights if config.l1_on == "all" else weights[:1]
         trained: nn.Module = network
-        if self.learnt.head is not None:  # beside the last layer, in training alone
+        if self.learnt.head is not None:  # next to the last layer, in training only
             trained = Staged(*network.stages[:-1], Heads(network.stages[-1], self.learnt.head))
         parameters = [p for one in (network, *self.learnt.networks.values()) for p in one.parameters()]
         sgd = SGD(
@@ -79,7 +79,7 @@ class Updates:
         )
         accelerator.ddp_handler = DistributedDataParallelKwargs(
             broadcast_buffers=False,  # in place, between the passes of one step; training uses no running statistics
-            find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix have no part then
+            find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix take no part then
         )
         self.f, self.sgd = accelerator.prepare(trained, sgd)
         self.forward = partial(self.f, start=0)  # views are preprocessed
@@ -90,17 +90,17 @@ class Updates:
         self.encoders = [module for module in modules if isinstance(module, Autoencoder)]
         for encoder in self.encoders:
             encoder.generator, encoder.rank, encoder.world = Generator(device), self.rank, self.world
-        for parameter in parameters:  # of zero, not none, for those layers, whose momentum must act
+        for parameter in parameters:  # zero, not None, for those layers, whose momentum must act
             parameter.grad = torch.zeros_like(parameter)
 
     def rehearse(self) -> None:
-        """Take a first step and undo it, where there are several processes, for the reason that a GAN's steps do."""
+        """Take a first step and undo it if there are several processes, for the same reason as a GAN's steps."""
         if self.world > 1:
             with undone(*self.networks.values(), self.sgd, *filter(None, [self.accelerator.scaler])):
                 self.step(0)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """Update `number`, counted from 0: one step on Eq. 1, and what else the loss has; the terms and their sum."""
+        """Update `number`, counted from 0: one step on Eq. 1 and the other terms; returns them and their sum."""
         config, size = self.config, self.config.batch_size
         torch.manual_seed(stream(config.seed, f"network/{self.rank}", number).initial_seed())  # dropout
         for i, encoder in enumerate(self.encoders):
@@ -121,14 +121,14 @@ class Updates:
         return {"loss": loss} | (terms if len(terms) > 1 else {}) | watched
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number`, the share of this process: views float32, as layer 0 takes them, and targets [B, classes]."""
+        """This process's share of batch `number`: views float32, as layer 0 takes them, and targets [B, classes]."""
         rows = self.draws.rows(number, self.config.batch_size, self.size)
         x = self.views(rows, self.draws, number)
         labels = self.labels[rows.to(self.labels.device, non_blocking=True)]
         return x, smoothed(F.one_hot(labels, self.classes).float(), self.config.label_smoothing)
 
     def set_lr(self, done: float) -> None:
-        """Set the learning rate for when `done` epochs are done."""
+        """Set the learning rate that applies after `done` epochs."""
         for group in self.sgd.param_groups:
             group["lr"] = learning_rate(self.config, done)
 
@@ -139,9 +139,9 @@ class Updates:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is trained: `network`, which is validated and evaluated, and where that is a teacher its `student`.
+        """The trained networks: `network`, which is validated and evaluated, and its `student` if it is a teacher.
 
-        Beside it `policy` and `head`, where the rule has them.
+        Also `policy` and `head`, if the rule has them.
         """
         if self.unlabelled and self.unlabelled.teacher:
             return {"network": self.unlabelled.teacher, "student": self.network}
@@ -154,11 +154,11 @@ class Updates:
         return state | self.facts() | {"blocks": self.blocks, "processes": self.world}
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint says of the network and its data."""
+        """What a checkpoint records about the network and its data."""
         return {"classes": self.classes, "shape": list(self.shape), "data": self.data, "pool": self.pool}
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go back to a checkpoint; raises UserError when it was made of other data or another network."""
+        """Restore a checkpoint; raises UserError if it comes from other data or another network."""
         if (saved.fact("data", str), saved.state.get("pool")) != (self.data, self.pool):
             raise UserError(
                 f"{saved.path} was trained on other images than data.name and data.root give now; to "
@@ -172,12 +172,12 @@ class Updates:
 
 
 def smoothed(y: Tensor, share: float) -> Tensor:
-    """Targets `y` [B, classes], rows that sum to 1, of which `share` of a class goes to the others in equal parts."""
+    """Targets `y` [B, classes], rows that sum to 1, with `share` of each class moved to the others in equal parts."""
     return y * (1 - share) + (1 - y) * share / (y.shape[1] - 1) if share else y
 
 
 def learning_rate(config: ClassifierConfig, done: float) -> float:
-    """The learning rate when `done` of all epochs are done."""
+    """The learning rate after `done` epochs."""
     if config.lr_schedule == "step":
         return config.lr * 0.1 ** sum(done >= epoch for epoch in config.milestones)
     if config.lr_schedule == "cosine":

@@ -1,4 +1,4 @@
-"""Random views of images: what a batch shows of them."""
+"""Random views of images, which make up a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Views:
 
     @torch.no_grad()
     def __call__(self, rows: Tensor, draws: Draws, number: int) -> Tensor:
-        """This process's images `rows`, as `draws` show them in batch `number`: float32 [B, C, R, R]."""
+        """This process's images `rows`, augmented by `draws` for batch `number`: float32 [B, C, R, R]."""
         config = self.config
         size = len(rows) * draws.world
         x = self.feed(rows).float() / 255
@@ -41,5 +41,5 @@ class Views:
 
     @staticmethod
     def _whole(draws: Draws, purpose: str, number: int, size: int, stop: int) -> Tensor:
-        """Two whole numbers in [0, stop) for every image of the batch."""
+        """Two integers in [0, stop) for every image of the batch."""
         return (draws.uniform(purpose, number, size, 2) * stop).long()

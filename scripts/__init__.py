@@ -14,11 +14,11 @@ from pathlib import Path
 import mmgan
 
 SHORT = {"sample_gan": "sample", "run_study": "study"}
-"""Commands that are not called as their files are."""
+"""Commands whose names differ from those of their files."""
 
 
 def main() -> None:
-    """Run the command that the first argument names with the others, or list the commands."""
+    """Run the command named by the first argument with the other arguments, or list the commands."""
     files = {
         SHORT.get(file.stem, file.stem).replace("_", "-"): file
         for file in sorted(Path(__file__).parent.glob("[!_]*.py"))

@@ -4,8 +4,8 @@
     accelerate launch --num_processes 8 scripts/attack_cls.py runs/cifar10-manifold --num_images 10000
 
 Prints a table and writes attack.json into the run's folder, attack.png and attack_examples.png into its plots; with
-another norm or space than linf and pixel their names say it: attack-l2.json, attack-normalised.json. Stopped midway,
-the same command continues after the last attack that was done, kept in attack.begun.json.
+a norm or space other than linf and pixel, their names say so: attack-l2.json, attack-normalised.json. If it is stopped
+midway, the same command continues after the last finished attack, kept in attack.begun.json.
 """
 
 import signal

@@ -11,7 +11,7 @@ want="$1 $(cksum <pyproject.toml)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
   echo "installing into .venv (the first time takes a few minutes)"
   .venv/bin/python -m pip install --quiet --editable ".$1"
-  # The reference for attacks pins a requests of 2021, which no current httpx, and so no installer, accepts beside itself.
+  # The reference for attacks pins a 2021 version of requests, which no current httpx accepts, so no installer takes both.
   [ "$1" != "[test]" ] || .venv/bin/python -m pip install --quiet --no-deps "torchattacks>=3.5"
   echo "$want" >"$stamp"
 fi

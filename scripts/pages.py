@@ -1,4 +1,4 @@
-"""Make the pages of results again from the records beside them.
+"""Regenerate the pages of results from the records next to them.
 
 python scripts/pages.py docs/results
 """
@@ -16,10 +16,10 @@ from mmgan.experiments.pages import remake
 
 
 def pages(folder: Path) -> None:
-    """Make the pages of results again from the records beside them.
+    """Regenerate the pages of results from the records next to them.
 
     Args:
-        folder: where NAME.md is a page and NAME/ has its records
+        folder: folder in which NAME.md is a page and NAME/ holds its records
     """
     for page in remake(folder):
         print(page)

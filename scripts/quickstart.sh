@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to generated and scored digits, in a few minutes on two cores: install, train the small classifier
 # that scores, then the GAN of configs/gan/digits.yaml, score it, draw samples.
-# Run again, it goes on where it was stopped.
+# Run it again to resume where it was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/install.sh ""

@@ -1,9 +1,9 @@
-"""Compare runs: measures, claims, curves and samples of GANs, classifiers and whatever else a sweep ran.
+"""Compare runs: measures, claims, curves and samples of GANs, classifiers and anything else a sweep ran.
 
     python scripts/report.py runs/figure9 --output runs/figure9-report
 
 Takes runs, or folders of runs, finished or not. OUTPUT.md and OUTPUT/report.html are the page, OUTPUT/record.json holds
-its numbers: scripts/pages.py makes the page from it again.
+its numbers: scripts/pages.py regenerates the page from it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def report(
     title: str | None = None,
     about: str | None = None,
 ) -> None:
-    """Compare runs: measures, claims, curves and samples of GANs, classifiers and whatever else a sweep ran.
+    """Compare runs: measures, claims, curves and samples of GANs, classifiers and anything else a sweep ran.
 
     Args:
         runs: runs, or folders of runs
-        output: folder for report.html, which is complete in itself, record.json, runs.csv and pictures; OUTPUT.md is
-            beside it
-        protocol: which scores of GANs to compare; default: those that their configurations name for the end
+        output: folder for report.html, which is self-contained, record.json, runs.csv and pictures; OUTPUT.md is
+            written next to it
+        protocol: protocol of the GAN scores to compare; default: the final one that their configurations name
         baseline: the arm to compare the others with; default: the experiment's, or the one called none or supervised
-        title: of the page; default: the experiment's
-        about: a paragraph below it; default: the experiment's
+        title: title of the page; default: the experiment's
+        about: paragraph below the title; default: the experiment's
     """
     words = {key: text for key, text in (("title", title), ("about", about)) if text}
     record = reports.make(runs, output, cli.typed(), protocol, baseline, words)

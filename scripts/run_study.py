@@ -1,8 +1,8 @@
-"""Run one of the paper's small analyses: its numbers, its picture, and what they say of the paper's claims.
+"""Run one of the paper's small analyses: its numbers, its picture, and what they say about the paper's claims.
 
     python scripts/run_study.py spirals
 
-Writes OUTPUT/NAME.json and OUTPUT/NAME.png. The same command again only draws the picture anew.
+Writes OUTPUT/NAME.json and OUTPUT/NAME.png. Repeating the command only redraws the picture.
 """
 
 import signal

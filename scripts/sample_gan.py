@@ -4,9 +4,9 @@
     python scripts/sample_gan.py runs/digits --num_images 1000 --seed 1 --output images/
     python scripts/sample_gan.py runs/digits-conditional --classes 3,8
 
-Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs beside them.
-Image i depends on the seed and on i alone. Of a conditional GAN, the grid has a row per class, the single images are in
-a folder per class, and classes.png goes from each class to the next.
+Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs next to them.
+Image i depends only on the seed and i. For a conditional GAN, the grid has a row per class, the single images are in a
+folder per class, and classes.png interpolates from each class to the next.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def sample(
     batch_size: int = 256,
     trust: bool = False,
 ) -> None:
-    """Draw images from a trained GAN: a grid of 100, interpolations and, where asked for, single images.
+    """Draw images from a trained GAN: a grid of 100, interpolations and, if requested, single images.
 
     Args:
         run: folder of the run
-        checkpoint: last, best (by the scores of the run, if it was told to take them), or the step of one that was kept
-        weights: raw, ema (the average), or auto: ema where the run has one
+        checkpoint: last, best (by the scores of the run, if it computed any), or the step of a kept checkpoint
+        weights: raw, ema (the average), or auto: ema if the run has one
         seed: seed of the latents
-        num_images: how many single images to write, as images/000000.png and so on
-        classes: of a conditional GAN, names of those to draw, with commas between; none: all
+        num_images: number of single images to write, as images/000000.png and so on
+        classes: for a conditional GAN, names of the classes to draw, separated by commas; default: all
         output: folder to write to; default: RUN/samples
-        batch_size: images made at once
-        trust: let the run name classes that are not mmgan's own, which are then imported
+        batch_size: images per batch
+        trust: allow the run to name classes from outside mmgan, which are then imported
     """
     if num_images < 0 or batch_size < 1:
         raise UserError("num_images must be 0 or more and batch_size positive")
@@ -59,9 +59,9 @@ def sample(
     opened = load(run, checkpoint, weights, device, trust)
     inputs, folder = opened.inputs, output or run / "samples"
     among = [name.strip() for name in classes.strip("[] ").split(",") if name.strip()]
-    numbers = torch.tensor(inputs.numbers(among))  # a class that there is not is told before anything is drawn
+    numbers = torch.tensor(inputs.numbers(among))  # an unknown class is reported before anything is drawn
     if inputs.names and num_images and any((folder / "images").rglob("*.png")):
-        raise UserError(f"{folder / 'images'} has images of other samples already; choose another --output")
+        raise UserError(f"{folder / 'images'} already has images of other samples; choose another --output")
     with files.writing(folder):
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
 
@@ -71,7 +71,7 @@ def sample(
         shown = among or inputs.names[:100]
         draw(inputs.rows(seed, 10, shown) if inputs.names else inputs(seed, 0, 100), "grid.png", 10)
         ends = inputs.latents(seed, 0, 16)
-        kept = numbers.repeat(8)[:8].repeat_interleave(2) if inputs.names else numbers  # one class a row
+        kept = numbers.repeat(8)[:8].repeat_interleave(2) if inputs.names else numbers  # one class per row
         z = inputs.of(ends, kept)
         draw(interpolation(z[0::2], z[1::2], 12, inputs.z_dim), "interpolation.png", 12)
         if len(numbers) > 1:

@@ -1,11 +1,11 @@
-"""Score any images, or any generator, against real images, with the noise of the number beside it.
+"""Score any images, or any generator, against real images, and estimate the noise of the score.
 
     python scripts/score.py samples.npz --real cifar10:test
     python scripts/score.py runs/digits --real digits --extractor Classifier --extractor.run runs/digits-classifier
 
     python scripts/score.py --list runs
 
---help lists what both may be.
+--help lists what they may be.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ def score(
     held_out: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score images, or a generator's, against real ones, and say how much of the number is noise.
+    """Score images, or a generator's, against real ones, and say how much of the score is noise.
 
     Args:
-        fake: what is scored: RUN or RUN:CHECKPOINT, a data set as NAME or NAME:SPLIT, a folder or a zip of images, an
-            .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which makes images number
-            start to stop - 1 of (start, stop)
-        real: what it is compared with; null: the images that a run was trained on
-        extractor: what images are compared by: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
+        fake: what to score: RUN or RUN:CHECKPOINT, a data set as NAME or NAME:SPLIT, a folder or a zip of images, an
+            .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which maps (start, stop) to
+            images number start to stop - 1
+        real: what to compare it with; null: the images that a run was trained on
+        extractor: source of the features: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
             (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
-        held_out: real images that the generator has not seen, to tell whether it has learnt `real` by heart
-        options: all others are mmgan.score's
+        held_out: real images that the generator has not seen, to tell whether it has memorised `real`
+        options: all other options are those of mmgan.score
     """
     return mmgan.score(fake, real, extractor, held_out=held_out, **options)
 
 
 def main() -> None:
-    """Print a record, or, after --list, those of folders."""
+    """Print a record or, after --list, the records of folders."""
     if "--list" in sys.argv[1:]:
         sys.argv.remove("--list")
         cli.call(tables, folders="folders")

@@ -1,10 +1,10 @@
-r"""Score a trained GAN: Inception Score, FID, KID, precision and recall, with the protocol they are measured by.
+r"""Score a trained GAN: Inception Score, FID, KID, precision and recall, by a stated protocol.
 
     accelerate launch scripts/score_gan.py runs/cifar10 --protocol train-50k
     python scripts/score_gan.py runs/digits --extractor Classifier --extractor.run runs/digits-classifier \
       --metrics is,fid,kid
 
-Prints a table and keeps the scores, stamped with the protocol, in RUN/scores.json.
+Prints a table and keeps the scores, labelled with the protocol, in RUN/scores.json.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python scripts/sweep.py --config configs/sweeps/figure9.yaml --output runs/figure9
 
-Every call is a worker; start as many as there are devices to train on (CUDA_VISIBLE_DEVICES chooses one), here and on
-machines that share the output folder, at any time. The runs of a worker that is killed are resumed by the others.
---options.KEY VALUE is an option of all runs, over those of the file. --trust lets the file name scripts and functions
-that are not mmgan's own.
+Every call is a worker; start one per device to train on (CUDA_VISIBLE_DEVICES chooses it), here and on machines that
+share the output folder, at any time. The runs of a worker that is killed are resumed by the others.
+--options.KEY VALUE sets an option of all runs and overrides the file. --trust allows the file to name scripts and
+functions from outside mmgan.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RUNS: Mapping[str, Any] = {
     "train_cls": (ClassifierConfig, classifiers.training.check),
 }
 STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
-"""What is checked of a run, and of a step, before any starts."""
+"""What a run, and a step, are checked against before any starts."""
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     arguments = cli.parse(Experiment, __doc__ or "", args=own)
     config, output = arguments.config, arguments.output
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("a worker is one process; start several by themselves")
+        raise UserError("a worker is one process; start several separately")
     jobs = jobs_of(config, common)
     check(jobs.values(), trust)
     storage = config.storage or output / "sweep.db"
@@ -71,28 +71,28 @@ def main() -> None:
     except UserError as error:
         if not worker.signal:
             raise
-        print(f"error: {error}", file=sys.stderr)  # the storage is away, so others take up the run after --timeout
+        print(f"error: {error}", file=sys.stderr)  # storage unreachable: others take over the run after --timeout
         sys.exit(128 + worker.signal)
     print(_count(found))
     if worker.signal:
-        print("stopped; the run at hand is back in the queue")
+        print("stopped; the current run is back in the queue")
         sys.exit(128 + worker.signal)
     failed = [name for name, state in found.items() if state == "failed"]
     if failed:
         raise UserError(f"{', '.join(failed)} failed; the lines above say why")
     gone = [name for name, state in found.items() if state == GONE]
     if gone:
-        raise UserError(f"what {', '.join(gone)} made is gone; the same command makes it again")
+        raise UserError(f"the results of {', '.join(gone)} are gone; the same command makes them again")
 
 
 def check(jobs: Iterable[Job], trust: bool) -> None:
-    """Raise UserError, naming the job, for whatever can be known to fail before the first one starts."""
+    """Raise UserError, naming the job, for anything that can be known to fail before the first one starts."""
     checked: list[Any] = []
     for job in jobs:
         try:
             ours = job.script.isidentifier() and (SCRIPTS / f"{job.script}.py").is_file()
             if not ours and not trust and job.script not in sys.argv:
-                raise UserError(f"{job.script} is no script of mmgan's; let the file name it by --trust")
+                raise UserError(f"{job.script} is not a script of mmgan's; allow the file to name it with --trust")
             if job.first and job.script in RUNS:
                 kind, check_run = RUNS[job.script]
                 made = cli.parse(kind, "", [*job.options, "--output", job.name], named=sys.argv[1:]).config
@@ -111,7 +111,7 @@ def check(jobs: Iterable[Job], trust: bool) -> None:
 
 
 def _trust(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Whether --trust is among the arguments, and the others; no file can say it."""
+    """Whether --trust is among the arguments, and the other arguments; no file can set it."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--trust", nargs="?", const="true", default="false", choices=["true", "false"])
     found, others = parser.parse_known_args(arguments)
@@ -119,13 +119,13 @@ def _trust(arguments: list[str]) -> tuple[bool, list[str]]:
 
 
 def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """A sweep's own arguments, and, of `--options.KEY VALUE`, those of its runs, whose parser merges sections."""
+    """The sweep's arguments and, from `--options.KEY VALUE`, those of its runs, whose parser merges sections."""
     own: list[str] = []
     common: list[str] = []
     words = iter(arguments)
     for word in words:
         if word.partition("=")[0] == "--options.seed":
-            raise UserError("every run has a seed of the experiment's; choose them by --seeds '[0,1]'")
+            raise UserError("every run takes its seed from the experiment; choose seeds with --seeds '[0,1]'")
         if word.startswith("--options."):
             common += [f"--{word.removeprefix('--options.')}", *([] if "=" in word else [next(words, "")])]
         else:

@@ -3,7 +3,7 @@
     accelerate launch scripts/train_cls.py --config configs/cls/digits.yaml --output runs/digits-classifier
 
 The same command resumes an interrupted run; --mixup null trains the baseline, --mixup.layers '[0]' Input Mixup.
-A section `ssl` learns from images without labels too (configs/ssl).
+With a section `ssl` it also learns from unlabelled images (configs/ssl).
 """
 
 import signal

@@ -279,7 +279,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path: Path, processes: int
     options = [*SMALL, *ATTACKED, "--output", str(tmp_path / "stopped"), *busy]
     with begin("train_cls", *options, processes=processes) as process:
         text = stop(process, signal.SIGTERM)
-    assert "the same command goes on from there" in text
+    assert "the same command resumes from there" in text
     train(tmp_path / "stopped", *busy, processes=processes)
     train(tmp_path / "whole", *busy, processes=processes)
     assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
@@ -653,9 +653,9 @@ def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path) -> None:
         (["RUN", "--eps", "[0.1,-0.1]"], "eps must be positive and finite, not -0.1"),
         (["RUN", "--restarts", "0"], "restarts must be positive and at most 1000000, not 0"),
         (["RUN", "--norm", "l1"], "l1"),
-        (["RUN", "--transfer", "RUN"], "is the run to attack"),
+        (["RUN", "--transfer", "RUN"], "is the run under attack"),
         (["RUN", "--transfer", "OTHER"], "has shape [1, 9, 9], the attacked run [1, 8, 8]"),
-        (["RUN", "--space", "normalised", "--autoattack", "true"], "take --space pixel"),
+        (["RUN", "--space", "normalised", "--autoattack", "true"], "use --space pixel"),
         (["RUN", "--autoattack", "true"], "pip install -e '.[attacks]'"),
         (["FEW", "--autoattack", "true"], "AutoAttack needs 4 classes"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x ("),

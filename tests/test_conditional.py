@@ -396,7 +396,7 @@ def test_images_of_other_samples_are_not_mixed_with_new_ones(trained: Path, tmp_
     assert run("sample_gan", *line).returncode == 0
     again = run("sample_gan", *line, "--seed", "1")
     assert again.returncode == 2
-    assert "has images of other samples already; choose another --output" in again.stderr
+    assert "has images of other samples; choose another --output" in again.stderr
 
 
 def test_diagnostics_give_every_image_its_class(trained: Path) -> None:

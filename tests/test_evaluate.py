@@ -247,7 +247,7 @@ def test_on_its_training_images_a_run_has_no_knn_for_they_would_be_their_own_nei
     ("options", "words"),
     [
         (["nowhere"], "nowhere is no run"),
-        (["GAN"], "is no run of scripts/train_cls.py"),
+        (["GAN"], "is not a run of scripts/train_cls.py"),
         (["RUN", "--checkpoint", "7"], "keeps no checkpoint of step 7"),
         (["RUN", "--batch_size", "0"], "batch_size must be positive"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x ("),

@@ -232,7 +232,7 @@ def test_images_without_a_label_are_learnt_from_with_ssl_and_left_out_without(
 ) -> None:
     options = ["--data.name", "folder", "--data.root", str(photos), "--data.validation", "4", "--batch_size", "6"]
     cls(tmp_path / "supervised", *options)
-    assert "16 images without a label are left out; a section ssl learns" in capsys.readouterr().out
+    assert "16 images without a label are left out; with a section ssl they are used" in capsys.readouterr().out
     cls(tmp_path / "ssl", *options, "--mixup", "null", "--ssl", "PseudoLabel", "--ssl.batch_size", "24")
     assert "left out" not in capsys.readouterr().out
     labels = load(cli.config_of(ClassifierConfig, tmp_path / "ssl" / "config.yaml").data).labels

@@ -425,10 +425,10 @@ def test_predicted_labels_are_the_network_s_own() -> None:
     [
         (["--mixup", "AdaMixUp", "--mixup.detach", "true"], "mixup.detach blocks"),
         (["--mixup", "AdaMixUp", "--batch_size", "7"], "batch_size 7, 1 process.*even number"),
-        (["--mixup", "AdaMixUp", "--batch_size", "2"], "batch_size 2 has one pair"),
+        (["--mixup", "AdaMixUp", "--batch_size", "2"], "batch_size 2 gives one pair"),
         ([*FORTIFIED, "--mixup", "AdaMixUp"], "do not go together"),
         ([*FORTIFIED, "--mixup", "ClassifierMixup", "--mixup.detach", "true"], "leaves layers without a gradient"),
-        (["--fortified.weight", "0", "--fortified.blocking", "true"], "no fortified.weight"),
+        (["--fortified.weight", "0", "--fortified.blocking", "true"], "no effect with fortified.weight 0"),
         (["--mixup", "AdaMixUp", "--mixup.layers", "[9]"], r"mixup.layers \[9\]"),
         (["--mixup", "AdaMixUp", "--ssl", "PiModel"], "learns from labelled images"),
         (["--ssl", "MixupConsistency", "--ssl.mixup", "AdaMixUp"], "learns from labels"),

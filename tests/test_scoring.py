@@ -725,9 +725,9 @@ def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Pat
 def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_else_there_is(tmp_path: Path) -> None:
     written(noisy(0)[:12], tmp_path / "flat")
     config = {"data": {"name": "folder", "root": str(tmp_path / "flat")}, "tracker": None}
-    advice = "a folder of its own right under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
+    advice = "folder directly under data.root; to score a GAN of such images, .*Inception with .*weights FILE"
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match=rf"^none of 12 images of folder \(train\) has a label, .*{advice}"):
+    with pytest.raises(UserError, match=rf"^none of the 12 images of folder \(train\) has a label, .*{advice}"):
         classifiers.train(config, tmp_path / "run")
 
 

@@ -511,7 +511,7 @@ def test_two_processes_train_a_network_with_batch_norm_through_several_passes(tm
         (["--ssl", "Nothing"], "ssl must be ICT, MeanTeacher, .* not Nothing"),
         (["--ssl", "VAT", "--ssl.decay", "0.9"], "ssl.decay: VAT has no option decay"),
         ([*METHODS["pi"], "--data.pad", "0"], "compares random views"),
-        ([*METHODS["vat"], "--mixed_precision", "bf16"], "no mixed_precision"),
+        ([*METHODS["vat"], "--mixed_precision", "bf16"], "set mixed_precision null"),
         ([*METHODS["vat"], "--network.dropout", "0.1"], "network.dropout 0"),
         (["--ssl", "VAT", "--ssl.xi", "0"], "ssl.xi must be positive"),
         (["--ssl", "VAT", "--ssl.entropy", "-1"], "entropy must be 0 or more"),

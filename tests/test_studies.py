@@ -89,7 +89,7 @@ def test_the_verdicts_of_a_whole_study_are_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["spiral"], "no study 'spiral'; there are bottleneck"),
+        (["spiral"], "unknown study 'spiral'; choose one of bottleneck"),
         (["lambda", "--seeds", "0"], "seeds must be 1 to 1000"),
         (["lambda", "--runs", "runs"], "reads no saved classifiers"),
         (["lambda", "--fast", "--output", "README.md/x"], "cannot write to README.md/x"),
@@ -104,7 +104,7 @@ def test_mistakes_are_refused(options: list[str], message: str) -> None:
 def test_a_file_that_is_no_study_s_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "lambda.json").write_text("[1]")
     done = run("run_study", "lambda", "--fast", "--output", str(tmp_path))
-    assert (done.returncode, "damaged or no study's" in done.stderr) == (2, True)
+    assert (done.returncode, "damaged or not a study's" in done.stderr) == (2, True)
     assert (tmp_path / "lambda.json").read_text() == "[1]"
 
 

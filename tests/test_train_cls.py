@@ -66,7 +66,7 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path) -> 
     with begin("train_cls", *options(tmp_path / "stopped", *busy)) as process:
         text = stop(process, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM, text
-    assert "the same command goes on from there" in text
+    assert "the same command resumes from there" in text
     train(tmp_path / "stopped", *busy)
     train(tmp_path / "whole", *busy)
     assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
@@ -132,7 +132,7 @@ def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_run_that_mixes_is_not_taken_up_by_more_processes_than_share_out_its_pairs(tmp_path: Path) -> None:
-    words = "the run was started with 1 process(es) and mixes pairs within as many parts of a batch"
+    words = "the run was started with 1 process(es) and mixes pairs within 1 part(s) of a batch"
     ssl = ["--mixup", "null", "--ssl", "MixupConsistency", "--ssl.batch_size", "8"]
     for i, mixed in enumerate(([], ssl)):
         train(tmp_path / f"whole{i}", *mixed, *TWO_EPOCHS)
@@ -166,7 +166,7 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
         (["--batch_size", "2000"], "larger than the 400 training images"),
         (["--mixup.layers", "[5]"], "the network has layers 0 (its input) to 3"),
         (["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,3]"], "mixup.layers [0, 3]: CutMix needs states"),
-        (["--data.validation", "1500"], "leaves none of 1500 images"),
+        (["--data.validation", "1500"], "leaves none of the 1500 images"),
         (["--lr_schedule", "step"], "milestones [400, 800] must lie within the 20 epochs"),
         (["--loss", "MSE"], "loss must be CrossEntropy, BCESoftmax, or one of your own as module.Class, not MSE"),
         (

@@ -20,21 +20,21 @@ class AdversarialTraining:
     """Train on images under attack by PGD, in pixels; FGSM is one iteration of step_size eps without random_start."""
 
     eps: float = 8 / 255
-    """Bound of the perturbation, in pixels of [0, 1]."""
+    """Bound on the perturbation, for pixels in [0, 1]."""
     norm: Norm = "linf"
-    """Its norm: linf, or l2."""
+    """Norm of the perturbation: linf or l2."""
     step_size: float = 2 / 255
-    """Length of an iteration's step."""
+    """Length of each gradient step."""
     iterations: int = 7
     """Gradient steps of the attack; each costs about two thirds of a plain training step."""
     random_start: bool = True
     """Start at random within the bound, not at the image."""
     order: Literal["attack-mix", "mix-attack"] = "attack-mix"
-    """With mixup: mix images that were attacked, or attack what is mixed (classifiers/attacks/adversarial.py)."""
+    """With mixup: mix the attacked images, or attack the mixed ones (classifiers/attacks/adversarial.py)."""
     clean: bool = False
-    """Learn from the images as they are too: every term is a mean over both passes (Goodfellow et al. 2014)."""
+    """Train on the clean images as well: every term is then a mean over both passes (Goodfellow et al. 2014)."""
     labels: Literal["true", "predicted"] = "true"
-    """What the attack leads away from: an image's label, or the class that the network takes it for."""
+    """Class that the attack leads away from: the image's true label, or the network's prediction for it."""
 
     def __post_init__(self) -> None:
         for name in ("eps", "step_size"):
@@ -44,7 +44,7 @@ class AdversarialTraining:
 
 
 def premixed(config: AdversarialTraining, x: Tensor, y: Tensor, plans: Plans) -> tuple[Tensor, Tensor, Plans]:
-    """`x` and `y`, mixed where order mix-attack has plans for layer 0, and the plans that are left."""
+    """`x` and `y`, mixed if the order is mix-attack and there are plans for layer 0, and the remaining plans."""
     if config.order == "attack-mix":
         return x, y, plans
     x, y = plans.mix(0, x, y)
@@ -53,7 +53,7 @@ def premixed(config: AdversarialTraining, x: Tensor, y: Tensor, plans: Plans) ->
 
 @torch.no_grad()
 def predicted(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The classes that `network`, in evaluation mode, takes `x` [B, C, R, R] for: like `y`, one-hot [B, classes]."""
+    """The classes that `network`, in evaluation mode, predicts for `x` [B, C, R, R]: one-hot [B, classes], like `y`."""
     with evaluating(network):
         return F.one_hot(network(x).argmax(1), y.shape[1]).to(y)
 
@@ -67,20 +67,20 @@ def attack(
     loss: ClassifierLoss,
     noise: Tensor | None,
 ) -> Tensor:
-    """The images to train on: `x`, perturbed so that `loss` of the targets `y` rises; all are what `premixed` gives.
+    """The images to train on: `x`, perturbed so that `loss` of the targets `y` rises; all come from `premixed`.
 
-    `noise` N(0, 1) like `x`: the random start. `network` is the bare module, not the one prepared by Accelerate: DDP
-    then sees nothing of the attack's passes, which leave gradients alone.
+    `noise`, N(0, 1) like `x`, is the random start. `network` is the bare module, not the one prepared by Accelerate, so
+    that DDP does not see the attack's passes, which leave gradients alone.
 
-    - Order. attack-mix attacks every image for its own label; `plans` then mix the attacked ones. mix-attack makes the
-      mixed images of plans for layer 0 first and attacks those for their mixed targets; for a hidden layer, where
-      there are none, it attacks the images for the loss of the mixed states.
+    - Order. attack-mix attacks every image for its own label; `plans` then mix the attacked ones. mix-attack first
+      makes the mixed images of plans for layer 0 and attacks those for their mixed targets; for a hidden layer, which
+      has no mixed images, it attacks the images for the loss of the mixed states.
     - Batch norm is in evaluation mode while attacking: the attacked network is the one that will be used, rows do not
       depend on one another, and running statistics see the attacked images of the training pass alone, once. Dropout
-      is off. The training pass is in training mode as ever.
+      is off. The training pass is in training mode as usual.
     - Label leaking. With a single step, no random start and the true labels, a network can learn to read the label off
       the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack, which
-      scripts/attack_cls.py looks for, and is no more robust. With `labels` predicted it cannot.
+      scripts/attack_cls.py checks for, but is no more robust. With `labels` predicted it cannot.
     """
     seen = plans if config.order == "mix-attack" else Plans(rows=len(x))
     made = Attack(config.eps, config.step_size, config.iterations, config.norm, config.random_start, loss=loss)

@@ -2,7 +2,7 @@
 
 Networks take pixels in [0, 1] and normalise them themselves, so that a budget `eps` means the same for every one. An
 attack takes the gradient with respect to pixels alone and runs the network in evaluation mode: parameters, their
-gradients, batch norm statistics and modes are afterwards what they were.
+gradients, batch norm statistics and modes are left as they were.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Norm = Literal["linf", "l2"]
 
 
 def check_eps(eps: float, option: str, norm: Norm) -> None:
-    """Raise ValueError, naming the option, for a bound in pixels of [0, 1] that cannot be meant."""
+    """Raise ValueError, naming the option, for an implausible bound on pixels in [0, 1]."""
     if not 0 < eps < math.inf:
         raise ValueError(f"{option} must be positive and finite, not {eps}")
     if norm == "linf" and eps > 1:
-        raise ValueError(f"{option} is in pixels of [0, 1], where {eps} bounds nothing; 8/255 is {8 / 255:.4f}")
+        raise ValueError(f"{option} is for pixels in [0, 1], where {eps} bounds nothing; 8/255 is {8 / 255:.4f}")
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,31 @@ class Attack:
     """How images are attacked."""
 
     eps: float
-    """Bound of the perturbation; infinite: none but [0, 1], the sanity check of appendix F."""
+    """Bound on the perturbation; infinite: no bound but [0, 1], the sanity check of appendix F."""
     step_size: float
-    """Length of an iteration's step."""
+    """Length of each gradient step."""
     iterations: int
     norm: Norm = "linf"
     random_start: bool = False
     """Start at random within the bound (`start`), not at the image."""
     restarts: int = 1
-    """How often an image is attacked, each time from another start; it counts as right if it always is."""
+    """How often an image is attacked, each time from another start; it counts as right only if it always is."""
     loss: ClassifierLoss = field(default_factory=CrossEntropy)
-    """What the attack raises."""
+    """The loss that the attack increases."""
     eot: int = 1
-    """Passes whose gradients are averaged in every iteration, for a network that is random at test: the expectation
-    over its randomness (Athalye et al. 2018)."""
+    """Passes whose gradients are averaged in every iteration, for a network that is random at test time: the
+    expectation over its randomness (Athalye et al. 2018)."""
     scale: Tensor | None = None
-    """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Else float32 [C, 1, 1], their unit,
-    and nothing is clamped: with the deviations that the network divides by, the authors' attack on normalised images.
+    """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Otherwise float32 [C, 1, 1], their
+    unit, and nothing is clamped; the deviations that the network divides by give the authors' attack on normalised
+    images.
     """
 
 
 def fgsm(network: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Appendix F: x + eps sgn(grad_x L(x, y)), clamped to [0, 1]; one iteration of `pgd`, with `eps` as its step.
 
-    With norm l2 the gradient is divided by its length instead. Arguments as of `pgd`.
+    With norm l2 the gradient is divided by its length instead. Arguments as for `pgd`.
     """
     return pgd(network, x, y, replace(attack, step_size=attack.eps, iterations=1))
 
@@ -68,8 +69,8 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the loss: `iterations` steps of `step_size`, each projected to within `eps` of x.
 
-    `x` float32 [B, C, R, R] in [0, 1] and `y` float32 [B, classes], targets that the loss is to leave; the result is
-    like `x`. `noise`, N(0, 1) like `x`, is what a random start is made of; without it the start is `x`. With `plans`,
+    `x` float32 [B, C, R, R] in [0, 1] and `y` float32 [B, classes], the targets to move away from; the result
+    is like `x`. `noise`, N(0, 1) like `x`, gives the random start; without it the attack starts at `x`. With `plans`,
     drawn for B rows, a network that takes them mixes images and targets on the way.
     """
     for adversarial in iterates(network, x, y, attack, noise, plans):
@@ -80,7 +81,7 @@ def pgd(
 def iterates(
     network: nn.Module, x: Tensor, y: Tensor, attack: Attack, noise: Tensor | None = None, plans: Plans | None = None
 ) -> Iterator[Tensor]:
-    """The images after every iteration of `pgd`, whose arguments these are."""
+    """The images after every iteration of `pgd`, which has the same arguments."""
     eps, norm, bounded = attack.eps, attack.norm, attack.eps < math.inf
     unit = x.new_ones(()) if attack.scale is None else attack.scale
 
@@ -109,7 +110,7 @@ def direction(g: Tensor, norm: Norm) -> Tensor:
 def unit(g: Tensor) -> Tensor:
     """Rows of `g` [B, ...] at Euclidean norm 1; a row of zeros stays one.
 
-    First scaled by their largest value: a confident network's gradients are so small that their squares vanish.
+    Rows are first scaled by their largest value: a confident network's gradients are so small that squares underflow.
     """
     smallest = torch.finfo(g.dtype).tiny
     g = g / _rows(g.flatten(1).abs().amax(1).clamp(min=smallest), g)
@@ -117,7 +118,7 @@ def unit(g: Tensor) -> Tensor:
 
 
 def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
-    """The perturbations nearest to `delta` [B, ...] of which none is longer than `eps`."""
+    """The perturbations nearest to `delta` [B, ...] that are no longer than `eps`."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
     return delta * _rows((eps / delta.flatten(1).norm(dim=1)).clamp(max=1), delta)
@@ -126,7 +127,7 @@ def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
 def start(noise: Tensor, eps: float, norm: Norm) -> Tensor:
     """Random perturbations from N(0, 1) `noise` [B, ...]: uniform in the cube of half side `eps`, or on the l2 sphere.
 
-    Of a ball in as many dimensions as an image has, nearly all lies next to its sphere.
+    In an image's number of dimensions, nearly all of a ball lies next to its sphere.
     """
     if norm == "linf":
         return eps * torch.erf(noise / 2**0.5)
@@ -142,7 +143,7 @@ def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, pl
     """The gradient of the sum over rows of the loss with respect to `x` alone."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        # A network that has nothing to mix need not know of plans.
+        # A network with nothing to mix need not know about plans.
         logits, targets = network(x, plans, y) if plans else (network(x), y)
         with torch.autocast(x.device.type, enabled=False):
             total = loss(logits.float(), targets) * len(x)

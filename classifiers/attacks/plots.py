@@ -1,4 +1,4 @@
-"""Attacks on a classifier as pictures."""
+"""Pictures of attacks on a classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmgan.experiments.measures import ATTACKS
 
 
 def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
-    """Accuracy over eps, with its intervals, of what protocol.py found."""
+    """Accuracy over eps, with confidence intervals, from the results of protocol.py."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for line, (name, label) in zip(LINES, ATTACKS.items(), strict=False):
@@ -37,9 +37,9 @@ def plot_attacks(found: Mapping[str, Any], path: Path) -> None:
 def plot_attacked(
     images: Tensor, seen: Tensor, attacked: Tensor, fooled: Tensor, labels: Tensor, title: str, path: Path
 ) -> None:
-    """Images float32 [n, C, R, R] in [0, 1], the same under attack, and the difference, grey where it is none.
+    """Images float32 [n, C, R, R] in [0, 1], the same under attack, and the difference, grey where there is none.
 
-    Above them their `labels` int64 [n], and the classes `seen` in them and, `fooled`, in those under attack.
+    Above them are their `labels` int64 [n] and the predicted classes, `seen` without attack and `fooled` under attack.
     """
     figure = Figure(figsize=(1.1 * len(images), 4.2), layout="constrained")
     panels = figure.subplots(3, len(images), squeeze=False)

@@ -36,13 +36,13 @@ EPS = {
     ("l2", "pixel"): (0.25, 0.5, 1.0, 2.0),
     ("l2", "normalised"): (1.0, 2.0, 4.0, 8.0),
 }
-"""The grid where none is asked for; 0.03 is the eps of the authors' code."""
+"""The default grid; 0.03 is the eps of the authors' code."""
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
-"""Iterations after which accuracy is kept."""
+"""Iterations after which accuracy is recorded."""
 LARGEST = 1_000_000
-"""More iterations, restarts or images than anybody waits for."""
+"""The limit on iterations, restarts and images: more than anybody would wait for."""
 EOT = 20
-"""Gradients that are averaged of a network that draws at random: AutoAttack's number."""
+"""Number of gradients averaged for a network that draws at random, as in AutoAttack."""
 EXAMPLES = 8
 LIBRARIES = ("torch", "accelerate", "numpy", "scipy")
 
@@ -72,28 +72,29 @@ def attack(
 
     Args:
         run: folder of the run
-        eps: bounds of the perturbation; default: for linf in pixels 2, 4, 8 and 16 of 255
-        norm: of the perturbation
-        space: pixel: eps in units of [0, 1], images clamped to it; normalised: eps in units of the channels' deviations
-            and nothing clamped, as in the authors' code, whose eps is 0.03
-        iterations: of PGD
-        step_size: of PGD; default: 2.5 eps / iterations (Madry et al.)
-        restarts: of PGD, each from another random start; an image counts as right if the network still gets it right
-            after every one of them
-        eot: passes whose gradients an iteration averages; default: 20 for a network that draws at random at test, as
-            one with a section fortified does, and 1 for others. For a random network AutoAttack is its version rand,
-            which averages 20 whatever eot says
-        loss: what the attacks raise: CrossEntropy, or BCESoftmax as in the authors' code
-        num_images: how many images to attack, drawn from the split by the seed
-        transfer: another run: PGD is made on it and shown to this one, a black-box attack
-        autoattack: AutoAttack too, for every eps (package pyautoattack; pixel space; slow)
-        checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
-        split: part of the data set to attack on
-        seed: seed of the images and the random starts
-        batch_size: images at once in each process; it changes nothing but rounding, and what a network draws at random
-        output: folder to write to; default: the run's
-        trust: let the runs name classes that are not mmgan's own, which are then imported
-        data: the run's images, where they have moved since: --data.root FOLDER
+        eps: bounds on the perturbation; default, for linf in pixels: 2, 4, 8 and 16 of 255
+        norm: norm of the perturbation
+        space: pixel: eps in units of [0, 1], images clamped to it; normalised: eps in units of the channels' standard
+            deviations and nothing clamped, as in the authors' code, whose eps is 0.03
+        iterations: iterations of PGD
+        step_size: step size of PGD; default: 2.5 eps / iterations (Madry et al.)
+        restarts: restarts of PGD, each from another random start; an image counts as right only if the network gets it
+            right after every one of them
+        eot: passes whose gradients are averaged in every iteration; default: 20 for a network that is random at test
+            time, such as one with a section fortified, and 1 for others. On a random network AutoAttack runs in its
+            version rand, which averages 20 regardless of eot
+        loss: loss that the attacks increase: CrossEntropy, or BCESoftmax as in the authors' code
+        num_images: number of images to attack, drawn from the split with the seed
+        transfer: another run: PGD is run on it and its images are shown to this one, a black-box attack
+        autoattack: also run AutoAttack for every eps (needs the package pyautoattack and pixel space; slow)
+        checkpoint: best (by validation error), last, the step of a kept checkpoint, or auto: best if it exists, else
+            last
+        split: part of the data set to attack
+        seed: seed of the choice of images and of the random starts
+        batch_size: images per batch in each process; changes only rounding, and the random draws of a network
+        output: folder to write to; default: the run folder
+        trust: allow the runs to name classes from outside mmgan, which are then imported
+        data: the run's images, if they have moved since: --data.root FOLDER
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
@@ -103,24 +104,24 @@ def attack(
     bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
     try:
         for name, bound in bounds:
-            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" is another unit than [0, 1]
+            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" does not measure in [0, 1]
     except ValueError as error:
         raise UserError(str(error)) from error
     if autoattack and space != "pixel":
-        raise UserError("AutoAttack clamps to [0, 1]; take --space pixel")
+        raise UserError("AutoAttack clamps to [0, 1]; use --space pixel")
     if autoattack and not importlib.util.find_spec("pyautoattack"):
         raise UserError("AutoAttack needs the package pyautoattack: pip install -e '.[attacks]'")
     libraries = (*LIBRARIES, "pyautoattack") if autoattack else LIBRARIES
     if transfer and transfer.resolve() == run.resolve():
-        raise UserError(f"{transfer} is the run to attack; take another as --transfer")
+        raise UserError(f"{transfer} is the run under attack; use another for --transfer")
     accelerator = make_accelerator(run, None, True, None)
     device = accelerator.device
     network, config, saved = load_classifier(run, which := choose(run, checkpoint), device, trust)
     if space == "normalised" and network.preprocess is not None:
-        raise UserError(f"{run} whitens its images and divides by no deviations; take --space pixel")
+        raise UserError(f"{run} whitens its images and divides by no deviations; use --space pixel")
     source, other = _source(transfer, saved, device, trust) if transfer else (None, None)
     if autoattack and saved.state["classes"] < LEAST_CLASSES:
-        raise UserError(f"AutoAttack needs {LEAST_CLASSES} classes, {run} has {saved.state['classes']}; leave it out")
+        raise UserError(f"AutoAttack needs {LEAST_CLASSES} classes; {run} has {saved.state['classes']}: leave it out")
     with accelerator.local_main_process_first():
         images, labels = load(replace(data.of(config.data), split=split)).labelled()
     rows = torch.randperm(len(images), generator=stream(seed, "attacked images", 0))[:num_images].sort().values
@@ -149,7 +150,7 @@ def attack(
     ]
     middle = attacks[len(attacks) // 2]
     begun = Begun(folder / f"{name}.begun.json", found | {"weights": [_hash(one) for one in (saved, other) if one]})
-    accelerator.wait_for_everyone()  # all have read it before one writes
+    accelerator.wait_for_everyone()  # all processes read it before one writes
     keep = partial(begun.result, write=accelerator.is_main_process)
     with tqdm(desc=str(run), unit="image", disable=None if accelerator.is_main_process else True, leave=False) as bar:
         classes = saved.state["classes"]
@@ -194,14 +195,14 @@ def attack(
     print(f"{run}: {_table(found)}")
     for check in signs:
         if check.passed is False:
-            warnings.warn(f"not so: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
+            warnings.warn(f"failed: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
 
 
 class Begun:
-    """Results as they come, in a file from which the same command, started again, takes those it has."""
+    """Results as they come in, kept in a file so that the same command, started again, reuses them."""
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        """`settings` are all that the results depend on: those made with others are not taken."""
+        """`settings` are everything that the results depend on: results with other settings are not reused."""
         self.file, self.settings = file, json.loads(json.dumps(settings))
         self.results: dict[str, Any] = {}
         try:
@@ -209,10 +210,10 @@ class Begun:
             if made.get("settings") == self.settings:
                 self.results = dict(made["results"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            warnings.warn(f"{file} is damaged; its results are made again", stacklevel=2)
+            warnings.warn(f"{file} is damaged; its results are computed again", stacklevel=2)
 
     def result(self, name: str, make: Callable[[], dict[str, Any]], write: bool) -> dict[str, Any]:
-        """The result called `name`, made where there is none yet; only one process may `write`."""
+        """The result called `name`, computed if there is none yet; only one process may `write`."""
         if name not in self.results:
             self.results[name] = make()
             if write:
@@ -226,18 +227,18 @@ def _write(file: Path, values: dict[str, Any]) -> None:
 
 
 def _hash(saved: Checkpoint) -> str:
-    """Tells a checkpoint's weights from any others."""
+    """A hash that identifies a checkpoint's weights."""
     return hashlib.sha256((saved.path / "checksums.json").read_bytes()).hexdigest()
 
 
 @torch.no_grad()
 def draws_at_random(network: nn.Module, x: Tensor) -> bool:
-    """Whether two passes of `x` [B, C, R, R] differ in evaluation mode, by more than rounding."""
+    """Whether two passes of `x` [B, C, R, R] in evaluation mode differ by more than rounding."""
     return not torch.allclose(network(x), network(x), equal_nan=True)
 
 
 def _source(run: Path, target: Checkpoint, device: torch.device, trust: bool) -> tuple[nn.Module, Checkpoint]:
-    """The network of another run; raises UserError where it is none for the same images and classes."""
+    """The network of another run; raises UserError if it is not for the same images and classes."""
     network, _, saved = load_classifier(run, "auto", device, trust)
     for key in ("shape", "classes"):
         if saved.state[key] != target.state[key]:

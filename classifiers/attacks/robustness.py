@@ -22,21 +22,21 @@ from mmgan.engine.randomness import stream
 UNBOUNDED = (200, 0.01)
 """Iterations and step of appendix F's sanity check, which has no bound."""
 ZERO = 0.01
-"""What it may leave: the paper's networks kept 1 and 0 %."""
+"""The accuracy that it may leave: the paper's networks kept 1 and 0 %."""
 SLACK = 0.01
-"""By how much of the images an attack that should be the stronger one may fall behind: attacks are no optimum."""
+"""The share of images by which an attack that should be the stronger may fall behind: attacks are not optimal."""
 
 LEAST_CLASSES = 4
-"""What AutoAttack needs."""
+"""The number of classes that AutoAttack needs."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Images to attack, shared out to processes.
+    """Images to attack, shared among processes.
 
-    Batches are cut from all images and dealt out in turn, and a random start depends on the seed, the restart and the
-    image alone: the result is that of one process, whatever their number. What a network draws itself depends on the
-    seed and the batch.
+    Batches are cut from all images and dealt out in turn, and a random start depends only on the seed, the restart and
+    the image, so the result does not depend on the number of processes. The network's random draws depend on the seed
+    and the batch.
     """
 
     network: nn.Module
@@ -50,9 +50,9 @@ class Bench:
     batch_size: int
     accelerator: Accelerator
     random: bool = False
-    """Whether the network draws at random in evaluation mode, too."""
+    """Whether the network draws at random even in evaluation mode."""
     advance: Callable[[int], object] = lambda _: None
-    """Called with how many images a process has done."""
+    """Called with the number of images in each batch that a process has done."""
 
     @property
     def share(self) -> list[range]:
@@ -62,13 +62,13 @@ class Bench:
         return [range(first, min(first + size, n)) for first in starts]
 
     def clean(self) -> Tensor:
-        """Which images the network gets right without attack: bool [N] on the CPU, as from all methods."""
+        """Which images the network gets right without attack: bool [N] on the CPU, like all methods."""
         return self._over_processes(lambda x, y, _: self._right(x, y)[None])[0]
 
     def fgsm(self, attack: Attack) -> Tensor:
-        """Which images it gets right under FGSM, of the eps of `attack`: bool [N].
+        """Which images it gets right under FGSM with the eps of `attack`: bool [N].
 
-        Includes images already misclassified: a network that reads the label off the perturbation gains.
+        Includes images already misclassified: a network that reads the label off the perturbation gains from them.
         """
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
@@ -103,16 +103,16 @@ class Bench:
         return self._over_processes(judge, 1 + len(marks))
 
     def unbounded(self, attack: Attack) -> Tensor:
-        """Which images it gets right under appendix F's sanity check, by the loss and scale of `attack`: bool [N].
+        """Which images it gets right under appendix F's sanity check, with the loss and scale of `attack`: bool [N].
 
-        Its steps move every pixel, whatever the norm: 200 of Euclidean length 0.01 would be a bound of 2.
+        Its steps move every pixel, whatever the norm: 200 steps of Euclidean length 0.01 would be a bound of 2.
         """
         iterations, step_size = UNBOUNDED
         free = Attack(math.inf, step_size, iterations, loss=attack.loss, eot=attack.eot, scale=attack.scale)
         return self.pgd(free)[0]
 
     def changed(self) -> Tensor:
-        """Images that the network takes for another class in a second pass: bool [N]."""
+        """Images whose predicted class changes in a second pass: bool [N]."""
 
         def judge(x: Tensor, _: Tensor, __: range) -> Tensor:
             with torch.no_grad():
@@ -123,10 +123,10 @@ class Bench:
     def auto(self, attack: Attack) -> Tensor:
         """Which images it gets right under AutoAttack (Croce & Hein 2020): bool [N].
 
-        Its standard version or, for a network that draws at random, `rand`, which averages 20 gradients. Of `attack` it
-        takes eps and norm. In pixel space, by the package pyautoattack. Its targeted parts aim at nine classes, or all
-        others if there are fewer; their loss compares with the fourth largest logit, so there are at least
-        `LEAST_CLASSES`.
+        Uses the standard version or, for a network that draws at random, `rand`, which averages 20 gradients; from
+        `attack` it takes eps and norm. It works in pixel space, with the package pyautoattack. Its targeted parts aim
+        at nine classes, or all others if there are fewer; their loss compares with the fourth largest logit, so at
+        least `LEAST_CLASSES` are needed.
         """
         from pyautoattack import AutoAttack  # noqa: PLC0415  # an optional extra
 
@@ -143,7 +143,7 @@ class Bench:
         return self._over_processes(judge)[0]
 
     def example(self, attack: Attack, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The images of `rows`, the classes they are taken for, and both under `attack`, first restart, on the CPU.
+        """The images of `rows`, their predicted classes, and both under `attack` (first restart), on the CPU.
 
         Images are float32 [n, C, R, R], classes int64 [n].
         """
@@ -169,7 +169,7 @@ class Bench:
 
     @contextmanager
     def _seeded(self, first: int) -> Iterator[None]:
-        """Draws of the network from the seed, for a batch that begins with row `first`; the global stream stays."""
+        """Seed the network's random draws for a batch that begins with row `first`; the global stream is restored."""
         device = self.accelerator.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(stream(self.seed, "network", first).initial_seed())
@@ -180,7 +180,7 @@ class Bench:
         return self.network(x).argmax(1) == y
 
     def _over_processes(self, judge: Callable[[Tensor, Tensor, range], Tensor], n: int = 1) -> Tensor:
-        """What `judge` says of the batches of all processes: bool [n, N] on the CPU."""
+        """The results of `judge` for the batches of all processes: bool [n, N] on the CPU."""
         right = torch.zeros(n, len(self.images), dtype=torch.int32, device=self.accelerator.device)
         for rows in self.share:
             with self._seeded(rows.start):
@@ -191,7 +191,7 @@ class Bench:
 
 
 def accuracy(right: Tensor) -> dict[str, float]:
-    """Share of True in bool [N], with the 95 % confidence interval of Wilson (1927): of other images of their kind."""
+    """Share of True in bool [N], with Wilson's 95 % confidence interval (1927) for other images of the kind."""
     found = binomtest(int(right.sum()), len(right))
     interval = found.proportion_ci(0.95, method="wilson")
     return {"accuracy": found.statistic, "low": interval.low, "high": interval.high}
@@ -205,14 +205,14 @@ class Check(NamedTuple):
     """None: what it needs was not measured."""
     found: str
     meaning: str
-    """Of a failure."""
+    """What a failure means."""
 
 
 def checks(found: Mapping[str, Any]) -> list[Check]:
-    """Whether robustness may be an effect of gradients that mislead (Athalye et al. 2018; Carlini et al. 2019).
+    """Whether robustness may be an artefact of misleading gradients (Athalye et al. 2018; Carlini et al. 2019).
 
-    `found` as protocol.py writes it; of each line the worst case is told. Passing them all is no proof of robustness;
-    failing one says that the accuracies under attack are too high.
+    `found` is what protocol.py writes; each line reports the worst case. Passing them all does not prove robustness;
+    failing one means that the accuracies under attack are too high.
     """
     fgsm, pgd, transfer = (
         {row["eps"]: row["accuracy"] for row in found.get(name, ())} for name in ("fgsm", "pgd", "transfer")
@@ -222,8 +222,8 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
     averaged = Check(
         "gradients of a network that draws at random are averaged",
         found.get("eot", 1) > 1,
-        f"{found.get('eot', 1)} passes an iteration",
-        "one draw's gradient does not lead to errors of the next; give eot 20, say",
+        f"{found.get('eot', 1)} passes per iteration",
+        "the gradient of one draw does not lead to errors on the next; use eot 20, say",
     )
     return [
         *([averaged] if found.get("random") else []),
@@ -231,7 +231,7 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
             f"unbounded PGD leaves at most {ZERO:.0%}",
             unbounded <= ZERO,
             f"{unbounded:.2%} after {UNBOUNDED[0]} iterations of {UNBOUNDED[1]}",
-            "free to show any image, an attack still fails: gradients do not lead to errors that are there",
+            "the attack fails although it may show any image: gradients do not lead to errors that exist",
         ),
         _check(
             "PGD is at least as strong as FGSM",
@@ -245,12 +245,12 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
                 for eps, curve in curves
                 for (fewer, earlier), (more, later) in combinations(curve, 2)
             },
-            "to climb the loss does not lead to errors: gradients, or the step size, are at fault",
+            "climbing the loss does not lead to errors: the gradients or the step size are at fault",
         ),
         _check(
             "a transferred attack is not stronger than one by gradients",
             {f"eps {eps:.4g}": pgd[eps] - transfer[eps] for eps in pgd if eps in transfer},
-            "another network's gradients fool this one better than its own, which are masked then",
+            "another network's gradients fool this one better than its own, which must be masked",
         ),
         _check(
             "FGSM does not raise accuracy",
@@ -261,7 +261,7 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
 
 
 def _check(name: str, excesses: Mapping[str, float], meaning: str) -> Check:
-    """Of accuracies under what should be the stronger attack, minus those under the weaker."""
+    """A check on accuracies under the attack that should be stronger, minus those under the weaker."""
     if not excesses:
         return Check(name, None, "not measured", meaning)
     where, worst = max(excesses.items(), key=lambda one: one[1])

@@ -1,1 +1,1 @@
-"""What a trained classifier does on test images: measures, deformed images, and the protocol that takes them all."""
+"""Evaluation of a trained classifier on test images: measures, deformed images, and the protocol that runs them all."""

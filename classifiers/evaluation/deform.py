@@ -23,14 +23,14 @@ class Deformation(NamedTuple):
 
     @property
     def title(self) -> str:
-        """In words: of a zoom, what remains to be seen."""
+        """The deformation in words; for a zoom, what remains visible."""
         if self.kind == "zoom":
             return f"zoom {'in' if self.amount < 100 else 'out'} to {self.amount:g}% of the side"
         return self.name
 
     @property
     def name(self) -> str:
-        """As in the table, and in files."""
+        """The name in the table, and in files."""
         if self.kind == "zoom":
             return f"zoom {'in' if self.amount < 100 else 'out'} {self.amount:g}%"
         return f"{self.kind} U(-{self.amount:g}, {self.amount:g})"
@@ -60,7 +60,7 @@ TABLE_5 = (
 def matrices(deformation: Deformation, n: int, seed: int) -> Tensor:
     """For each of `n` images the map from an offset (row, column) in the result to one in the image: float32 [n, 2, 2].
 
-    A shear by an angle a is [[1, -sin a], [0, cos a]], the form of the code the authors' deformations come from; the
+    A shear by an angle a is [[1, -sin a], [0, cos a]], as in the code that the authors' deformations come from; the
     paper's angles are 0.5, 1, 2, 2.5 and 3 radians, so a shear by more than a right angle also mirrors.
     """
     if deformation.kind == "zoom":
@@ -74,9 +74,9 @@ def matrices(deformation: Deformation, n: int, seed: int) -> Tensor:
 
 
 def deform(x: Tensor, maps: Tensor) -> Tensor:
-    """`x` float32 [B, C, R, R] of pixels, read at the offsets from the centre that `maps` [B, 2, 2] says.
+    """`x` float32 [B, C, R, R] of pixels, read at the offsets from the centre given by `maps` [B, 2, 2].
 
-    Bilinear, black outside; the centre is that of the pixel grid, (R - 1) / 2, so turns by 90 degrees are exact.
+    Bilinear, black outside; the centre is the pixel grid's, (R - 1) / 2, so rotations by 90 degrees are exact.
     """
     columns_first = maps.flip(1, 2)  # affine_grid's coordinates are (column, row)
     theta = F.pad(columns_first, (0, 1))

@@ -28,7 +28,7 @@ def predict(
 ) -> Tensor:
     """Logits of uint8 images [N, C, R, R], float32 [N, classes] on the CPU; the network's modes are left as they were.
 
-    `change` maps pixels in [0, 1], and which of the images they are, to the pixels to show instead. In a staged network
+    `change` maps pixels in [0, 1] and their slice of the images to the pixels to use instead. With a staged network,
     `stop` asks for the states of that layer instead of logits, and `start` says that `images` are states of that layer.
     """
     outputs = []
@@ -59,7 +59,7 @@ def nll(logits: Tensor, labels: Tensor) -> float:
 def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> list[tuple[int, float, float]]:
     """For `bins` equal parts of [0, 1]: how many rows have their largest probability there, its mean, their accuracy.
 
-    A part holds its upper end, not its lower (Guo et al. 2017). Parts without rows are left out.
+    A part includes its upper end, not its lower (Guo et al. 2017). Parts without rows are left out.
     """
     confidence, predicted = logits.double().softmax(1).max(1)
     part = (confidence * bins).ceil().long().clamp(1, bins)
@@ -69,14 +69,14 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> list[tuple[in
 
 
 def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean distance of confidence and accuracy over those parts."""
+    """Expected calibration error (Guo et al. 2017): the mean gap between confidence and accuracy over those bins."""
     parts = reliability(logits, labels, bins)
     return sum(n * abs(confidence - accuracy) for n, confidence, accuracy in parts) / len(labels)
 
 
 def knn_error(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int) -> float:
-    """Error of a vote of the `k` nearest (Euclidean) of the training features [N, d]; the smaller label wins a tie."""
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  # training imports this file, without kNN
+    """Error of a vote of the `k` nearest (Euclidean) training features [N, d]; the smaller label wins a tie."""
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415  # training imports this file but needs no kNN
 
     vote = KNeighborsClassifier(k, algorithm="brute").fit(train.numpy(), train_labels.numpy())
     return float(np.mean(vote.predict(test.numpy()) != test_labels.numpy()))
@@ -94,9 +94,9 @@ def interpolated_nll(
     lams: Sequence[float] = LAMS,
     batch_size: int = 256,
 ) -> list[float]:
-    """Fig. 2: for each of `lams` the NLL of the mixed targets of pairs of images that are mixed at `layer`.
+    """Fig. 2: for each of `lams` the NLL of the mixed targets of pairs of images mixed at `layer`.
 
-    `images` uint8 [N, C, R, R]; image i is paired with the i-th of a permutation that depends on N and `seed` alone.
+    `images` uint8 [N, C, R, R]; image i is paired with the i-th of a permutation that depends only on N and `seed`.
     The network must be in evaluation mode.
     """
     partner = torch.randperm(len(images), generator=stream(seed, "pairs", 0))

@@ -1,4 +1,4 @@
-"""An evaluation as pictures."""
+"""Pictures of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plot_reliability(parts: list[tuple[int, float, float]], path: Path) -> None:
 
 
 def plot_interpolation(arms: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], path: Path) -> None:
-    """Fig. 2: NLL of interpolated targets over lam, a panel for each layer, a line for each arm: mean and range."""
+    """Fig. 2: NLL of interpolated targets over lam, one panel per layer, one line per arm: mean and range."""
     layers = sorted(next(iter(arms.values()))[0], key=int)
     panels = {
         f"mixed at {layer_name(layer)}": {

@@ -42,19 +42,20 @@ def evaluate(
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
-    Error and likelihood are also measured on the images that it was trained on, as they are, without augmentation.
+    Error and likelihood are also measured on the images that it was trained on, without augmentation.
 
     Args:
         run: folder of the run
-        checkpoint: best (by validation error), last, the step of one that was kept, or auto: best where there is one
-        split: part of the data set to evaluate on; train is the whole of it, also images that the run was not trained
-            on, and has no kNN, whose neighbours are there
-        deformations: also on images rotated, sheared and zoomed as in Table 5, the longest part
-        seed: seed of the pairs that are interpolated, of the deformations, and of what the network draws at random
-        batch_size: images at once; it changes nothing but rounding, and what the network draws at random
-        output: folder to write to; default: the run's
-        trust: let the run name classes that are not mmgan's own, which are then imported
-        data: the run's images, where they have moved since: --data.root FOLDER
+        checkpoint: best (by validation error), last, the step of a kept checkpoint, or auto: best if it exists, else
+            last
+        split: part of the data set to evaluate on; train is the whole training part, including images that the run was
+            not trained on, and leaves out kNN, whose neighbours are among them
+        deformations: also evaluate on images rotated, sheared and zoomed as in Table 5; this takes longest
+        seed: seed of the interpolated pairs, the deformations, and the random draws of the network
+        batch_size: images per batch; changes only rounding, and the random draws of the network
+        output: folder to write to; default: the run folder
+        trust: allow the run to name classes from outside mmgan, which are then imported
+        data: the run's images, if they have moved since: --data.root FOLDER
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
@@ -73,7 +74,7 @@ def evaluate(
     found |= {"images": fingerprint(images), "num_images": len(images), "num_train": len(train.images), "seed": seed}
     found |= {"pairs": len(images[pairs]), "run_seed": config.seed, "finished": finished(run, config)}
     found["libraries"] = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    torch.manual_seed(stream(seed, "network", 0).initial_seed())  # for one that draws at random
+    torch.manual_seed(stream(seed, "network", 0).initial_seed())  # for a network that draws at random
     tasks = 3 + network.depth + (len(TABLE_5) if deformations else 0)
     with tqdm(total=tasks, desc=str(run), unit="part", disable=None, leave=False) as bar:
         logits = predict(network, images, device, batch_size)
@@ -114,7 +115,7 @@ def evaluate(
 
 
 def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Images:
-    """The images a run was trained on, not augmented; raises UserError where they cannot be told or are others now."""
+    """The images a run was trained on, not augmented; raises UserError if they are unknown or have changed."""
     rows = trained_rows(run)
     images, labels = load(config.data)
     if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.fact("data", str):

@@ -1,10 +1,10 @@
-"""Semi-supervised methods: what images without labels add to the loss (section 5.2, appendices D and E).
+"""Semi-supervised methods: what unlabelled images add to the loss (section 5.2, appendices D and E).
 
-A method is a class with options of its own, one a file. A file added to this folder is imported with it, so that its
+A method is a class of its options, one per file. A file added to this folder is imported with the others, so that its
 class is a value of the option `ssl`.
 
-Every pass is of unlabelled rows alone, so that batch norm never takes statistics of labelled and unlabelled ones
-together: Algorithms 1 and 3 pass them one after the other, Oliver et al.'s code (2018) in one batch.
+Every pass is of unlabelled rows only, so that batch norm never computes statistics over labelled and unlabelled rows
+together: Algorithms 1 and 3 pass them one after the other, the code of Oliver et al. (2018) in one batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Compare = Literal["probabilities", "logits"]
 
 @dataclass(frozen=True)
 class Batch:
-    """A process's share of a batch of unlabelled images, and what a method may need besides."""
+    """A process's share of a batch of unlabelled images, and what else a method may need."""
 
     f: Forward
     """The network in training, called like `Staged`."""
@@ -41,27 +41,27 @@ class Batch:
     again: Callable[[], Tensor]
     """Another random view of the same images."""
     noise: Callable[[str], Tensor]
-    """N(0, 1) of the shape of `x`; every purpose has its own."""
+    """N(0, 1) noise shaped like `x`, different for every purpose."""
     plans: Plans
-    """What the method's rule has drawn for these images; nothing to mix where it has no rule."""
+    """The plans that the method's rule drew for these images; nothing to mix if it has no rule."""
     teacher: Forward
-    """The average of the network's weights, called like `f`; the network itself where the method keeps none."""
+    """The network with averaged weights, called like `f`; the network itself if the method keeps no average."""
     frozen: Callable[[], AbstractContextManager[None]]
-    """While entered, passes leave the network's running statistics as they are."""
+    """A context within which passes leave the network's running statistics as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemiSupervised(ABC):
-    """What all methods are told."""
+    """The options of all methods."""
 
     weight: float = 1.0
-    """The largest weight of the method's loss; appendix E has 1 for CIFAR-10 and 2 for SVHN."""
+    """The largest weight of the method's loss; appendix E uses 1 for CIFAR-10 and 2 for SVHN."""
     ramp_until: float = 0.4
-    """Share of the updates over which the weight rises to that; 0: it starts there."""
+    """Share of the updates, in [0, 1], over which the weight rises to its largest value; 0: it starts there."""
     ramp_from: Literal["zero", "official"] = "zero"
-    """It rises from 0 (appendix E), or from exp(-5) of itself as in the authors' code."""
+    """Where the weight starts: at 0 (appendix E), or at exp(-5) times its largest value, as in the authors' code."""
     batch_size: int | None = None
-    """Unlabelled images of a step, over all processes; null: as many as labelled ones, as in the authors' code."""
+    """Unlabelled images per step, over all processes; null: the number of labelled ones, as in the authors' code."""
 
     def __post_init__(self) -> None:
         for name in ("weight", "batch_size"):
@@ -77,30 +77,30 @@ class SemiSupervised(ABC):
 
     @property
     def rule(self) -> ClassifierRule | None:
-        """The rule by which the method mixes, if it does."""
+        """The method's mixup rule, if it has one."""
         return None
 
     def teacher_decay(self, number: int) -> float | None:  # noqa: ARG002
-        """How much of itself a teacher, the average of the network's weights, keeps in update `number`, from 0 on.
+        """The decay of the teacher, an average of the network's weights, in update `number`, counted from 0.
 
         None: there is no teacher.
         """
         return None
 
     def check(self, config: ClassifierConfig) -> None:  # noqa: B027
-        """Raise ValueError for options of other sections that do not go with the method."""
+        """Raise ValueError for options of other sections that are incompatible with the method."""
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss by name, scalars: `unsupervised`, which weight and ramp multiply, and others as they are.
+        """Terms of the loss by name, scalars: `unsupervised`, multiplied by weight and ramp, and others as they are.
 
-        Every pass is of as many rows as the batch has, so that processes stay in step.
+        Every pass has the batch's number of rows, so that processes stay in step.
         """
 
     def ramp(self, done: float) -> float:
-        """The share of the weight that counts when `done` of 1 is done: exp(-5 (1 - done / until)^2), then 1.
+        """The factor on the weight after a share `done` of training: exp(-5 (1 - done / until)^2), then 1.
 
-        Appendix E. From "zero" it is moved and stretched to start at 0.
+        Appendix E. With `ramp_from` zero it is shifted and scaled to start at 0.
         """
         if done >= self.ramp_until:
             return 1.0
@@ -110,13 +110,13 @@ class SemiSupervised(ABC):
 
 @torch.no_grad()
 def predictions(f: Forward, x: Tensor, compare: Compare) -> Tensor:
-    """Targets without gradient, [B, classes]: probabilities, or logits."""
+    """Targets without gradient, [B, classes]: probabilities or logits."""
     logits: Tensor = f(x)
     return logits if compare == "logits" else logits.softmax(1)
 
 
 def squared_difference(logits: Tensor, targets: Tensor, compare: Compare) -> Tensor:
-    """The mean over rows and classes; `targets` are of the kind `compare` says, [B, classes] like `logits`."""
+    """The mean over rows and classes; `targets` are what `compare` says, [B, classes] like `logits`."""
     return F.mse_loss(logits if compare == "logits" else logits.softmax(1), targets)
 
 

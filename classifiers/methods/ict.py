@@ -1,4 +1,4 @@
-"""Interpolation Consistency Training (Verma et al. 2019), by the authors of Algorithm 1, whose successor it is."""
+"""Interpolation Consistency Training (Verma et al. 2019), by the authors of Algorithm 1 and its successor."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mmgan.mixup import ClassifierMixup, ClassifierRule, Plans
 
 @dataclass(frozen=True, kw_only=True)
 class ICT(SemiSupervised):
-    """Interpolation Consistency Training (Verma et al. 2019); the teacher is what is validated and evaluated."""
+    """Interpolation Consistency Training (Verma et al. 2019); the teacher is validated and evaluated."""
 
     weight: float = 100.0
     """The largest weight of the method's loss."""
     ramp_until: float = 0.25
-    """Share of the updates over which the weight rises to that; 0: it starts there."""
+    """Share of the updates, in [0, 1], over which the weight rises to its largest value; 0: it starts there."""
     ramp_from: Literal["zero", "official"] = "official"
-    """It rises from 0, or from exp(-5) of itself as in the authors' code."""
+    """Where the weight starts: at 0, or at exp(-5) times its largest value, as in the authors' code."""
     mixup: ClassifierRule = field(default_factory=lambda: ClassifierMixup(alpha=1.0, layers=(0,)))
-    """How unlabelled images are mixed; the other section of this name is for labelled ones."""
+    """How unlabelled images are mixed; the top-level section of this name is for labelled ones."""
     decay: float = 0.999
-    """How much of themselves the teacher's weights keep in an update, once they are the mean of so many updates."""
+    """Decay of the teacher's weights per update, in (0, 1); early on they are the plain mean of all updates so far."""
     mixed: Compare = "probabilities"
-    """What of the teacher is mixed: probabilities, as in the paper, or logits, of whose mix the softmax is taken, as in
-    the authors' code."""
+    """The teacher's predictions that are mixed: probabilities, as in the paper, or logits, followed by the softmax, as
+    in the authors' code."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,11 +37,11 @@ class ICT(SemiSupervised):
 
     @property
     def rule(self) -> ClassifierRule:
-        """Its rule."""
+        """The method's mixup rule."""
         return self.mixup
 
     def teacher_decay(self, number: int) -> float:
-        """min(1 - 1 / (t + 1), decay) for update t = `number` + 1: the plain mean of all weights until then."""
+        """min(1 - 1 / (t + 1), decay) for update t = `number` + 1: at first the plain mean of all weights so far."""
         return min(1 - 1 / (number + 2), self.decay)
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:

@@ -12,12 +12,12 @@ from classifiers.supervised import Forward
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTeacher(SemiSupervised):
-    """Mean Teacher (Tarvainen & Valpola 2017); the teacher is what is validated and evaluated."""
+    """Mean Teacher (Tarvainen & Valpola 2017); the teacher is validated and evaluated."""
 
     decay: float = 0.95
-    """How much of themselves the teacher's weights keep in an update; 0.95 is Oliver et al.'s."""
+    """Decay of the teacher's weights per update, in (0, 1); 0.95 is Oliver et al.'s value."""
     compare: Compare = "probabilities"
-    """What is compared by squared differences."""
+    """Which predictions are compared, by squared differences."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -25,7 +25,7 @@ class MeanTeacher(SemiSupervised):
             raise ValueError(f"ssl.decay must be in (0, 1), not {self.decay}")
 
     def teacher_decay(self, number: int) -> float:  # noqa: ARG002
-        """The decay of its teacher, the same in every update."""
+        """The teacher's decay, the same in every update."""
         return self.decay
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -34,5 +34,5 @@ class MeanTeacher(SemiSupervised):
 
 
 def mean_teacher(f: Forward, teacher: Forward, x: Tensor, again: Tensor, compare: Compare) -> Tensor:
-    """Squared difference of the student's predictions for `x` from the teacher's for another view."""
+    """Squared difference between the student's predictions for `x` and the teacher's for another view."""
     return squared_difference(f(x), predictions(teacher, again, compare), compare)

@@ -1,4 +1,4 @@
-"""Semi-supervised Manifold Mixup, Algorithm 1 of the paper; with layers [0] Input Mixup, Algorithm 3."""
+"""Semi-supervised Manifold Mixup, Algorithm 1 of the paper; with layers [0], Input Mixup, Algorithm 3."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class MixupConsistency(SemiSupervised):
     """Mixup of unlabelled images and their predictions (Algorithms 1 and 3)."""
 
     mixup: ClassifierRule = field(default_factory=ClassifierMixup)
-    """How unlabelled images are mixed; the other section of this name is for labelled ones."""
+    """How unlabelled images are mixed; the top-level section of this name is for labelled ones."""
     compare: Compare = "probabilities"
-    """What is mixed and compared by squared differences; logits, not normalised, in the authors' code."""
+    """Which predictions are mixed, and compared by squared differences; unnormalised logits in the authors' code."""
 
     @property
     def rule(self) -> ClassifierRule:
-        """Its rule."""
+        """The method's mixup rule."""
         return self.mixup
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ class MixupConsistency(SemiSupervised):
 def interpolation(f: Forward, x: Tensor, plans: Plans, compare: Compare) -> Tensor:
     """L_US of Algorithm 1, lines 7-9, and of Algorithm 3 with a plan at layer 0.
 
-    Algorithm 3 prints the labelled batch's targets in its line 10; read as the unlabelled one's.
+    Line 10 of Algorithm 3 prints the labelled batch's targets; we read them as the unlabelled batch's.
     """
     logits, targets = f(x, plans, predictions(f, x, compare))
     return squared_difference(logits, targets, compare)

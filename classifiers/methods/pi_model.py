@@ -19,13 +19,13 @@ class PiModel(SemiSupervised):
     """The Pi-model (Laine & Aila 2017)."""
 
     compare: Compare = "probabilities"
-    """What is compared by squared differences."""
+    """Which predictions are compared, by squared differences."""
 
     def check(self, config: ClassifierConfig) -> None:
-        """Two views of an image must differ."""
+        """Raise ValueError if two views of an image cannot differ."""
         data = config.data
         if not (data.pad or data.flip or data.noise or data.cutout or config.network.dropout):
-            raise ValueError("ssl PiModel compares random views; set data.pad, flip, noise or cutout, network.dropout")
+            raise ValueError("ssl PiModel compares random views; set data.pad, flip, noise, cutout or network.dropout")
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of `pi_model`."""
@@ -33,8 +33,8 @@ class PiModel(SemiSupervised):
 
 
 def pi_model(f: Forward, x: Tensor, again: Tensor, compare: Compare) -> Tensor:
-    """Squared difference of predictions for two views of the same images, of which `again` gets no gradient.
+    """Squared difference between predictions for two views of the same images, with no gradient through `again`.
 
-    In expectation its gradient is half of Laine & Aila's, who let both views have it.
+    In expectation its gradient is half of Laine & Aila's, who let it flow through both views.
     """
     return squared_difference(f(x), predictions(f, again, compare), compare)

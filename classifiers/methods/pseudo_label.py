@@ -16,7 +16,7 @@ class PseudoLabel(SemiSupervised):
     """Pseudo-labels (Lee 2013)."""
 
     threshold: float = 0.95
-    """Learn from images whose most probable class is more probable than that."""
+    """Learn only from images whose most probable class has a probability above this, in [0, 1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,7 +29,7 @@ class PseudoLabel(SemiSupervised):
 
 
 def pseudo_label(f: Forward, x: Tensor, threshold: float) -> Tensor:
-    """Cross entropy to the most probable class where it is more probable than `threshold`, else 0; a mean over rows."""
+    """Cross entropy to the most probable class where it is more probable than `threshold`, else 0; mean over rows."""
     logits = f(x)
     p, label = logits.detach().softmax(1).max(1)
     return (F.cross_entropy(logits, label, reduction="none") * (p > threshold)).mean()

@@ -22,14 +22,14 @@ class VAT(SemiSupervised):
     """Virtual adversarial training (Miyato et al. 2018)."""
 
     eps: float = 6.0
-    """Euclidean norm of a perturbation, in the units of layer 0; Oliver et al. take 6 for whitened CIFAR-10."""
+    """Euclidean norm of the perturbation, in the units of layer 0; Oliver et al. use 6 for whitened CIFAR-10."""
     xi: float = 1e-3
-    """Norm of the step by which it is found. Oliver et al.'s 1e-6 is near single precision's rounding: on 8x8
-    digits the direction had a cosine of 0.68 with the exact one, at 1e-3 above 0.999."""
+    """Norm of the step used to find it. Oliver et al.'s 1e-6 is close to the rounding of single precision: on 8x8
+    digits the direction had a cosine of 0.68 with the exact one; at 1e-3 it was above 0.999."""
     iterations: int = 1
     """Power iterations that find the direction."""
     entropy: float = 0.0
-    """Weight of the predictions' entropy, from the first step on: entropy minimisation, VAT-EM."""
+    """Weight of the predictions' entropy, from the first step on: entropy minimisation (VAT-EM); 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,14 +44,15 @@ class VAT(SemiSupervised):
             raise ValueError(f"ssl.entropy must be 0 or more, not {self.entropy}")
 
     def check(self, config: ClassifierConfig) -> None:
-        """A small difference of predictions must be that of their inputs, in full precision."""
+        """Raise ValueError for randomness or rounding that would drown the small differences of predictions."""
         if config.mixed_precision or config.network.dropout or config.fortified:
             raise ValueError(
-                "ssl VAT differentiates a difference of size xi: no mixed_precision, network.dropout 0, fortified null"
+                "ssl VAT differentiates a difference of size xi: set mixed_precision null, network.dropout 0 and "
+                "fortified null"
             )
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of `vat`, and the entropy where it has a weight; running statistics see no perturbed images."""
+        """The loss of `vat`, and the entropy if it has a weight; running statistics see no perturbed images."""
         logits = batch.f(batch.x)
         with batch.frozen():
             loss = vat(batch.f, batch.x, logits, batch.noise("direction"), self.eps, self.xi, self.iterations)
@@ -78,7 +79,7 @@ def direction(f: Forward, x: Tensor, logits: Tensor, d: Tensor, xi: float, itera
 def vat(f: Forward, x: Tensor, logits: Tensor, d: Tensor, eps: float, xi: float, iterations: int) -> Tensor:
     """KL(f(x) || f(x + eps r)), with no gradient of f(x), as in Miyato et al.; `logits` are f(x), `d` ~ N(0, 1).
 
-    Oliver et al. take KL(f(x + eps r) || f(x)), and the entropy of f(x + eps r) where here it is that of f(x).
+    Oliver et al. use KL(f(x + eps r) || f(x)), and the entropy of f(x + eps r) where we use the entropy of f(x).
     """
     logits = logits.detach()
     return divergence(logits, f(x + eps * direction(f, x, logits, d, xi, iterations)))

@@ -1,6 +1,6 @@
-"""Classifiers, a family a file. Each is a class of its options, whose `stages` build a network as a row of modules.
+"""Classifiers, one family per file. Each is a class of its options, whose `stages` builds the network's modules.
 
-A file added to this folder is imported with it, so that its class is a value of the option `network`.
+A file added to this folder is imported with the others, so that its class is a value of the option `network`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class NetworkConfig(ABC):
 
     @abstractmethod
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
-        """The row of modules that makes logits [B, classes] of images [B, channels, R, R].
+        """The sequence of modules that maps images [B, channels, R, R] to logits [B, classes].
 
-        The last one is linear, of features [B, d]. Layers to mix at are 0, the input, and k, the output of module k.
+        The last one is linear, on features [B, d]. Layers to mix at are 0, the input, and k, the output of module k.
         """
 
 
 class Normalise(nn.Module):
-    """Pixels in [0, 1] to zero mean and unit variance a channel; part of the network, so that epsilons are of pixels.
+    """Pixels in [0, 1] to zero mean and unit variance per channel; part of the network, so that eps is in pixels.
 
-    Mixing pixels and mixing normalised ones is the same, for the map is affine.
+    Mixing pixels is the same as mixing normalised ones, because the map is affine.
     """
 
     mean: Tensor
@@ -64,11 +64,11 @@ class Normalise(nn.Module):
 def build(
     config: NetworkConfig, classes: int, mean: Tensor, std: Tensor, preprocess: nn.Module | None = None
 ) -> Staged:
-    """The classifier of `config` for images float32 [B, C, R, R] in [0, 1] of channel means and deviations [C].
+    """The classifier of `config` for images float32 [B, C, R, R] in [0, 1] with channel means and deviations [C].
 
-    `preprocess` maps images before anything else, also before they are augmented; moments are then of its output. The
-    last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions start as He et al.'s,
-    normal with variance 2 / fan-out.
+    `preprocess` maps images before anything else, even augmentation; the moments are then those of its output. The
+    last stage is the linear one: `f(x, stop=f.depth - 1)` are features [B, d]. Convolutions are initialised as by
+    He et al., normal with variance 2 / fan-out.
     """
     first, *rest = config.stages(len(mean), classes)
     network = Staged(nn.Sequential(Normalise(mean, std), first), *rest, preprocess=preprocess)

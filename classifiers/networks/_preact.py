@@ -1,4 +1,4 @@
-"""Pre-activation blocks (He et al. 2016), of which all families are made."""
+"""Pre-activation blocks (He et al. 2016), from which all families are built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from classifiers.networks import NetworkConfig
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU; the shortcut is the input, or 1x1 where shapes differ."""
+    """Two 3x3 convolutions, each after batch norm and ReLU; the shortcut is the input, or 1x1 if shapes differ."""
 
     expansion = 1
 
@@ -41,12 +41,12 @@ class Block(nn.Module):
         return x if self.shortcut is None else self._project(active)
 
     def _project(self, h: Tensor) -> Tensor:
-        # A strided 1x1 convolution, in two steps: in one, torch 2.15 on a CPU writes past its memory at 4 channels.
+        # A strided 1x1 convolution in two steps: in one, torch 2.15 on a CPU writes out of bounds at 4 channels.
         return h if self.shortcut is None else self.shortcut(h[:, :, :: self.stride, :: self.stride])
 
 
 class Bottleneck(Block):
-    """1x1, 3x3 and 1x1 convolutions; the last makes four times the channels."""
+    """1x1, 3x3 and 1x1 convolutions; the last has four times the channels."""
 
     expansion = 4
 
@@ -73,8 +73,8 @@ def row(
 ) -> list[nn.Module]:
     """A 3x3 convolution to `stem` channels and groups of `sizes` blocks, of base * width, 2 base * width, ... channels.
 
-    Its modules are the stem with the first group, each further group, the last of them with batch norm and ReLU where
-    asked and the mean over pixels, and the linear layer.
+    Its modules are the stem with the first group, each further group (the last with batch norm and ReLU, if configured,
+    and the mean over pixels), and the linear layer.
     """
     widths = [max(1, round(base * config.width * 2**i)) for i in range(len(sizes))]
     before = [stem, *(width * block.expansion for width in widths)]

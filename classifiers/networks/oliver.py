@@ -1,8 +1,8 @@
 """The WideResNet of Oliver et al. 2018, as in their code, where it differs from `WideResNet`.
 
-Leaky ReLU of slope 0.1; batch norm with epsilon 0.001 whose running statistics keep 0.999 of themselves a step; a
-shortcut starts before batch norm and activation, but for the very first block's, which starts after them; the linear
-layer starts as Glorot and Bengio's. Layers to mix at are those of `WideResNet`.
+Leaky ReLU of slope 0.1; batch norm with epsilon 0.001 and running statistics with decay 0.999 per step; a shortcut
+starts before batch norm and activation, except in the very first block, where it starts after them; the linear layer
+is initialised as by Glorot and Bengio. Layers to mix at are those of `WideResNet`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from classifiers.networks._preact import Block, row
 
 
 class Unit(Block):
-    """A block of their activation and batch norm, whose shortcut starts from its input as it is."""
+    """A block with their activation and batch norm, whose shortcut starts from the unchanged input."""
 
     @staticmethod
     def norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
@@ -36,7 +36,7 @@ class First(Unit):
 
 @dataclass(frozen=True, kw_only=True)
 class Oliver(NetworkConfig):
-    """Oliver et al.'s WideResNet, of 16, 32 and 64 channels, of which a width of 2 makes theirs."""
+    """Oliver et al.'s WideResNet, with 16, 32 and 64 channels; theirs has a width of 2."""
 
     depth: int = 28
     """Layers: 6n + 4 (10, 16, 22, 28, ...)."""

@@ -22,7 +22,7 @@ BLOCKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreActResNet(NetworkConfig):
-    """PreActResNet, of 64, 128, 256 and 512 channels, of which a bottleneck makes four times as many."""
+    """PreActResNet, with 64, 128, 256 and 512 channels, and four times these after a bottleneck."""
 
     depth: int = 18
     """Layers: 18, 34, 50 or 152."""

@@ -2,9 +2,9 @@
 
 Layers to mix at: 0 the input, 1 and 2 the outputs of the first two groups, 3 the features.
 
-Its depth is 6n + 4, counting the three 1x1 shortcuts. The paper's "WideResNet20-10" is no such number; counted as
-He et al. count, without the shortcuts, it is 6n + 2 with n = 3, the network otherwise called WRN-22-10. Both depths
-make that network here.
+Its depth is 6n + 4, counting the three 1x1 shortcuts. The paper's "WideResNet20-10" does not fit; counted as by
+He et al., without the shortcuts, it is 6n + 2 with n = 3, the network otherwise called WRN-22-10. Both depths give
+that network here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from classifiers.networks._preact import Block, row
 
 @dataclass(frozen=True, kw_only=True)
 class WideResNet(NetworkConfig):
-    """WideResNet, of 16, 32 and 64 channels, of which a width of 10 and a depth of 28 make WRN-28-10."""
+    """WideResNet, with 16, 32 and 64 channels; a width of 10 and a depth of 28 give WRN-28-10."""
 
     depth: int = 28
-    """Layers: 6n + 4 (10, 16, 22, 28, ...), or 6n + 2 where shortcuts are not counted."""
+    """Layers: 6n + 4 (10, 16, 22, 28, ...), or 6n + 2 without counting shortcuts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,10 +1,10 @@
 """The paper's small analyses: a study is one file with a docstring and the names below.
 
     SEEDS: int                                                 how many seeds it runs by default
-    READS_RUNS: bool                                           whether it is of saved classifiers
+    READS_RUNS: bool                                           whether it reads saved classifiers
     units(setting) -> int                                      how often `run` reports progress
     run(setting) -> dict                                       the numbers, ready for JSON; the long part
-    verdicts(numbers) -> list of Verdict                       what they say of the paper's claims
+    verdicts(numbers) -> list of Verdict                       what they say about the paper's claims
     plot(numbers, path)                                        the picture, from the numbers alone
 
 The first line of the docstring is the study's title, the rest says what is done; both go into its record.
@@ -33,7 +33,7 @@ class Setting:
 
     seeds: Sequence[int]
     fast: bool = False
-    """A few seconds' form of it, whose numbers mean nothing."""
+    """Run a form that takes a few seconds, whose numbers mean nothing."""
     progress: Callable[[str], None] = lambda _: None
     """Called after every part of the work, with its name."""
     runs: Path | None = None
@@ -43,35 +43,35 @@ class Setting:
 
 
 class Verdict(NamedTuple):
-    """What the numbers of a study say of one claim."""
+    """What the numbers of a study say about one claim."""
 
     claim: str
-    """The paper's, in one sentence, with its place."""
+    """The paper's claim, in one sentence, with its place."""
     found: Found
     because: str
-    """The numbers that decide."""
+    """The numbers that decide it."""
 
 
 def decide(found: Difference) -> Found:
-    """What a difference says of the claim that it is negative, by its 95 % interval."""
+    """What a difference says about the claim that it is negative, by its 95 % interval."""
     return cast(Found, verdict(found))
 
 
 def conjunction(words: Sequence[Found]) -> Found:
-    """Of a claim that is several at once: it shows where all show; the opposite where that of one does."""
+    """The verdict on several claims at once: it shows if all show; the opposite shows if it does for any one."""
     return next((word for word in ("the opposite shows", "undecided") if word in words), "shows")
 
 
 def by_seed(measures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, float]]:
-    """{seed: {measure: value}}, as JSON has it, to {measure: {seed: value}}."""
+    """Turn {seed: {measure: value}}, as in JSON, into {measure: {seed: value}}."""
     names = dict.fromkeys(name for row in measures.values() for name in row)
     return {name: {int(seed): row[name] for seed, row in measures.items()} for name in names}
 
 
 def share_within(h: Tensor, labels: Tensor) -> float:
-    """The share of the variance of states [N, d] that is within classes: 0 for points, 1 for classes on one another.
+    """The share of the variance of states [N, d] that is within classes: 0 for points, 1 for classes that coincide.
 
-    1 too where all states are one, as those of a network that learnt nothing may be.
+    Also 1 if all states are equal, as they may be in a network that learnt nothing.
     """
     h = h.double()
     means = torch.stack([h[labels == c].mean(0) for c in labels.unique()])

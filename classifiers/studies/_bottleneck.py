@@ -27,10 +27,10 @@ class Noise(nn.Module):
 def network(
     below: tuple[int, ...], above: tuple[int, ...], seed: int, norm: bool = False, dropout: float = 0.0, *end: nn.Module
 ) -> Staged:
-    """Fully connected layers of sizes `below`, then `end`; above that layers of sizes `above`.
+    """Fully connected layers of sizes `below`, then `end`; above them, layers of sizes `above`.
 
     Layer 1 is the bottleneck, of `below[-1]` == `above[0]` numbers. Hidden layers end with a leaky ReLU, after batch
-    norm where `norm`, and before dropout; the bottleneck is linear. The weights depend on the sizes and `seed` alone.
+    norm if `norm`, and before dropout; the bottleneck is linear. The weights depend only on the sizes and `seed`.
     """
 
     def hidden(sizes: tuple[int, ...]) -> list[nn.Module]:
@@ -56,9 +56,9 @@ def fit(
     lr: float,
     weight_decay: float = 0.0,
 ) -> Staged:
-    """Minimise Eq. 1 on `x` float32 [N, D] and one-hot `y` [N, C] by Adam, its rate going to 0 in a line.
+    """Minimise Eq. 1 on `x` float32 [N, D] and one-hot `y` [N, C] by Adam, its rate falling linearly to 0.
 
-    The network comes back in evaluation mode. Batches, plans and noise depend on `seed` and the step alone.
+    The network is returned in evaluation mode. Batches, plans and noise depend only on `seed` and the step.
     """
     adam = torch.optim.Adam(f.parameters(), lr, weight_decay=weight_decay, fused=True)
     f.train()

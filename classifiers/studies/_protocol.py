@@ -23,7 +23,7 @@ from mmgan.engine.run import differences, environment
 from mmgan.errors import UserError
 
 KEYS = ("study", "title", "about", "settings", "seconds", "environment", "verdicts", "notes")
-"""What a record says, besides the numbers. Notes are paragraphs on what was seen, written by hand, and are kept."""
+"""What a record holds besides the numbers. Notes are paragraphs on what was seen, written by hand; they are kept."""
 
 
 def study(
@@ -34,15 +34,15 @@ def study(
     runs: Path | None = None,
     data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
-    """Run one of the paper's small analyses: its numbers, its picture, and what they say of the paper's claims.
+    """Run one of the paper's small analyses: its numbers, its picture, and what they say about the paper's claims.
 
     Args:
-        name: which, a file of classifiers/studies
-        seeds: how many seeds, from 0; default: the study's
+        name: name of the study, a file in classifiers/studies
+        seeds: number of seeds, from 0; default: the study's
         output: folder to write NAME.json and NAME.png to
-        fast: a few seconds' form of it, to see that it runs; its numbers mean nothing, so there are no verdicts
+        fast: run a form that takes seconds, to see that it works; its numbers mean nothing, so there are no verdicts
         runs: folder of saved classifiers, for a study that reads them
-        data: their images, where they have moved since: --data.root FOLDER
+        data: their images, if they have moved since: --data.root FOLDER
     """
     module = _find(name)
     if (runs or data != DataChange()) and not module.READS_RUNS:
@@ -54,7 +54,7 @@ def study(
     file = output / f"{name}.json"
     record = _read(file, settings)
     if record:
-        print(f"{file} has this study already; only its picture is drawn anew")
+        print(f"{file} holds this study already; only its picture is redrawn")
     else:
         with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
@@ -82,32 +82,32 @@ def study(
 def _find(name: str) -> ModuleType:
     known = modules.names(studies)
     if name not in known:
-        raise UserError(f"there is no study {name!r}; there are {', '.join(known)}")
+        raise UserError(f"unknown study {name!r}; choose one of {', '.join(known)}")
     return importlib.import_module(f"{studies.__name__}.{name}")
 
 
 def _read(file: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a study that was run with these settings, None where there is none; raises UserError for others."""
+    """The record of a study run with these settings, or None if there is none; raises UserError for other settings."""
     if not file.exists():
         return None
     try:
         record: dict[str, Any] = json.loads(file.read_text())
         changes = differences(record["settings"], settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged or no study's; remove it, or choose another --output") from error
+        raise UserError(f"{file} is damaged or not a study's; remove it, or choose another --output") from error
     if changes:
         raise UserError(f"{file} was made with {'; '.join(changes)}; choose another --output")
     return record
 
 
 def _words(module: ModuleType) -> dict[str, str]:
-    """A study's title and what it is about, by its docstring: the first line, and the paragraphs after it."""
+    """A study's title and description, from its docstring: the first line, and the paragraphs after it."""
     title, *about = inspect.cleandoc(module.__doc__ or "").split("\n\n")
     return {"title": title.removesuffix("."), "about": "\n\n".join(" ".join(part.split()) for part in about)}
 
 
 def _lines(record: dict[str, Any]) -> str:
-    """A record as JSON: a line for every key of KEYS, and for every key of the numbers."""
+    """A record as JSON: one line for each key of KEYS, and for each key of the numbers."""
 
     def lines(values: dict[str, Any]) -> str:
         return ",\n".join(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in values.items())

@@ -19,8 +19,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def finished(setting: Setting, arm: str, seed: int) -> tuple[Staged, ClassifierConfig, Tensor]:
     """Network, configuration and rows of the images trained on (int64) of the run RUNS/`arm`/seed-`seed`.
 
-    The checkpoint is the best by validation error where there is one. Raises UserError for a run that is not there, or
-    not finished.
+    The checkpoint is the best by validation error if there is one. Raises UserError for a run that is missing or
+    unfinished.
     """
     if setting.runs is None:
         raise UserError("this study needs --runs FOLDER with the runs of configs/sweeps/classifiers_fashion_mnist.yaml")

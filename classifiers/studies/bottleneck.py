@@ -43,7 +43,7 @@ SHOWN = 400
 
 
 def units(setting: Setting) -> int:
-    """A report for every network trained."""
+    """One report for every network trained."""
     return len(setting.seeds) * len(CLASSES) * 2 * len(MIXED)
 
 
@@ -85,7 +85,7 @@ def train(x: Tensor, labels: Tensor, mixed: str, norm: bool, classes: int, seed:
 
 @torch.no_grad()
 def measure(f: Staged, x: Tensor, labels: Tensor) -> dict[str, float]:
-    """What is said of a network, by name."""
+    """All measures of a network, by name."""
     h, logits = f(x, stop=1), f(x)
     return {
         "error": error(logits, labels),
@@ -98,7 +98,7 @@ def measure(f: Staged, x: Tensor, labels: Tensor) -> dict[str, float]:
 def margin(h: Tensor, labels: Tensor) -> float:
     """How much nearer the median of states [N, d] is to its class's centre than to another's, over their radius.
 
-    A centre is the median of each coordinate, the radius a root mean square about the mean, so strays change little.
+    A centre is the median of each coordinate, the radius a root mean square about the mean, so outliers change little.
     """
     h = h.double()
     classes, own = labels.unique(return_inverse=True)
@@ -160,7 +160,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """Test states, a panel for each cell; every class has a shade and a mark of its own."""
+    """Test states, one panel per cell; every class has a different shade and mark."""
     figure = Figure(figsize=(9.5, 12.5), layout="constrained")
     panels = figure.subplots(4, 3)
     marks = "os^Dv<>pP*"

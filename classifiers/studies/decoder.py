@@ -44,12 +44,12 @@ LAYER = 2
 BATCH, PAIRS, SHOWN = 64, 500, 3
 MARGIN = 0.01
 STRIDE = 2
-"""Of the values of lam every second is in the picture."""
+"""Every second value of lam is in the picture."""
 KINDS = {"pixels": "pixels mixed", "hidden": "states mixed, decoded", "decoded_pixels": "pixels mixed, through decoder"}
 
 
 def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
-    """From states [N, C, r, r], standardised by channel, to pixels in [0, 1] as uint8 `images` [N, c, R, R] have."""
+    """From states [N, C, r, r], standardised by channel, to pixels in [0, 1], sized as uint8 `images` [N, c, R, R]."""
     channels, size = states.shape[1], images.shape[2]
     return nn.Sequential(
         Normalise(states.mean((0, 2, 3)), states.std((0, 2, 3))),
@@ -60,7 +60,7 @@ def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
 
 
 def units(setting: Setting) -> int:
-    """Tens of decoder steps, and an evaluation, of every seed."""
+    """For every seed, one report per ten decoder steps and one for the evaluation."""
     return len(setting.seeds) * (_steps(setting.fast) // 10 + 1)
 
 
@@ -69,7 +69,7 @@ def _steps(fast: bool) -> int:
 
 
 def train(network: Staged, images: Tensor, seed: int, steps: int, progress: Callable[[int], None]) -> nn.Sequential:
-    """A decoder of `network`'s states after LAYER, learnt in `steps` of Adam on uint8 `images` [N, C, R, R]."""
+    """A decoder of `network`'s states after LAYER, trained by `steps` of Adam on uint8 `images` [N, C, R, R]."""
     states = predict(network, images, DEVICE, stop=LAYER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "weights", 0).initial_seed())
@@ -87,7 +87,7 @@ def train(network: Staged, images: Tensor, seed: int, steps: int, progress: Call
 
 
 def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows of up to `n` pairs of images of different classes that the judge tells right, int64, left and right."""
+    """Rows of up to `n` pairs of images of different classes that the judge gets right, int64, left and right."""
     right = (predict(judge, images, DEVICE).argmax(1) == labels).nonzero()[:, 0]
     partner = right[torch.randperm(len(right), generator=stream(0, "pairs", 0))]
     rows = (labels[right] != labels[partner]).nonzero()[:n, 0]
@@ -158,7 +158,7 @@ def _measure(network: Staged, made: nn.Module, judge: Staged, test: Tensor, labe
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Decoded interpolations are no pixel blends; they show no third class; they do so less often than blends."""
+    """Decoded interpolations are not pixel blends; they show no third class; they do so less often than blends."""
     seeds = {int(seed): found for seed, found in numbers["by_seed"].items()}
     half = len(numbers["lams"]) // 2
     error = {s: found["error"] for s, found in seeds.items()}

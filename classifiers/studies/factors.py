@@ -47,14 +47,14 @@ BATCH, TEST = 64, 2000
 ANGLES = tuple(range(-90, 91, 5))
 """Degrees at which the networks' probabilities are drawn."""
 SHOWN = 5
-"""Images of a kind in the picture."""
+"""Images of each kind in the picture."""
 
 Ranges = tuple[tuple[float, float], tuple[float, float]]
 TRAIN: Ranges = ((-70, -50), (50, 80))
 
 
 class Task(NamedTuple):
-    """What is to be told, and at which angles; of each range of angles is half of the images."""
+    """What to predict, and at which test angles; each range of angles has half of the images."""
 
     label: Literal["angle", "glyph"]
     test: Ranges
@@ -108,11 +108,11 @@ def render(glyph: Tensor, angle: Tensor) -> Tensor:
 
 
 def batch(arm: str, factors: Factors, generator: Generator) -> tuple[Tensor, Tensor, Plans]:
-    """Images and targets an arm trains on, and the plans by which the network is still to mix them."""
+    """The images and targets that an arm trains on, and the plans by which the network still has to mix them."""
     nothing = Plans(rows=len(factors.y))
     if arm == "none":
         return render(factors.glyph, factors.angle), factors.y, nothing
-    blocks = 2 if arm == "factor" else 1  # a half of the batch is of one glyph
+    blocks = 2 if arm == "factor" else 1  # each half of the batch has one glyph
     plans = ClassifierMixup(alpha=1.0, layers=(0,)).draw(len(factors.y), generator, blocks)
     if arm == "input":
         return render(factors.glyph, factors.angle), factors.y, plans
@@ -143,7 +143,7 @@ def units(setting: Setting) -> int:
 
 @torch.no_grad()
 def _probabilities(task: Task, network: Staged) -> list[float]:
-    """A mean over glyphs for each of ANGLES: of label 1 in tasks A and B, of the right glyph in task C."""
+    """Means over glyphs for each of ANGLES: of label 1 in tasks A and B, of the right glyph in task C."""
     angle = torch.tensor(ANGLES, dtype=torch.float32)
     glyph = torch.arange(2).repeat_interleave(len(angle))
     p = network(render(glyph, angle.repeat(2))).softmax(1)
@@ -181,7 +181,7 @@ def run(setting: Setting) -> dict[str, Any]:
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Of each task: factor mixup above input mixup in accuracy and likelihood, input mixup above none in likelihood."""
+    """Per task: factor mixup above input mixup in accuracy and likelihood, input mixup above none in likelihood."""
     made = []
     for task, arms in numbers["tasks"].items():
         for arm, other, measure, says in (

@@ -39,7 +39,7 @@ Weights = dict[str, Tensor]
 BATCH, WIDTH, Z = 64, 64, 2
 SAMPLES, SHOWN = 2500, 400
 SIDE, EXTENT = 41, {"ring": 3.0, "grid": 5.0}
-"""Points of a side of the landscape's grid, from -EXTENT to EXTENT."""
+"""Points per side of the landscape's grid, from -EXTENT to EXTENT."""
 
 
 def centres(target: str) -> Tensor:
@@ -83,7 +83,7 @@ def train(
 ) -> list[tuple[nn.Sequential, Staged]]:
     """Both networks of every seed after `steps` of Adam each; a seed's points and z are the same for every `mixup`.
 
-    Seeds are trained side by side in one batched pass, and know nothing of each other.
+    Seeds are trained side by side in one batched pass, independently of each other.
     """
     nets = [networks(seed) for seed in seeds]
     (G, D), (g, d) = nets[0], (stack_module_state([pair[k] for pair in nets])[0] for k in range(2))
@@ -126,7 +126,7 @@ def _call(network: nn.Module, weights: Weights, *inputs: Any) -> Tensor:
 
 
 def units(setting: Setting) -> int:  # noqa: ARG001
-    """Targets and arms; seeds are trained side by side."""
+    """One report per target and arm; seeds are trained side by side."""
     return len(EXTENT) * len(ARMS)
 
 
@@ -159,7 +159,7 @@ def _measure(target: str, nets: dict[int, tuple[nn.Sequential, Staged]]) -> dict
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Of each target: input mixup against none and hidden against input, in Gaussians covered and in quality."""
+    """For each target: input mixup against none and hidden against input, in Gaussians covered and in quality."""
     made = []
     for target, arms in numbers["targets"].items():
         for arm, other in (("input", "none"), ("hidden", "input"), ("hidden", "none")):
@@ -174,7 +174,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """A row a target: samples on the discriminator's landscape for each arm, then what every seed measured."""
+    """One row per target: samples on the discriminator's landscape for each arm, then the measures of every seed."""
     figure = Figure(figsize=(11.5, 6.2), layout="constrained")
     panels = figure.subplots(len(numbers["targets"]), len(ARMS) + 2, width_ratios=(*[2.2] * len(ARMS), 1.2, 1.2))
     for line, (target, arms) in zip(panels, numbers["targets"].items(), strict=True):

@@ -34,7 +34,7 @@ def units(setting: Setting) -> int:
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """NLL by arm, seed, layer and lam; raises UserError where `runs` lacks a finished run."""
+    """NLL by arm, seed, layer and lam; raises UserError if `runs` lacks a finished run."""
     curves: dict[str, dict[str, dict[str, list[float]]]] = {arm: {} for arm in ARMS}
     for seed in setting.seeds:
         for arm in ARMS:

@@ -25,19 +25,19 @@ from mmgan.mixup import ClassifierMixup
 SEEDS = 10
 READS_RUNS = False
 ALPHAS = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""Of the paper's tables and of its search for semi-supervised learning (appendix E)."""
+"""From the paper's tables and its search for semi-supervised learning (appendix E)."""
 NEAR = 0.05
 PAPER = 0.05
-"""What the paper says of alpha 2."""
+"""What the paper says about alpha 2."""
 
 
 def units(setting: Setting) -> int:
-    """A report for every seed and alpha."""
+    """One report for every seed and alpha."""
     return len(setting.seeds) * len(ALPHAS)
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """Shares within `NEAR` of 0 or 1, and the distance from them within which there are 5 %."""
+    """Shares within `NEAR` of 0 or 1, and the distance from them within which 5 % lie."""
     draws = 2_000 if setting.fast else 200_000
     rows = torch.arange(draws)
     shares: dict[str, dict[str, float]] = {str(alpha): {} for alpha in ALPHAS}
@@ -81,7 +81,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """The share within a distance of 0 or 1 over that distance, a line for each alpha, and the paper's 5 %."""
+    """The share within a distance of 0 or 1 over that distance, one line per alpha, and the paper's 5 %."""
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     distance = np.linspace(1e-5, 0.15, 600)
@@ -91,7 +91,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         axes.plot(distance, 200 * stats.beta.cdf(distance, a, a), linestyle=line, label=f"Beta({a:g}, {a:g})")
         found = [*numbers["drawn"][alpha].values()]
         axes.plot([numbers["near"]] * len(found), 100 * np.array(found), "o", color="black", ms=3, zorder=3)
-    axes.plot([], [], "o", color="black", ms=3, label="drawn, a dot a seed")
+    axes.plot([], [], "o", color="black", ms=3, label="drawn, one dot per seed")
     axes.plot(NEAR, 100 * PAPER, "*", color="black", ms=14, mfc="white", label="the paper, of Beta(2, 2)", zorder=4)
     axes.set(xlabel="distance from 0 or 1", ylabel="lam within that distance (%)", xlim=(0, 0.15), ylim=(0.1, 100))
     axes.set_yscale("log")

@@ -44,7 +44,7 @@ GRID = 48
 
 
 def units(setting: Setting) -> int:
-    """A report for every network trained."""
+    """One report for every network trained."""
     return len(setting.seeds) * len(ARMS)
 
 
@@ -77,7 +77,7 @@ def uniform(seed: int) -> Tensor:
 
 @torch.no_grad()
 def measure(f: Staged, seed: int) -> dict[str, float]:
-    """What is said of a network, by name."""
+    """All measures of a network, by name."""
     x, labels = spirals(seed)
     logits = f(x)
     confidence = logits.softmax(1).amax(1).mean().item()
@@ -175,7 +175,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """Two rows of panels an arm: P(class) over x-space, and over the bottleneck with its states."""
+    """Two panels per arm: P(class) over x-space, and over the bottleneck with its states."""
     figure = Figure(figsize=(10, 10.4), layout="constrained")
     panels = figure.subplots(4, 4)
     shades = LinearSegmentedColormap.from_list("", ["#4f81bd", "#b4bec0", "#fff2a8"], N=10)  # lightness rises

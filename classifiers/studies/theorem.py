@@ -44,13 +44,13 @@ DIMENSIONS, CLASSES = range(1, 13), (2, 3, 4, 5, 6, 8, 10)
 FREE_DIMENSIONS, FREE_CLASSES = (1, 2, 3), (3, 4, 5, 6)
 STARTS, WIDTH, NODES = 6, 48, 13
 ZERO = 1e-10
-"""A loss below is zero, by L-BFGS."""
+"""A loss below this counts as zero, with L-BFGS."""
 SMALL = 0.05
-"""A nonlinear map is below its linear floor when its loss is below so much of it."""
+"""A nonlinear map beats its linear floor when its loss is below this share of it."""
 
 
 def units(setting: Setting) -> int:
-    """A report for every problem solved."""
+    """One report for every problem solved."""
     return len(setting.seeds) * (len(_linear(setting.fast)) + len(_free(setting.fast)))
 
 
@@ -63,7 +63,7 @@ def _free(fast: bool) -> list[tuple[int, int]]:
 
 
 def floor(dimension: int, classes: int, rows: int) -> float:
-    """The least of Eq. 4 over states and a linear f, for `rows` states in all, as many a class.
+    """The least of Eq. 4 over states and a linear f, for `rows` states in all, equally many per class.
 
     Mean |r|^2 times E lam^2 + E (1 - lam)^2 = 2/3, and the part of 2 E lam (1 - lam) = 1/3 that pairs of different rows
     give once the residuals sum to zero; mean |r|^2 is (d - 1 - H) / d.
@@ -119,7 +119,7 @@ def _rank(deviations: Tensor) -> int:
 
 
 def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str, Any]:
-    """The least of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one a class."""
+    """The least of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one per class."""
     plan, weight = mixes(classes, NODES)
     plan, weight = replace(plan, lam=plan.lam.float()), weight.float()
     targets = plan.mix_states(torch.eye(classes))[:, None]

@@ -236,7 +236,7 @@ def test_a_sweep_that_is_refused_leaves_the_plan_of_the_one_before(tmp_path: Pat
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_experiment_of_ours_can_be_parsed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    under = [file.with_name(name) for name in re.findall(r"Goes over configs/sweeps/([\w.]+\.yaml)", file.read_text())]
+    under = [file.with_name(name) for name in re.findall(r"over configs/sweeps/([\w.]+\.yaml)", file.read_text())]
     options = [word for one in (*under, file) for word in ("--config", str(one))]
     found = cli.parse(Experiment, "", [*options, "--output", "o"]).config
     assert len(jobs_of(found)) > 8
@@ -520,7 +520,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
     words = ["--config", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "runs")]
     refused = run("sweep", *words)
     assert refused.returncode == 2
-    assert "own_work.work is no script of mmgan's; let the file name it by --trust" in refused.stderr
+    assert "own_work.work is not a script of mmgan's; allow the file to name it with --trust" in refused.stderr
     done = run("sweep", *words, "--trust")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "4 jobs: 4 done"
