@@ -1,22 +1,22 @@
-"""GAN training with mixup in the discriminator, after Manifold Mixup (ICLR 2019 submission).
+"""GAN training with mixup in the discriminator, based on Manifold Mixup (ICLR 2019 submission).
 
-What the commands do:
+The functions behind the commands:
 
 - `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary, a YAML file, or the name of
-  one that comes with mmgan: `gan/digits`.
+  one shipped with mmgan, such as `gan/digits`.
 - `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
-- `score(fake, real)` scores images, or a generator's, by what `extractors` see in them.
+- `score(fake, real)` scores images, or those of a generator, by the features of `extractors`.
 
-What a loop of one's own needs, from `mmgan.mixup`, which imports torch alone:
+For your own training loop, from `mmgan.mixup`, which imports only torch:
 
 - `discriminator_loss` and `generator_loss`, Eq. 10-11 of the paper.
-- `Staged` and `Mixable`, networks that mix at their layers.
+- `Staged` and `Mixable`, networks with mixup at their layers.
 - `rules`, how pairs are drawn and mixed; `losses`, GAN losses.
 
-`networks` holds the generators and discriminators, `DiffAugment` and `BurnIn` are sections of a configuration, and
-`UserError` is what is raised for a mistake that one line explains.
-These names are the public interface. Other modules may change from one version to the next, and names that begin with
-an underscore at any time.
+`networks` contains the generators and discriminators, `DiffAugment` and `BurnIn` are sections of a configuration, and
+`UserError` is raised for mistakes, with a message of one line.
+These names are the public interface. Other modules may change between versions, and names that begin with an
+underscore at any time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `mmgan.mixup` needs torch alone."""
+    """Import a public name when it is first used, so that `mmgan.mixup` only needs torch."""
     if name == "__version__":
         return version("mmgan")
     for place, public in _PLACES.items():

@@ -1,13 +1,13 @@
-"""Mistakes a user can make and put right."""
+"""Mistakes that a user can make and fix."""
 
 
 class UserError(Exception):
-    """One line: what is wrong, and what to do. Scripts print it and exit with code 2.
+    """One line that says what is wrong and what to do. Scripts print it and exit with code 2.
 
     >>> import mmgan
     >>> try:
     ...     mmgan.load("nowhere")
     ... except mmgan.UserError as error:
     ...     print(error)
-    nowhere is no run: it has no config.yaml
+    nowhere is not a run: it has no config.yaml
     """

@@ -1,4 +1,4 @@
-"""Whether what is asked for fits this machine's memory, told before it is tried."""
+"""Checks, in advance, whether what is requested fits into this machine's memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from mmgan.errors import UserError
 
 COPIES = {"Adam": 4, "SGD": 3}
-"""Numbers kept for a parameter: itself, its gradient, and the optimiser's."""
+"""Numbers stored per parameter: its value, its gradient, and the optimiser's state."""
 
 
 def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> None:
-    """Raise UserError where `needed` bytes are more than are free; `lower` names the options that decide about it."""
+    """Raise UserError if `needed` bytes exceed the free memory; `lower` names the options to reduce."""
     cuda = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
     if needed > free:
@@ -28,12 +28,12 @@ def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> N
 def needed_for(
     build: Callable[[], Sequence[nn.Module]], forward: Callable[[Sequence[nn.Module]], Tensor], rows: int, copies: int
 ) -> float:
-    """Bytes that training takes at least: networks, `copies` of them in all, and what a batch of `rows` keeps.
+    """The minimum number of bytes for training: `copies` of the networks, and what a batch of `rows` stores.
 
-    `build` makes the networks, and `forward` passes two rows through them, both with tensors that have shapes and
-    nothing else. Infinite for sizes that cannot be counted; the networks alone where they cannot be called so.
+    `build` makes the networks, and `forward` passes two rows through them, both with tensors that only have shapes.
+    Infinite for sizes that cannot be computed; only the networks if they cannot be called this way.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415  # takes long to import
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415  # slow to import
 
     kept: dict[int, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""What code a name may import: a file of a package of ours, or what the user has named as trusted."""
+"""The code that a name may import: a file in one of our packages, or code that the user trusts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 OWN = ["mmgan", "classifiers"]
-"""Packages whose classes a configuration may always name."""
+"""Packages whose classes any configuration may name."""
 jsonargparse.set_parsing_settings(
     import_path_denylist=["*"], import_path_allowlist=OWN, instantiate_subclass_spec_in_any=False
 )
@@ -27,14 +27,14 @@ _trusted: set[str] = set()
 
 
 def trust(names: Iterable[str]) -> None:
-    """Let these names be imported by this process: the user named them on the command line, or trusts their file."""
+    """Allow this process to import these names: the user gave them on the command line or trusts their file."""
     wanted = {name for name in names if name.partition(".")[0] not in (*OWN, "jsonargparse") and "<" not in name}
     _trusted.update(wanted)
     jsonargparse.set_parsing_settings(import_path_allowlist=sorted(name for name in wanted if "." in name))
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """The names of code in a configuration: whatever has dots between words, and a data set's."""
+    """The names of code in a configuration: any words joined by dots, and data sets."""
     if isinstance(value, dict):
         for key, one in value.items():
             yield from [one] if key == "name" and isinstance(one, str) else names_in(one)
@@ -46,7 +46,7 @@ def names_in(value: Any) -> Iterator[str]:
 
 
 def classes_in(value: Any) -> Iterator[str]:
-    """The classes of a configuration that is made of objects, whose code has run already."""
+    """The classes in a configuration made of objects, whose code has already run."""
     if is_dataclass(value):
         yield path_of(type(value))
         for field in fields(value):
@@ -59,7 +59,7 @@ def path_of(one: type) -> str:
 
 
 def names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
-    """The names of code on a command line: values of `options`, by the last word of each, that are no files."""
+    """The names of code on a command line: values of `options` (the last word of each) that are not files."""
     for before, argument in pairwise(["", *arguments]):
         option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
         word = option.removeprefix("--").rpartition(".")[2]
@@ -67,32 +67,32 @@ def names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str
             continue
         try:
             yield from names_in({word: load(value)})
-        except yaml.YAMLError:  # no value of ours
+        except yaml.YAMLError:  # not a valid value
             continue
 
 
 def names(package: ModuleType) -> list[str]:
-    """The files of `package` that are no internals of it."""
+    """The modules in `package`, except internal ones."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 def import_all(package: str) -> None:
-    """Import the files of a package, so that the classes in them are known by their short names."""
+    """Import the modules of a package, so that their classes are known by their short names."""
     for name in names(sys.modules[package]):
         importlib.import_module(f"{package}.{name}")
 
 
 def find(package: ModuleType, name: str, option: str) -> ModuleType:
-    """The file `name` of `package`, else the trusted module `name`; raises UserError, naming `option`, for another."""
+    """The module `name` in `package`, or the trusted module `name`; otherwise raises UserError, naming `option`."""
     known = names(package)
     if name not in known and name not in _trusted:
         raise UserError(
-            f"{option} {name!r} is none of {', '.join(known)}; a module of your own must be named on the command line "
-            f"(--{option} {name}), since a file may not choose code"
+            f"{option} {name!r} is not one of {', '.join(known)}; name your own module on the command line "
+            f"(--{option} {name}), because a file may not choose code"
         )
     try:
         return importlib.import_module(f"{package.__name__}.{name}" if name in known else name)
     except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{option} {name!r} is none of {', '.join(known)}, nor a module that can be imported ({error})"
+            f"{option} {name!r} is neither one of {', '.join(known)} nor a module that can be imported ({error})"
         ) from error

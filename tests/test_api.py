@@ -133,13 +133,13 @@ def test_what_a_mistake_says(tmp_path: Path) -> None:
         (SHORT | {"stepz": 3}, "stepz"),
         (SHORT | {"mixup": {"alpha": 3}}, r"mixup.alpha must be in \(0, 1\], not 3"),
         (SHORT | {"loss": {"class_path": "Hinge", "init_args": {"margin": 2}}}, "Hinge has no option margin"),
-        (tmp_path / "nowhere.yaml", "there is no file .*nowhere.yaml, nor a configuration of mmgan's by that name"),
+        (tmp_path / "nowhere.yaml", "there is no file .*nowhere.yaml, and mmgan has no configuration of that name"),
         ([1, 2], "a configuration is a mapping of options to values, not list"),
     ]
     for config, words in cases:
         with pytest.raises(UserError, match=words):
             mmgan.train(config, tmp_path / "run")
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         mmgan.load(tmp_path)
     assert not (tmp_path / "run").exists()
 

@@ -642,14 +642,14 @@ def test_a_run_with_a_damaged_attack_is_named_and_left_out(seeds: Path, change: 
 def test_attacks_by_unlike_protocols_are_not_compared(seeds: Path) -> None:
     file = seeds / "none" / "seed-1" / "attack.json"
     file.write_text(json.dumps(of(file.parent) | {"restarts": 7}))
-    with pytest.raises(UserError, match=r"by another protocol than .* \(attack\): restarts (7, not 2|2, not 7)"):
+    with pytest.raises(UserError, match=r"by a different protocol from .* \(attack\): restarts (7, not 2|2, not 7)"):
         read([seeds])
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["nowhere"], "nowhere is no run"),
+        (["nowhere"], "nowhere is not a run"),
         (["RUN", "--eps", "[0.1,-0.1]"], "eps must be positive and finite, not -0.1"),
         (["RUN", "--restarts", "0"], "restarts must be positive and at most 1000000, not 0"),
         (["RUN", "--norm", "l1"], "l1"),

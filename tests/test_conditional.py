@@ -164,7 +164,7 @@ def test_label_i_depends_on_the_seed_and_on_i_alone_and_has_its_weight() -> None
     rows = inputs.rows(0, 4, ["owl", "cat"])
     assert torch.equal(rows[:, 4:].argmax(1), torch.tensor([2] * 4 + [0] * 4))
     assert torch.equal(rows[:4, :4], rows[4:, :4]), "the latents of a column are the same"
-    with pytest.raises(UserError, match="there is no class bat; this run has cat, dog, owl"):
+    with pytest.raises(UserError, match="unknown class bat; this run has cat, dog, owl"):
         inputs.numbers(["bat"])
 
 
@@ -214,8 +214,11 @@ def test_what_has_no_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the 30 images of data\.subset have none of class 9"):
         check(replace(base, data=replace(base.data, name="digits", subset=30), seed=27))
     for options, words in (
-        (["--conditional", "matched", "--generator", "tests.test_conditional.Without"], "Without has no such networks"),
-        (["--score.final_metrics", "intra"], "intra is of classes, which a GAN that is not conditional"),
+        (
+            ["--conditional", "matched", "--generator", "tests.test_conditional.Without"],
+            "Without has no conditional networks",
+        ),
+        (["--score.final_metrics", "intra"], "intra needs classes, which only a conditional GAN has"),
     ):
         with pytest.raises(UserError, match=words):
             steps_of(tmp_path / "run", *options)
@@ -277,7 +280,7 @@ def test_sampling_chosen_classes_writes_a_folder_a_class(trained: Path, tmp_path
     assert pixels(tmp_path / "grid.png").shape == (2 * 34 + 2, 10 * 34 + 2)
     done = run("sample_gan", str(trained), "--classes", "11")
     assert done.returncode == 2
-    assert "there is no class 11; this run has 0, 1" in done.stderr
+    assert "unknown class 11; this run has 0, 1" in done.stderr
 
 
 def test_an_interpolation_between_classes_is_linear_in_the_class(trained: Path, tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_a_folder_of_classes_trains_a_conditional_gan_that_has_their_names(tmp_p
     (tmp_path / "images" / "light" / "0.png").rename(tmp_path / "images" / "dark" / "moved.png")
     done = run("train_gan", "--config", str(tmp_path / "run" / "config.yaml"), "--output", str(tmp_path / "run"))
     assert done.returncode == 2
-    assert "was trained on other images, or labels" in done.stderr
+    assert "was trained on images or labels that differ" in done.stderr
 
 
 def test_a_label_that_changes_is_another_training_set(tmp_path: Path) -> None:
@@ -334,7 +337,7 @@ def test_a_label_that_changes_is_another_training_set(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", noise, 1 - labels)
     done = run("train_gan", "--config", str(tmp_path / "run" / "config.yaml"), "--output", str(tmp_path / "run"))
     assert done.returncode == 2
-    assert "was trained on other images, or labels" in done.stderr
+    assert "was trained on images or labels that differ" in done.stderr
 
 
 def test_classes_are_those_of_the_run_that_one_starts_from_or_is_scored_with(trained: Path, tmp_path: Path) -> None:
@@ -348,13 +351,13 @@ def test_classes_are_those_of_the_run_that_one_starts_from_or_is_scored_with(tra
     train(tmp_path / "run", *options, "--data.root", str(tmp_path / "images"))
     start = [*digits(tmp_path / "next"), *options, "--data.root", str(tmp_path / "others"), "--init_from"]
     for source, words in (
-        (tmp_path / "run", "of the classes a, b, not of the classes a, c"),
-        (trained, "9, not of the"),
+        (tmp_path / "run", "has the classes a, b, not the classes a, c"),
+        (trained, "9, not the"),
     ):
         done = run("train_gan", *start, str(source))
         assert done.returncode == 2
         assert words in done.stderr
-    with pytest.raises(UserError, match="has other classes than the run had"):
+    with pytest.raises(UserError, match="are not the run's"):
         score_run(
             tmp_path / "run",
             ["last"],

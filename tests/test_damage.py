@@ -185,7 +185,7 @@ def test_an_optimiser_of_another_network_is_compared_before_it_is_used(
     else:
         adam["state"][999] = first
     with_state(run / LAST, adam_d=adam)
-    with pytest.raises(UserError, match="holds another adam_d than this configuration makes"):
+    with pytest.raises(UserError, match="holds a different adam_d from the one this configuration builds"):
         trained(scored | {"steps": 3}, run)
 
 
@@ -208,7 +208,7 @@ def test_checksums_that_say_something_absurd_are_passed_over(run: Path, change: 
     path = run / LAST / "checksums.json"
     os.mkfifo(run / LAST / "pipe.safetensors")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with at_most(20), pytest.warns(UserWarning, match="passing over the checkpoint .*step-000002"):
+    with at_most(20), pytest.warns(UserWarning, match="skipping the checkpoint .*step-000002"):
         assert mmgan.load(run).step == 1
 
 
@@ -259,7 +259,7 @@ def test_a_torn_best_checkpoint_makes_no_worse_one_the_best(
     (path / "state.pt").write_bytes(b"torn")
     assert in_one_line(lambda: trained(scored | {"steps": 3}, run)) == [""]
     assert checkpoint.steps(run / "best") == [path]
-    assert "is damaged; take last" in in_one_line(lambda: mmgan.load(run, "best"))[0]
+    assert "is damaged; use last" in in_one_line(lambda: mmgan.load(run, "best"))[0]
     assert torch.load(run / "checkpoints/step-000003/state.pt", weights_only=True)["best"] == 1e-9
     final = scored | {"steps": 3, "score": scored["score"] | {"final": "test-10k"}}
     assert in_one_line(lambda: trained(final, run)) == [""]
@@ -330,7 +330,7 @@ def test_a_network_out_of_the_ordinary_is_saved_and_resumes_the_same(kind: str, 
 
 def test_a_state_that_cannot_be_kept_is_refused_before_the_first_step(tmp_path: Path) -> None:
     config = replace(cli.config_of(GANConfig, TWO | {"mixup": None}), discriminator=Odd(kind="object"))
-    with pytest.raises(UserError, match="cannot be kept in a checkpoint"):
+    with pytest.raises(UserError, match="cannot be saved in a checkpoint"):
         trained(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

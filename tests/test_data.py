@@ -185,7 +185,9 @@ def test_resolution_resizes_as_pillow_does(resolution: int) -> None:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_missing_data_set_says_what_to_do(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"{name} is not in {tmp_path}.*--data\.download true or another --data\.root"):
+    with pytest.raises(
+        UserError, match=rf"{name} is missing or damaged in {tmp_path}.*--data\.download true or another --data\.root"
+    ):
         load(DataConfig(name, str(tmp_path)))
 
 
@@ -229,7 +231,7 @@ def test_download_into_no_folder_names_it(tmp_path: Path) -> None:
 def test_data_sets_are_the_files() -> None:
     names = data_sets()
     assert {"cifar10", "cifar100", "digits", "fashion_mnist", "folder", "mnist", "stl10", "svhn"} <= set(names)
-    with pytest.raises(UserError, match=f"data.name 'imagenet' is none of {', '.join(names)}; a module of your own"):
+    with pytest.raises(UserError, match=f"data.name 'imagenet' is not one of {', '.join(names)}; name your own module"):
         load(DataConfig("imagenet"))
 
 
@@ -256,7 +258,7 @@ def test_a_module_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "    return torch.full((2, 3, 4, 6), 9, dtype=torch.uint8), torch.tensor([len(config.split), -1])\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match=r"must be named on the command line \(--data\.name ownpackage\.wide\)"):
+    with pytest.raises(UserError, match=r"name your own module on the command line \(--data\.name ownpackage\.wide\)"):
         load(DataConfig("ownpackage.wide", resolution=4))
     modules.trust(["ownpackage.wide", "ownpackage.tall"])
     images, labels = load(DataConfig("ownpackage.wide", split="valid", resolution=4))
@@ -264,7 +266,7 @@ def test_a_module_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert labels.tolist() == [5, -1]
     with pytest.raises(UserError, match=r"images of ownpackage\.wide are 6x4; set data\.resolution"):
         load(DataConfig("ownpackage.wide"))
-    with pytest.raises(UserError, match=r"data.name 'ownpackage\.tall' is none of"):
+    with pytest.raises(UserError, match=r"data.name 'ownpackage\.tall' is neither one of"):
         load(DataConfig("ownpackage.tall"))
 
 

@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(part: str, words: str, runs: Pa
         (line,) = errors_of(said)
         assert process.returncode == 2
         assert words in line
-        assert "make room and run the same command again" in line
+        assert "free some disk space and run the same command again" in line
         steps = [checkpoint.read(path).step for path in checkpoint.steps(folder / "checkpoints")]
         assert {15, 30} <= set(steps)
         rows = [row["step"] for row in files.read_rows(folder / "metrics.jsonl") if "loss/real" in row]
@@ -150,7 +150,7 @@ def test_statistics_that_find_no_room_are_not_kept(made: Path, monkeypatch: pyte
         done = run(script, *options)
         assert done.returncode == 0, done.stderr
         (line,) = done.stderr.splitlines()
-        assert line.startswith("warning: cannot keep statistics in")
+        assert line.startswith("warning: cannot cache statistics in")
         assert [path for path in small.folder.rglob("*") if path.is_file()] == [small.filler]
 
 

@@ -111,7 +111,7 @@ def tear(path: Path, how: str) -> None:
 )
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, how: str) -> None:
     tear(saved(tmp_path, 1, 2)[1], how)
-    with pytest.warns(UserWarning, match="passing over .*step-000002"):
+    with pytest.warns(UserWarning, match="skipping .*step-000002"):
         back = checkpoint.latest(tmp_path)
     assert back
     assert (back.step, int(back.state["value"])) == (1, 1)
@@ -130,7 +130,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     sums = json.loads((path / "checksums.json").read_text())
     sums["sha256"]["state.pt"] = hashlib.sha256((path / "state.pt").read_bytes()).hexdigest()
     (path / "checksums.json").write_text(json.dumps(sums))
-    with pytest.warns(UserWarning, match="passing over"):
+    with pytest.warns(UserWarning, match="skipping"):
         assert checkpoint.latest(tmp_path) is None
     assert not marker.exists()
 
@@ -139,9 +139,9 @@ def test_another_network_s_checkpoint_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     back = checkpoint.latest(tmp_path)
     assert back
-    with pytest.raises(UserError, match="holds another net than this configuration makes"):
+    with pytest.raises(UserError, match="holds a different net from the one this configuration builds"):
         back.restore("net", nn.Linear(2, 4))
-    with pytest.raises(UserError, match="holds another generator"):
+    with pytest.raises(UserError, match="holds a different generator"):
         back.restore("generator", nn.Linear(2, 3))
 
 
@@ -195,7 +195,7 @@ def test_a_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None
     accelerator = Accelerator(cpu=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").touch()
-    with pytest.raises(UserError, match="not empty and not a run"):
+    with pytest.raises(UserError, match="neither empty nor a run"):
         Run(tmp_path / "thesis", "a: 1\n", accelerator)
     with Run(tmp_path / "run", "a: 1\n", accelerator), pytest.raises(UserError, match="another process"):
         Run(tmp_path / "run", "a: 1\n", accelerator)
@@ -294,7 +294,7 @@ def test_options_go_over_a_file_wherever_they_stand(tmp_path: Path, form: list[s
         ("c: 1e400\n", "c must be finite"),
         ("part: {a: 1, a: 2}\n", "a occurs twice; remove one of them in line 1"),
         ("c: 1\npart: {a: 1}\nc: 2\n", "c occurs twice; remove one of them in line 3"),
-        ("1: 2\n", "1 is no name of an option in line 1"),
+        ("1: 2\n", "1 is not the name of an option in line 1"),
         ("part: {a: true}\n", "part.a must be a whole number"),
     ],
 )

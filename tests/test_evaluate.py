@@ -246,9 +246,9 @@ def test_on_its_training_images_a_run_has_no_knn_for_they_would_be_their_own_nei
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["nowhere"], "nowhere is no run"),
+        (["nowhere"], "nowhere is not a run"),
         (["GAN"], "is not a run of scripts/train_cls.py"),
-        (["RUN", "--checkpoint", "7"], "keeps no checkpoint of step 7"),
+        (["RUN", "--checkpoint", "7"], "has no checkpoint of step 7"),
         (["RUN", "--batch_size", "0"], "batch_size must be positive"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x ("),
         (["DAMAGED"], "split.json is missing or damaged"),
@@ -293,7 +293,7 @@ def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
     assert f"| `manifold` | {mean:+.2f} [{low:+.2f}, {high:+.2f}], p {test.pvalue:.3f} |" in text
     assert f"| `none` | 3 | {np.mean(errors['none']):.2f} +- {np.std(errors['none'], ddof=1):.2f} |" in text
     assert "| Table 1: CIFAR-10, PreActResNet18, 1200 epochs | error, % | 5.12 | 2.89 |" in text
-    assert "- `mixup.alpha` 2.0, where there is any" in text
+    assert "- `mixup.alpha` 2.0, if present" in text
     assert "Evaluation: best checkpoint, 297 test images of digits, 1200 training images" in text
     kept = json.loads((tmp_path / "page" / "record.json").read_text())
     found = evaluation(arms / "none" / "seed-0")
@@ -320,7 +320,7 @@ def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
 def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dict[str, Any], words: str) -> None:
     assert {arm: len(of(read([arms]), arm, "error")) for arm in ERRORS} == {"none": 3, "manifold": 3}
     change(arms / "none" / "seed-1", **values)
-    with pytest.raises(UserError, match=f"is measured by another protocol than .*evaluation.*: ({words})"):
+    with pytest.raises(UserError, match=f"was measured by a different protocol from .*evaluation.*: ({words})"):
         read([arms])
 
 
@@ -335,7 +335,7 @@ def test_a_repetition_with_another_option_is_refused(arms: Path) -> None:
     file = arms / "none" / "seed-1" / "config.yaml"
     config = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump(config | {"lr": 0.2}))
-    with pytest.raises(UserError, match=r"is no repetition of .*: lr 0\.\d, not 0\.\d"):
+    with pytest.raises(UserError, match=r"is not a repetition of .*: lr 0\.\d, not 0\.\d"):
         read([arms])
     file.write_text(yaml.safe_dump(config | {"seed": 0}))
     with pytest.raises(UserError, match="are the same run with the same seed"):

@@ -169,7 +169,7 @@ def test_broken_images_are_named_all_at_once_and_left_out_where_asked(
     (root / "x.png").write_text("not an image")
     Image.fromarray(noise(8, 8).astype(np.uint16) * 257).save(root / "deep.png")
     words = r"5 of 7 images under .*/images cannot be used: a/cut\.gif \(.*\), a/cut\.jpg \(.*truncated.*\), "
-    words += r"a/cut\.png \(.*\), deep\.png \(more than 8 bits .*\), x\.png \(no image Pillow can read\); "
+    words += r"a/cut\.png \(.*\), deep\.png \(more than 8 bits .*\), x\.png \(not an image that Pillow can read\); "
     words += r".*--data\.skip_broken true"
     with pytest.raises(UserError, match=words) as error:
         pixels(root)
@@ -201,7 +201,7 @@ def test_no_images_or_no_folder_is_said(root: Path) -> None:
         pixels(root / "none")
     (root / "a.heic").touch()
     (root / "b.png").symlink_to("nowhere")
-    over = r"no images under .* \(passed over: 1 \.heic, 1 broken link, or no plain file\)"
+    over = r"no images under .* \(skipped: 1 \.heic, 1 broken link or not a regular file\)"
     with pytest.raises(UserError, match=over):
         pixels(root)
 
@@ -209,7 +209,7 @@ def test_no_images_or_no_folder_is_said(root: Path) -> None:
 def test_unwritable_cache_says_what_to_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(file := root / "a.png", noise(8, 8))
     monkeypatch.setenv("XDG_CACHE_HOME", str(file / "below"))
-    with pytest.raises(UserError, match=f"cannot keep .* in {file / 'below'}.* set XDG_CACHE_HOME to another folder"):
+    with pytest.raises(UserError, match=f"cannot cache .* in {file / 'below'}.* set XDG_CACHE_HOME to another folder"):
         pixels(root)
 
 
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_while_images_are_decoded_is_an_error_of_one_line(root
     assert done.returncode == 0, (done.returncode, done.stderr)
     error, left = done.stdout.splitlines()
     assert "No space left on device" in error
-    assert "make room there" in error
+    assert "free some disk space there" in error
     assert ".part" not in left
 
 
@@ -308,7 +308,7 @@ def test_what_was_found_and_passed_over_is_said_in_one_line(root: Path, capsys: 
     assert line == (
         f"{root}: 3 images in 3 classes (0 cat: 1, 1 cow: none, 2 dog: 1), 1 without a label; "
         "sizes 4x4 (1), 6x4 (1), 4x8 (1); 2 are not square and lose up to 50% of their longer side; "
-        "passed over: 1 .heic, 1 .ipynb_checkpoints/, 1 .txt, 1 hidden, 1 link to a folder that it is in"
+        "skipped: 1 .heic, 1 .ipynb_checkpoints/, 1 .txt, 1 hidden, 1 link to a folder that contains it"
     )
 
 
@@ -332,7 +332,7 @@ def test_a_zip_holds_what_its_folder_does(root: Path, capsys: pytest.CaptureFixt
     assert folder.labels.tolist() == packaged.labels.tolist() == [0, 1, -1, 2]
     lines = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == lines[1]
-    assert "passed over: 1 .txt, 1 __MACOSX/, 1 hidden" in lines[0]
+    assert "skipped: 1 .txt, 1 __MACOSX/, 1 hidden" in lines[0]
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -365,7 +365,7 @@ def test_what_is_wrong_with_a_zip_is_said(root: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 3 images under .*images\.zip/ cannot be used: 1\.bmp \(Bad CRC-32"):
         pixels(file)
     file.write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"images\.zip is no zip, nor a folder"):
+    with pytest.raises(UserError, match=r"images\.zip is neither a zip nor a folder"):
         pixels(file)
     save(root / "a.png", noise(8, 8))
     with pytest.raises(UserError, match="no folder or zip"):

@@ -163,15 +163,15 @@ def test_a_classifier_starts_from_another_one_s_weights_and_then_needs_it_no_mor
 
 def test_weights_that_cannot_be_started_from_are_refused(trained_gan: Path, trained_cls: Path, tmp_path: Path) -> None:
     for folder, words in (
-        (tmp_path / "none", "init_from: .*none is no run"),
-        (trained_cls, "holds another generator than this configuration makes"),
+        (tmp_path / "none", "init_from: .*none is not a run"),
+        (trained_cls, "holds a different generator from the one this configuration builds"),
     ):
         with pytest.raises(UserError, match=words):
             gan(tmp_path / "new", "--steps", "1", "--init_from", str(folder))
         assert not (tmp_path / "new").exists(), "refused before anything is written"
-    with pytest.raises(UserError, match="holds another discriminator"):
+    with pytest.raises(UserError, match="holds a different discriminator"):
         gan(tmp_path / "new", "--steps", "1", "--discriminator.width", "4", "--init_from", str(trained_gan))
-    with pytest.raises(UserError, match="holds another network"):
+    with pytest.raises(UserError, match="holds a different network"):
         cls(tmp_path / "new", "--init_from", str(trained_gan))
 
 
@@ -205,7 +205,7 @@ def test_images_that_were_added_are_trained_on_from_the_run_s_weights(photos: Pa
     options = ["--data.name", "folder", "--data.root", str(photos)]
     gan(tmp_path / "run", *options, "--steps", "1")
     shutil.copy(photos / "loose0.png", photos / "more.png")
-    words = f"was trained on other images.* take another --output and --init_from {tmp_path / 'run'}"
+    words = f"was trained on images or labels that differ.* use another --output and --init_from {tmp_path / 'run'}"
     with pytest.raises(UserError, match=words):
         gan(tmp_path / "run", *options, "--steps", "2")
     gan(tmp_path / "more", *options, "--steps", "2", "--init_from", str(tmp_path / "run"))
@@ -223,7 +223,7 @@ def test_an_extractor_may_be_moved_but_not_become_another(
     gan(tmp_path / "run", "--steps", "2", *scored, str(tmp_path / "after"))
     cls(tmp_path / "other", "--seed", "1")
     for steps in ("2", "3"):
-        with pytest.raises(UserError, match=r"scored with another extractor than score\.extractor gives now"):
+        with pytest.raises(UserError, match=r"scored with a different extractor from the current score\.extractor"):
             gan(tmp_path / "run", "--steps", steps, *scored, str(tmp_path / "other"))
 
 

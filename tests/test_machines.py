@@ -25,8 +25,8 @@ pytestmark = pytest.mark.skipif(not possible(), reason="needs iproute2 and the r
 SSHD = Path("/usr/sbin/sshd")
 PATIENCE = 30
 """Seconds after which a machine that is cut off is given up."""
-GONE = "error: another process of this run has ended or does not answer ("
-ADVICE = "; the same command, on every machine, resumes the run after its last checkpoint"
+GONE = "error: another process of this run has ended or does not reply ("
+ADVICE = "; run the same command on every machine to resume from the last checkpoint"
 
 
 @pytest.fixture(scope="module")

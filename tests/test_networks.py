@@ -239,7 +239,7 @@ def test_the_sizes_that_a_refusal_names_are_those_there_are() -> None:
             built.append(resolution)
         except ValueError as error:
             refusal = str(error)
-    named = refusal.partition("take one of ")[2].partition(";")[0]
+    named = refusal.partition("use one of ")[2].partition(";")[0]
     assert [int(size) for size in named.split(", ")] == built
 
 

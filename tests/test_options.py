@@ -152,7 +152,10 @@ SCORE_FLIPS: dict[str, list[str]] = {
     "score.final_metrics": ["--score.final_metrics", "fid"],
 }
 REFUSED = {
-    "score.extractor[Classifier]": (["--score.extractor", "Classifier", "--score.extractor.run", "no"], "no is no run"),
+    "score.extractor[Classifier]": (
+        ["--score.extractor", "Classifier", "--score.extractor.run", "no"],
+        "no is not a run",
+    ),
     "data.root": (["--data.name", "folder", "--data.root", "nowhere"], "no folder .*nowhere"),
     "data.download": (["--data.name", "folder", "--data.download", "true"], "cannot be downloaded"),
 }
@@ -291,7 +294,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
             ["--score.final_metrics", "fid,fdi"],
             "score.final_metrics must be some of is, fid, kid, prc, dc, intra, not fdi",
         ),
-        (["--score.final_metrics", "intra"], "score.final_metrics: intra is of classes"),
+        (["--score.final_metrics", "intra"], "score.final_metrics: intra needs classes"),
         (["--generator.table", "imagenet", "--generator.shortcut_conv", "false"], "needs shortcut_conv"),
         (["--burn_in.images", "0", "--lr_schedule", "constant"], "burn_in.images must be positive"),
         (["--burn_in.gamma", "0", "--lr_schedule", "constant"], "burn_in.gamma must be positive"),

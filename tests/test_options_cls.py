@@ -289,7 +289,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--adversarial.eps", "0.1", "--mixed_precision", "fp16"], "bf16 or null"),
         (["--adversarial.order", "mix-attack", "--mixup.detach", "true"], "the gradient that mixup.detach blocks"),
         (["--adversarial.eps", "8"], "adversarial.eps is for pixels in .0, 1."),
-        (["--ssl.weight", "2"], "name one by --ssl: ICT, MeanTeacher"),
+        (["--ssl.weight", "2"], "choose one with --ssl: ICT, MeanTeacher"),
         (["--data.pad", "1000000"], "data.pad 1000000 is more than the 8 pixels"),
         (["--network.width", "1e6"], "lower network.width"),
         (["--network.width", "inf"], "network.width must be"),

@@ -193,14 +193,14 @@ def test_two_parts_at_once_give_the_terms_and_gradients_that_are_computed_by_han
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--conditional", "uniform", "--loss", "Relativistic"], "fakes of one class; take matched"),
-        (["--conditional", "uniform", "--reuse_fakes", "true"], "labels of fakes anew for each step; leave it false"),
+        (["--conditional", "uniform", "--loss", "Relativistic"], "fakes of the same class; use matched"),
+        (["--conditional", "uniform", "--reuse_fakes", "true"], "new labels of fakes for each step; leave it false"),
         (["--r1_gamma", "1", "--mixup.replace", "true"], "r1_gamma needs the plain rows"),
         (["--r2_gamma", "1", "--mixup.replace", "true"], "r2_gamma needs the plain rows"),
         (["--loss", "Relativistic", "--mixup.replace", "true"], "mixup.replace drops the plain rows"),
         (["--r2_gamma", "1", "--compile", "true"], "cannot differentiate twice"),
-        (["--burn_in", "BurnIn"], "take lr_schedule constant"),
-        (["--augment.kinds", "[colour,colour]"], "must be different ones"),
+        (["--burn_in", "BurnIn"], "use lr_schedule constant"),
+        (["--augment.kinds", "[colour,colour]"], "must be distinct"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(

@@ -101,8 +101,8 @@ def test_an_interpolation_goes_from_one_latent_to_another_on_a_circle() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["nowhere"], "nowhere is no run"),
-        (["RUN", "--checkpoint", "4"], "keeps no checkpoint of step 4; there is step-000003, step-000006"),
+        (["nowhere"], "nowhere is not a run"),
+        (["RUN", "--checkpoint", "4"], "has no checkpoint of step 4; it has step-000003, step-000006"),
         (["RUN", "--num_images", "-1"], "num_images must be 0 or more"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x"),
     ],

@@ -266,9 +266,9 @@ def test_a_stream_of_images_takes_no_more_memory_the_longer_it_is() -> None:
 def test_unlike_sizes_and_channels_are_refused_or_changed_in_a_way_that_is_kept() -> None:
     generator = torch.Generator().manual_seed(0)
     large = torch.randint(256, (40, 3, 17, 17), dtype=torch.uint8, generator=generator)
-    with pytest.raises(mmgan.UserError, match=r"17x17 with 8x8 pixels are not compared; set resize"):
+    with pytest.raises(mmgan.UserError, match=r"17x17 with 8x8 pixels cannot be compared; set resize"):
         scored(large, TRAIN)
-    with pytest.raises(mmgan.UserError, match=r"3 and of 1 channels are not compared; set channels"):
+    with pytest.raises(mmgan.UserError, match=r"3 and 1 channels cannot be compared; set channels"):
         scored(large, TRAIN, resize=8)
     record = scored(large, TRAIN, resize=8, channels=1)
     how, untouched = record["stamp"]["changed"]
@@ -300,7 +300,9 @@ def test_files_of_several_sizes_are_cropped_where_they_are_resized(tmp_path: Pat
     assert record["stamp"]["changed"][0] == "shorter side to 8 by Pillow's Lanczos filter, the middle kept"
     assert "images scored were changed: shorter side to 8" in summary(record)
     larger = TRAIN.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    with pytest.warns(UserWarning, match="resized by a Lanczos filter and the real ones by a bilinear one, which FID"):
+    with pytest.warns(
+        UserWarning, match="resized with a Lanczos filter and the real ones with a bilinear one, which FID"
+    ):
         scored(str(tmp_path / "images"), larger, resize=8)
 
 
@@ -325,7 +327,7 @@ def test_what_moves_the_number_besides_the_images_is_warned_of(tmp_path: Path) -
     clear = Image.fromarray(colours[0].permute(1, 2, 0).numpy())
     clear.putalpha(128)
     clear.save(tmp_path / "png" / "0.png")
-    with pytest.warns(UserWarning, match=r"^1 of 60 files of the images scored are transparent, and shown on white"):
+    with pytest.warns(UserWarning, match=r"^1 of 60 files of the images scored are transparent and are shown on white"):
         scored(str(tmp_path / "png"), colours, **options)
 
 
@@ -335,7 +337,10 @@ def test_too_few_images_and_images_that_repeat_are_told() -> None:
     assert record["duplicates"] == {"fake": 2, "real": 1500 - len(TRAIN.unique(dim=0)), "both": 1}
     text = summary(record)
     assert "12 images do not span 12 features: their covariance is singular, and FID is biased upwards" in text
-    assert "2 of the images scored repeat an earlier one\n1 of the images scored are among the real ones" in text
+    assert (
+        "2 of the images scored repeat an earlier one\n1 of the images scored are pixel-for-pixel among the real ones"
+        in text
+    )
     assert "span" not in summary(scored(TEST, TRAIN, metrics="fid"))
 
 
@@ -350,38 +355,50 @@ def test_fingerprints_are_those_of_equal_images_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"fake": "nowhere"}, r"^nowhere is no run, no folder, zip, .npy or .npz of images, no data set, no file of "),
-        ({"real": None}, "^real must say what the images are compared with"),
-        ({"seeds": [0, 1]}, "^seeds are a run's or TorchScript's; a set of images, or a function, has none$"),
-        ({"seeds": [0, 1], "fake": rows_of_the_test_split, "num_samples": 90}, "^seeds are a run's or TorchScript's; "),
+        (
+            {"fake": "nowhere"},
+            r"^nowhere is not a run, a folder, zip, .npy or .npz of images, a data set, a TorchScript file ",
+        ),
+        ({"real": None}, "^real must name the images to compare with"),
+        (
+            {"seeds": [0, 1]},
+            "^only a run or a TorchScript generator has seeds; a set of images or a function has none$",
+        ),
+        (
+            {"seeds": [0, 1], "fake": rows_of_the_test_split, "num_samples": 90},
+            "^only a run or a TorchScript generator has seeds; ",
+        ),
         ({"seeds": []}, "^seeds must be one or more whole numbers, all different$"),
-        ({"seeds": 3}, "^seeds are a list, not 3$"),
-        ({"metrics": ["fid"]}, r"^metrics are names with commas between, not \['fid'\]$"),
+        ({"seeds": 3}, "^seeds must be a list, not 3$"),
+        ({"metrics": ["fid"]}, r"^metrics must be names separated by commas, not \['fid'\]$"),
         ({"seeds": [0.5]}, "^seeds must be one or more whole numbers, all different$"),
         ({"num_samples": 0}, "^num_samples must be positive, not 0$"),
         ({"resize": -3}, "^resize must be positive, not -3$"),
         ({"channels": 2}, "^channels must be 1 or 3, not 2$"),
-        ({"fake": TEST[:1]}, "^1 images are too few to score; 10 are the least$"),
-        ({"fake": TEST[:0]}, r"^images are torch.uint8 \[0, 1, 8, 8\]; they must be uint8 \[N, 1 or 3, H, W\]$"),
-        ({"fake": 3}, "^images are int; they must be a name, a tensor, or a function$"),
-        ({"fake": "nowhere:best"}, r"^nowhere:best is no run, "),
+        ({"fake": TEST[:1]}, "^1 images are too few to score; at least 10 are needed$"),
+        ({"fake": TEST[:0]}, r"^images must be uint8 \[N, 1 or 3, H, W\], not torch.uint8 \[0, 1, 8, 8\]$"),
+        ({"fake": 3}, "^images must be a name, a tensor or a function, not int$"),
+        ({"fake": "nowhere:best"}, r"^nowhere:best is not a run, "),
         ({"fake": "math:pi"}, r"^math:pi fails at \(0, 2\) with TypeError: 'float' object is not callable$"),
-        ({"metrics": "is", "held_out": TRAIN}, "^held_out compares FIDs; let fid be among metrics$"),
+        ({"metrics": "is", "held_out": TRAIN}, "^held_out compares FIDs; include fid in metrics$"),
         (
             {"metrics": "intra", "fake": TEST},
             "^intra: the two sets of images have no class of which both have two, or no",
         ),
-        ({"nearest": Path("x.foo")}, "^nearest is a picture, and must end in .png, not x.foo$"),
+        ({"nearest": Path("x.foo")}, "^nearest must end in .png, not x.foo$"),
         ({"output": Path("/proc/none/x.json")}, "^cannot write to /proc/none/x.json .*; choose another --output$"),
-        ({"extractor": "Inception"}, "^extractor is 'Inception'; it must be one of mmgan.extractors, or a module$"),
-        ({"extractor": nn.AvgPool2d(4)}, r"makes \[2, 1, 2, 2\] of 2 images; features must be \[B, d\]"),
-        ({"num_samples": 298}, "^num_samples 298 is more than the 297 images there are$"),
+        ({"extractor": "Inception"}, "^extractor must be one of mmgan.extractors or a module, not 'Inception'$"),
+        ({"extractor": nn.AvgPool2d(4)}, r"returns \[2, 1, 2, 2\] for 2 images; features must be \[B, d\]"),
+        ({"num_samples": 298}, "^num_samples 298 is more than the 297 available images$"),
         ({"metrics": "fid,fdi"}, "^metrics must be some of is, fid, kid, prc, dc, intra, not fdi$"),
         ({"batch_size": 0}, "^batch_size must be positive, not 0$"),
-        ({"fake": "tests.test_score:nothing"}, "^there is no function tests.test_score:nothing"),
-        ({"fake": torch.zeros(3, 1, 8, 8)}, r"^images are torch.float32 \[3, 1, 8, 8\]; they must be uint8"),
-        ({"fake": lambda _a, _b: 3}, r"makes int for \(0, 2\); it must be uint8 \[2, 1 or 3, H, W\]$"),
-        ({"extractor": nn.Sequential(nn.AvgPool2d(4), nn.Flatten())}, "has no classes, of which IS is made"),
+        ({"fake": "tests.test_score:nothing"}, "^cannot import the function tests.test_score:nothing"),
+        (
+            {"fake": torch.zeros(3, 1, 8, 8)},
+            r"^images must be uint8 \[N, 1 or 3, H, W\], not torch.float32 \[3, 1, 8, 8\]",
+        ),
+        ({"fake": lambda _a, _b: 3}, r"returns int for \(0, 2\); it must be uint8 \[2, 1 or 3, H, W\]$"),
+        ({"extractor": nn.Sequential(nn.AvgPool2d(4), nn.Flatten())}, "has no classes, which IS needs"),
     ],
 )
 def test_what_cannot_be_scored_gets_one_line(options: dict[str, Any], words: str) -> None:
@@ -404,7 +421,7 @@ def test_a_generator_that_fails_later_is_no_score(later: Callable[[int], Any]) -
     def images(start: int, stop: int) -> Tensor:
         return TEST[:stop] if not start else later(stop - start)
 
-    with pytest.raises(mmgan.UserError, match=r"images (makes|fails at) .*\(100, 200\)"):
+    with pytest.raises(mmgan.UserError, match=r"images (returns|fails at) .*\(100, 200\)"):
         scored(images, TRAIN, num_samples=290, batch_size=100)
 
 
@@ -450,10 +467,10 @@ def test_a_module_is_left_as_it_was() -> None:
 
 def test_torchscript_that_is_no_generator_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"PK none")
-    with pytest.raises(mmgan.UserError, match=r"a.pt is no TorchScript"):
+    with pytest.raises(mmgan.UserError, match=r"a.pt is not TorchScript"):
         scored(str(tmp_path / "a.pt"), "digits")
     scripted(nn.Linear(8, 64), tmp_path / "b.pt")
-    with pytest.raises(mmgan.UserError, match=r"b.pt does not say how many latents it takes; set z_dim"):
+    with pytest.raises(mmgan.UserError, match=r"b.pt does not define the number of its latents; set z_dim"):
         scored(str(tmp_path / "b.pt"), "digits")
     wild = nn.Sequential(nn.Linear(8, 64), nn.Unflatten(1, (1, 8, 8)))
     nn.init.constant_(wild[0].bias, 3.0)
@@ -511,9 +528,9 @@ def test_classes_of_folders_are_known_by_their_names(tmp_path: Path) -> None:
     for name, value in record["scores"].items():
         if "/" in name:
             assert value == pytest.approx(want[name], rel=1e-9)
-    assert "intra_fid is of 9 of the 10 real classes" in summary(record)
+    assert "intra_fid covers 9 of the 10 real classes" in summary(record)
     (tmp_path / "nine" / "1").rename(tmp_path / "nine" / "one")
-    with pytest.raises(mmgan.UserError, match="intra: the folders of both sets must have the same names"):
+    with pytest.raises(mmgan.UserError, match="intra: the class folders of both sets must have the same names"):
         scored(nine, ten, metrics="intra")
 
 
@@ -566,8 +583,8 @@ def test_a_classifier_of_torchvision_gives_what_its_last_layer_is_given(tmp_path
         == "bilinear to 224x224, antialiased; grey to RGB; less [0.485, 0.456, 0.406] over [0.229, 0.224, 0.225]"
     )
     for name, words in (
-        ("resnet19", "is no classifier of images in torchvision"),
-        ("vgg11", "does not hold the weights"),
+        ("resnet19", "is not an image classifier in torchvision"),
+        ("vgg11", "does not contain the weights"),
     ):
         with pytest.raises(mmgan.UserError, match=words):
             Torchvision(str(tmp_path / "resnet.pth"), name).build()
@@ -603,16 +620,16 @@ def test_clip_is_torch_fidelity_s_own(tmp_path: Path) -> None:
     torch.testing.assert_close(features, want, rtol=1e-3, atol=1e-3)
     assert logits is None
     assert by.preprocessing == "bilinear to 32x32 as in TensorFlow 1, not antialiased; grey to RGB; clip"
-    with pytest.raises(mmgan.UserError, match=r"IS is made"):
+    with pytest.raises(mmgan.UserError, match=r"which IS needs"):
         scored(images.repeat(5, 1, 1, 1), images.repeat(5, 1, 1, 1), extractor=by)
 
 
 def test_networks_that_torch_fidelity_has_not_or_cannot_read_get_one_line(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     for name, words in (
-        ("clip", "extractor.name 'clip' is none of inception-v3-compat, "),
-        ("vgg16", r"w.pth does not hold the weights of vgg16 \(.*\); give a file of them by extractor.weights$"),
-        ("dinov2-vit-s-14", "takes no extractor.weights: it comes by torch.hub, from TORCH_HOME"),
+        ("clip", "extractor.name 'clip' is not one of inception-v3-compat, "),
+        ("vgg16", r"w.pth does not contain the weights of vgg16 \(.*\); set extractor.weights to a file of them$"),
+        ("dinov2-vit-s-14", "does not support extractor.weights: torch.hub loads it from TORCH_HOME"),
     ):
         with pytest.raises(mmgan.UserError, match=words):
             Fidelity(name, str(tmp_path / "w.pth")).build()
@@ -669,5 +686,5 @@ def test_records_of_unlike_protocols_are_never_in_one_table(
     tables([tmp_path], "markdown")
     assert f"| {better} | {a['fid']:.4g} +- {a['fid_std']:.2g} |" in capsys.readouterr().out
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(mmgan.UserError, match="there is no score below"):
+    with pytest.raises(mmgan.UserError, match="there are no scores in"):
         tables([tmp_path / "nothing"])

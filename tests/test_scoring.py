@@ -465,12 +465,12 @@ def test_inception_is_torch_fidelity_s(weights: Path) -> None:
 
 def test_weights_that_are_not_there_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    advice = r": fetch https://.*pth and put it at .*checkpoints.*, or give its path by extractor.weights$"
+    advice = r": download https://.*pth to .*checkpoints.*, or set extractor.weights to its path$"
     for place in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(UserError, match=rf"no Inception weights \(no file {place}\){advice}"):
             Inception(str(place)).build()
     with pytest.raises(
-        UserError, match=r"^extractor.run: nowhere is no run: .*; the extractor Inception needs no labels$"
+        UserError, match=r"^extractor.run: nowhere is not a run: .*; the extractor Inception needs no labels$"
     ):
         Classifier("nowhere").build()
 
@@ -487,7 +487,9 @@ def test_damaged_weights_get_one_line(tmp_path: Path) -> None:
     damaged += [whole.getvalue()[:200], b"a" * 257 + b"ustar" + bytes(500), pickle.dumps([1]), pickle.dumps(print)]
     for content in [*damaged, whole.getvalue(), *others]:
         file.write_bytes(content)
-        with pytest.raises(UserError, match=r"weights.pth does not hold torch-fidelity's Inception weights: fetch .*"):
+        with pytest.raises(
+            UserError, match=r"weights.pth does not contain torch-fidelity's Inception weights: download .*"
+        ):
             Inception(str(file)).build()
 
 
@@ -678,12 +680,12 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     [
         (["--extractor", "Classifier"], "extractor"),
         (["--extractor.weights", "nowhere.pth"], "no Inception weights"),
-        (["--extractor", "Classifier", "--extractor.run", "nowhere"], "nowhere is no run"),
+        (["--extractor", "Classifier", "--extractor.run", "nowhere"], "nowhere is not a run"),
         (["--metrics", "fib"], "metrics must be some of is, fid, kid, prc"),
         (["--num_samples", "5"], "num_samples must be at least 10"),
         (["--batch_size", "0"], "batch_size must be positive"),
-        (["--checkpoint", "best"], "kept no best checkpoint"),
-        (["--checkpoint", "77"], "keeps no checkpoint of step 77"),
+        (["--checkpoint", "best"], "has no best checkpoint"),
+        (["--checkpoint", "77"], "has no checkpoint of step 77"),
     ],
 )
 def test_a_mistake_gets_one_line(options: list[str], words: str, gan: Path) -> None:
@@ -719,7 +721,7 @@ def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Pat
     assert run("train_gan", *TRAIN, *options).returncode == 0
     done = run("score_gan", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
     assert done.returncode == 2
-    assert "takes images of 1x8x8" in done.stderr
+    assert "needs images of 1x8x8" in done.stderr
 
 
 def test_a_folder_without_labels_trains_no_classifier_and_the_line_says_what_else_there_is(tmp_path: Path) -> None:

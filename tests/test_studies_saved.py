@@ -66,7 +66,7 @@ def test_a_run_that_is_missing_or_unfinished_is_refused(study: Any, runs: Path, 
             study.run(Setting([0], True, runs=folder))
 
     refused("needs --runs", None)
-    refused("no run: it has no config.yaml", tmp_path)
+    refused("not a run: it has no config.yaml", tmp_path)
     shutil.copytree(runs, tmp_path / "runs")
     last = max((tmp_path / "runs" / "none" / "seed-0" / "checkpoints").iterdir())
     last.rename(last.with_name("step-000001"))

@@ -144,7 +144,7 @@ def test_a_run_that_mixes_is_not_taken_up_by_more_processes_than_share_out_its_p
     none = ["--mixup", "null", *TWO_EPOCHS]
     train(tmp_path / "none", *none)
     said = train(begun(tmp_path / "none", tmp_path / "begun"), *none, processes=2)
-    assert "was trained by 1 process(es) up to step 13 and is by 2 from here on" in said
+    assert "was trained by 1 process(es) up to step 13 and continues with 2" in said
 
 
 def alike(one: Path, two: Path) -> None:
@@ -168,10 +168,10 @@ def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
         (["--mixup", "ClassifierCutMix", "--mixup.layers", "[0,3]"], "mixup.layers [0, 3]: CutMix needs states"),
         (["--data.validation", "1500"], "leaves none of the 1500 images"),
         (["--lr_schedule", "step"], "milestones [400, 800] must lie within the 20 epochs"),
-        (["--loss", "MSE"], "loss must be CrossEntropy, BCESoftmax, or one of your own as module.Class, not MSE"),
+        (["--loss", "MSE"], "loss must be CrossEntropy, BCESoftmax, or your own class as module.Class, not MSE"),
         (
             ["--network", "nowhere"],
-            "network must be Oliver, PreActResNet, WideResNet, or one of your own as module.Class, not nowhere",
+            "network must be Oliver, PreActResNet, WideResNet, or your own class as module.Class, not nowhere",
         ),
         (["--network", "tests.conftest.same"], "network"),
         (["--ssl.weight", "2"], "ssl"),

@@ -72,7 +72,7 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(tmp_path: Path) -> 
         with start(folder, *options) as process:
             text = stop(process, number)
         assert process.returncode == 128 + number, text
-        assert "the same command goes on from there" in text
+        assert "run the same command to continue" in text
         assert 0 < result(folder)[0]["step"] < 150
         train(folder, *options)
         assert same(result(tmp_path / "whole"), result(folder))
@@ -83,7 +83,7 @@ def test_a_run_stops_with_its_launcher(tmp_path: Path) -> None:
     line = command("train_gan", *digits(tmp_path / "run"), "--steps", "100000", "--log_every", "1", "--ema", "0.9")
     launch = [line[0], "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", *line[1:]]
     with subprocess.Popen(launch, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-        assert "the same command goes on from there" in stop(process, signal.SIGKILL)
+        assert "run the same command to continue" in stop(process, signal.SIGKILL)
     assert result(tmp_path / "run")[0]["step"] > 0
 
 
@@ -142,7 +142,7 @@ def settled(generator: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_half_precision_trains_as_full_precision_does(tmp_path: Path) -> None:
     train(tmp_path / "full", "--steps", "6")
     done = train(tmp_path / "half", "--steps", "6", "--mixed_precision", "bf16")
-    assert re.search(r"bfloat16 convolutions run \d+\.\d times as fast as float32 ones here", done.stdout)
+    assert re.search(r"bfloat16 convolutions are \d+\.\d times as fast as float32 ones here", done.stdout)
     full, half = result(tmp_path / "full")[0], result(tmp_path / "half")[0]
     assert not same(settled(full["generator"]), settled(half["generator"]))
     torch.testing.assert_close(settled(full["generator"]), settled(half["generator"]), atol=5e-3, rtol=0.1)
@@ -185,7 +185,7 @@ def test_two_processes_run_and_resume(tmp_path: Path) -> None:
     one = shutil.copytree(tmp_path / "stopped", tmp_path / "one")
     assert "process(es)" not in train(tmp_path / "stopped", *options, processes=2).stdout
     said = train(one, *options).stdout
-    assert f"{one} was trained by 2 process(es) up to step {done} and is by 1 from here on" in said
+    assert f"{one} was trained by 2 process(es) up to step {done} and continues with 1" in said
     assert not same(result(one), result(tmp_path / "stopped")), "batch norm's statistics are each process's own"
     train(tmp_path / "whole", *options, processes=2)
     assert same(result(tmp_path / "stopped"), result(tmp_path / "whole"))
@@ -245,19 +245,19 @@ def fails(*options: str) -> str:
         (["--mixup.layers", "[0,9]"], "the network has layers 0 (its input) to 3"),
         (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
         (["--data.name", "cifar10"], "cifar10 is not in"),
-        (["--data.name", "cifar11"], "data.name 'cifar11' is none of array, cifar10"),
+        (["--data.name", "cifar11"], "data.name 'cifar11' is not one of array, cifar10"),
         (["--data.resolution", "30"], "no ResNet for 30 pixels"),
         (
             ["--generator", "UNet"],
-            "generator must be DCGANGenerator, ResNetGenerator, or one of your own as module.Class, not UNet",
+            "generator must be DCGANGenerator, ResNetGenerator, or your own class as module.Class, not UNet",
         ),
         (
             ["--loss", "L2"],
-            "loss must be JS, Hinge, LeastSquares, Wasserstein, Relativistic, or one of your own as module.Class",
+            "loss must be JS, Hinge, LeastSquares, Wasserstein, Relativistic, or your own class as module.Class",
         ),
         (["--tracker", "abacus"], "tracker 'abacus' is not installed"),
         (["--mixed_precision", "fp16"], "needs a GPU"),
-        (["--compile", "true", "--r1_gamma", "1"], "compile cannot differentiate twice, as r1_gamma must"),
+        (["--compile", "true", "--r1_gamma", "1"], "compile cannot differentiate twice, which r1_gamma needs"),
         (["--output", "/proc/run"], "choose another --output"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path:
         shutil.rmtree(path)
     shutil.copytree(tmp_path / "b" / "checkpoints" / "step-000002", checkpoints / "step-000002")
     same_again = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "4"]
-    assert "step-000002 holds another discriminator" in fails(*same_again)
+    assert "step-000002 holds a different discriminator" in fails(*same_again)
 
 
 def test_other_images_than_a_run_began_with_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,9 @@ def test_other_images_than_a_run_began_with_get_one_line(tmp_path: Path, monkeyp
     with start(tmp_path / "run", *options, "--log_every", "1") as process:
         stop(process, signal.SIGTERM)
     (folder / "7.png").write_bytes((folder / "6.png").read_bytes())
-    assert "was trained on other images" in fails(*digits(tmp_path / "run"), *options, "--log_every", "1")
+    assert "was trained on images or labels that differ" in fails(
+        *digits(tmp_path / "run"), *options, "--log_every", "1"
+    )
 
 
 def test_a_torn_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path) -> None:
@@ -308,7 +310,7 @@ def test_a_torn_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: P
     weights = tmp_path / "a" / "checkpoints" / "step-000008" / "generator.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     again = train(tmp_path / "a", *options)
-    assert "passing over the checkpoint" in again.stderr
+    assert "skipping the checkpoint" in again.stderr
     assert "resuming after step 4" in again.stdout
     assert same(result(tmp_path / "a"), result(tmp_path / "b"))
 

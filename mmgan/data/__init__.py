@@ -1,4 +1,4 @@
-"""Image sets as uint8 tensors, and their way to a network on its device."""
+"""Image sets as uint8 tensors, and their conversion to a network's input on its device."""
 
 from mmgan.data.config import DataChange, DataConfig
 from mmgan.data.images import Images, data_sets, fingerprint, load

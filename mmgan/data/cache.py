@@ -1,6 +1,6 @@
-"""Decoded images kept on disk with a checksum, and mapped into memory.
+"""Decoded images cached on disk with a checksum, and mapped into memory.
 
-A file holds the images' bytes, then a JSON object of facts about them, its length in 8 bytes, and SHA-256 of all that.
+A file holds the images' bytes, a JSON object of facts about them, its length in 8 bytes, and the SHA-256 of all this.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from filelock import FileLock, Timeout
 from mmgan.errors import UserError
 
 Writer = Callable[[Callable[[bytes], object]], dict[str, Any]]
-"""Hands images to a function, a piece at a time and row by row, and returns their `shape` and other facts."""
+"""Passes images to a function in pieces, row by row, and returns their `shape` and other facts."""
 
 
 class Cached(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     images: np.ndarray
-    """uint8, mapped copy-on-write: what is written to it does not reach the file."""
+    """uint8, mapped copy-on-write: changes do not reach the file."""
     facts: dict[str, Any]
 
 
 def cached(name: str, key: str, write: Writer) -> Cached:
-    """The images called `name` in the cache folder; `write` makes them where `key` is another, or the file is damaged.
+    """The images called `name` in the cache folder; `write` makes them if `key` differs or the file is damaged.
 
-    The file of another key is replaced. Raises UserError where it cannot be written.
+    The file of another key is replaced. Raises UserError if it cannot be written.
     """
     file = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{name}.images"
     with suppress(ValueError):
@@ -53,21 +53,21 @@ def cached(name: str, key: str, write: Writer) -> Cached:
         found = _read(file, key)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        advice = "make room there, or set XDG_CACHE_HOME to another folder"
-        raise UserError(f"cannot keep the decoded images in {file} ({reason}); {advice}") from error
+        advice = "free some disk space there, or set XDG_CACHE_HOME to another folder"
+        raise UserError(f"cannot cache the decoded images in {file} ({reason}); {advice}") from error
     assert found is not None
     return found
 
 
 def _read(file: Path, key: str) -> Cached | None:
-    """None where there is no file, or of another key; raises ValueError, saying why, where it is damaged."""
+    """None if there is no file or its key differs; raises ValueError, saying why, if it is damaged."""
     try:
         content = np.memmap(file, np.uint8, "c")
     except OSError:
         return None
     body, digest = content[:-32], content[-32:]
     if hashlib.sha256(body.data).digest() != digest.tobytes():
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum does not match")
     length = int.from_bytes(body[-8:].tobytes(), "big")
     facts = json.loads(body[-8 - length : -8].tobytes())
     if facts["key"] != key:
@@ -76,7 +76,7 @@ def _read(file: Path, key: str) -> Cached | None:
 
 
 def _write(file: Path, key: str, write: Writer) -> None:
-    """Write the file, whole or not at all, by ordinary writes: a full disk is an error then, and no signal."""
+    """Write the file atomically, by ordinary writes, so that a full disk is an error rather than a signal."""
     part, digest = file.with_name(f"{file.name}.part"), hashlib.sha256()
     try:
         with part.open("wb") as out:
@@ -94,7 +94,7 @@ def _write(file: Path, key: str, write: Writer) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left half-written: nobody holds its lock."""
+    """Remove incomplete files left by killed processes: nobody holds their lock."""
     for part in folder.glob("*.part"):
         with suppress(Timeout), FileLock(f"{part.with_suffix('')}.lock", timeout=0):
             part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which images: the options of every data set."""
+"""Options of every data set."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ D = TypeVar("D", bound="DataConfig")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Images."""
+    """The images."""
 
     name: str = "cifar10"
-    """Data set: digits, fashion_mnist, mnist, cifar10, cifar100, svhn, stl10, folder or array (the files of
-    mmgan/data/sets), or `package.module` with a function `load` like theirs."""
+    """Data set: digits, fashion_mnist, mnist, cifar10, cifar100, svhn, stl10, folder or array (the files in
+    mmgan/data/sets), or `package.module` with a `load` function like theirs."""
     root: str = "data"
-    """Folder the data set is in; for `folder`, the images themselves, or a zip of them; for `array`, a file .npy or
-    .npz. A run keeps its absolute path."""
+    """Folder of the data set; for `folder`, the folder of images, or a zip file of them; for `array`, an .npy or .npz
+    file. A run records its absolute path."""
     split: str = "train"
-    """Part of it: train or test; svhn also has extra, stl10 unlabeled and train+unlabeled, folder and array only
-    train."""
+    """Split of the data set: train or test; svhn also has extra, stl10 unlabeled and train+unlabeled, folder and array
+    only train."""
     resolution: int | None = None
-    """Resize to so many pixels; null: as they are."""
+    """Resize images to this many pixels, 1 to 16384; null: keep their size."""
     download: bool = False
-    """Fetch a missing data set into root."""
+    """Download a missing data set into root."""
     skip_broken: bool = False
-    """Leave out files of `folder` that are broken, and list them; false: they are an error."""
+    """Leave out broken files of `folder` and list them; false: report them as an error."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))  # for any working folder
@@ -39,7 +39,7 @@ class DataConfig:
             raise ValueError(f"data.resolution must be at most 16384 pixels, not {self.resolution}")
 
     def split_of(self, *splits: str) -> str:
-        """`split`, one of `splits`; raises UserError for another."""
+        """`split`, if it is one of `splits`; otherwise raises UserError."""
         if self.split not in splits:
             raise UserError(f"{self.name} has no data.split {self.split!r}, only {', '.join(splits)}")
         return self.split
@@ -47,17 +47,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class DataChange:
-    """Where the images of a run are, if not where they were when it was trained. Null leaves an option as it was."""
+    """The location of a run's images, if it has changed since training. Null leaves an option unchanged."""
 
     name: str | None = None
-    """Data set."""
+    """Data set; null: the run's."""
     root: str | None = None
-    """Folder the data set is in; for `folder` and `array`, the images themselves."""
+    """Folder of the data set; for `folder` and `array`, the images themselves; null: the run's."""
     resolution: int | None = None
-    """Resize to so many pixels."""
+    """Resize images to this many pixels; null: as in the run."""
     download: bool | None = None
-    """Fetch a missing data set into root."""
+    """Download a missing data set into root; null: as in the run."""
 
     def of(self, data: D) -> D:
-        """`data` with what is changed."""
+        """`data` with these changes."""
         return replace(data, **{name: value for name, value in vars(self).items() if value is not None})

@@ -16,32 +16,32 @@ from mmgan.memory import refuse_more
 
 
 class Images(NamedTuple):
-    """An image set in memory, or mapped into it."""
+    """An image set, in memory or memory-mapped."""
 
     images: Tensor
     """uint8 [N, C, R, R], C = 1 or 3."""
     labels: Tensor
-    """int64 [N]; -1 for an image without one."""
+    """int64 [N]; -1 for an image without a label."""
 
     def labelled(self) -> Images:
-        """Those with a label."""
+        """The images with a label."""
         there = self.labels >= 0
         return self if there.all() else Images(self.images[there], self.labels[there])
 
 
 def data_sets() -> list[str]:
-    """Names of the data sets there are: the files of mmgan/data/sets."""
+    """Names of the available data sets: the files in mmgan/data/sets."""
     return modules.names(sets)
 
 
 def load(config: DataConfig, square: bool = True) -> Images:
-    """The images `config` asks for; raises UserError, saying what to do, where they cannot be had.
+    """The images that `config` describes; raises UserError, saying what to do, if they are not available.
 
-    So it does where they are not `square`.
+    With `square`, also raises it if they are not square.
     """
     module = modules.find(sets, config.name, "data.name")
     if not hasattr(module, "load"):
-        raise UserError(f"data.name {config.name!r} has no function `load`")
+        raise UserError(f"data.name {config.name!r} has no `load` function")
     images, labels = module.load(config)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(labels) != len(images):
         found = f"{images.dtype} {list(images.shape)} and {len(labels)} labels"
@@ -60,6 +60,6 @@ def load(config: DataConfig, square: bool = True) -> Images:
 
 
 def fingerprint(images: Tensor) -> str:
-    """A hash by which to know an image set again: of its shape and of up to 1,024 images spread over it."""
+    """A hash that identifies an image set: of its shape and up to 1,024 images spread over it."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), 1024)).long()
     return hashlib.sha256(repr(images.shape).encode() + images[rows].contiguous().numpy().tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""From uint8 rows of an image set to a network's input, on the device."""
+"""Conversion from uint8 rows of an image set to a network's input, on the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Feed:
-    """Rows of an image set on `device`: the whole set lives there if it takes less than half of the free memory."""
+    """Rows of an image set on `device`: the whole set is kept there if it takes less than half the free memory."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.device = device
@@ -22,13 +22,13 @@ class Feed:
 
 
 NOISE_BELOW = 1 - 2**-16
-"""The largest noise of one grey level that float32 holds beside 255; more would round to the next level."""
+"""The largest noise below one grey level that float32 can add to 255; more would round to the next level."""
 
 
 def to_network(images: Tensor, flips: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-    """uint8 [B, C, H, W] to float32 in [-1, 1]: v / 127.5 - 1, or with `noise` u in [0, 1) (v + u) / 128 - 1.
+    """uint8 [B, C, H, W] to float32 in [-1, 1]: v / 127.5 - 1, or, with `noise` u in [0, 1), (v + u) / 128 - 1.
 
-    `flips` is bool [B]: which images to mirror. Dequantisation by noise of one grey level is Miyato et al.'s.
+    `flips` is bool [B]: which images to mirror. Dequantisation with noise of one grey level follows Miyato et al.
     """
     x = images.float()
     if flips is not None:
@@ -39,6 +39,6 @@ def to_network(images: Tensor, flips: Tensor | None = None, noise: Tensor | None
 def to_uint8(x: Tensor) -> Tensor:
     """Images in [-1, 1], floating point, to 256 levels of equal width: uint8 of the same shape.
 
-    The inverse of `to_network`, with noise and without: floor(128 (x + 1)), and 255 for 1.
+    The inverse of `to_network`, with or without noise: floor(128 (x + 1)), and 255 for 1.
     """
     return ((x.float() + 1) * 128).floor().clamp(0, 255).to(torch.uint8)

@@ -1,1 +1,1 @@
-"""What every run needs, on Accelerate: command line, folder, randomness, checkpoints, logging, signals."""
+"""What every run needs, built on Accelerate: command line, folder, randomness, checkpoints, logging, signals."""

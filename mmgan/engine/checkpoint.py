@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there: written beside, checked by hash, moved into place.
+"""Atomic checkpoints: written to a temporary folder, moved into place, verified by checksum when read.
 
     checkpoints/step-000500/  NAME.safetensors (weights)  state.pt (optimisers and the like)  checksums.json
 
-Nothing is unpickled on the way back.
+Nothing is unpickled when one is read.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ from mmgan.errors import UserError
 
 FORMAT = 1
 OTHER = "beside the weights"
-"""Key in state.pt of what a network's state holds and safetensors cannot: complex tensors, and extra state."""
+"""Key in state.pt for the parts of a network's state that safetensors cannot hold: complex tensors, extra state."""
 LARGEST = 2**16
-"""No whole number that a checkpoint tells (classes, pixels, processes) is larger."""
+"""Upper bound of the whole numbers in a checkpoint (classes, pixels, processes)."""
 T = TypeVar("T")
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint read back, on the CPU."""
+    """A loaded checkpoint, on the CPU."""
 
     path: Path
     step: int
-    """Steps done."""
+    """Steps completed."""
     weights: dict[str, dict[str, Any]]
     state: dict[str, Any]
 
     def restore(self, name: str, module: nn.Module) -> None:
-        """Load the weights called `name` into `module`; raises UserError when they are another network's."""
+        """Load the weights called `name` into `module`; raises UserError if they belong to another network."""
         try:
             module.load_state_dict(self.weights[name])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             first = str(error).strip().splitlines()[-1].strip()
-            raise UserError(f"{self.path} holds another {name} than this configuration makes ({first})") from error
+            raise UserError(
+                f"{self.path} holds a different {name} from the one this configuration builds ({first})"
+            ) from error
 
     def restore_optimiser(self, name: str, optimiser: Optimizer, kept: set[str]) -> None:
-        """Load the state called `name` into `optimiser`, whose own options stay; `kept`: what it keeps of a parameter.
+        """Load the state called `name` into `optimiser`, whose options stay; `kept`: what it stores for a parameter.
 
-        Raises UserError for a state of other names, shapes or types, which a fused step would crash on.
+        Raises UserError if names, shapes or types differ, which would crash a fused step.
         """
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         saved = self.fact(name, dict).get("state")
@@ -67,12 +69,12 @@ class Checkpoint(NamedTuple):
             return all(isinstance(part[key], Tensor) and _form(part[key]) == _form(likes[key]) for key in kept)
 
         if not isinstance(saved, dict) or not all(fits(i, part) for i, part in saved.items()):
-            raise UserError(f"{self.path / 'state.pt'} holds another {name} than this configuration makes")
+            raise UserError(f"{self.path / 'state.pt'} holds a different {name} from the one this configuration builds")
         options = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": saved, "param_groups": options})
 
     def fact(self, name: str, kind: type[T]) -> T:
-        """What the checkpoint says of `name`; raises UserError where that is missing, of another type, or absurd."""
+        """The checkpoint's value of `name`; raises UserError if it is missing, of another type, or absurd."""
         value = self.state.get(name)
         if isinstance(value, kind) and not (isinstance(value, int) and not 0 < value <= LARGEST):
             return value
@@ -84,10 +86,10 @@ def _form(tensor: Tensor) -> tuple[object, ...]:
 
 
 def save(folder: Path, step: int, networks: Mapping[str, nn.Module], state: Mapping[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step` into `folder`, then remove all others but the `keep` - 1 before it.
+    """Write the checkpoint of `step` into `folder`, then remove all others except the `keep` - 1 before it.
 
-    Raises UserError for parameters that are not finite, for a network whose state cannot be kept, and when writing
-    fails (a full disk, say); what was written is then removed, and earlier checkpoints stay.
+    Raises UserError for parameters that are not finite, for a network whose state cannot be saved, and when writing
+    fails (on a full disk, for example); the partial checkpoint is then removed, and earlier ones stay.
     """
     for name, network in networks.items():
         for key, parameter in network.named_parameters():
@@ -117,16 +119,16 @@ def save(folder: Path, step: int, networks: Mapping[str, nn.Module], state: Mapp
         shutil.rmtree(part, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint of step {step} to {folder} ({error.strerror}); earlier ones are untouched: "
-            "make room and run the same command again"
+            "free some disk space and run the same command again"
         ) from error
     tidy(folder, step, keep)
     return target
 
 
 def tidy(folder: Path, step: int, keep: int) -> None:
-    """Leave the checkpoint of `step`, which is whole, and the `keep` - 1 before it.
+    """Keep only the checkpoint of `step`, which is complete, and the `keep` - 1 before it.
 
-    Removes older ones, later ones, which were torn, and what a process that was killed here left half done.
+    Removes older ones, later ones (which are incomplete), and the partial files of a process that was killed.
     """
     ours = [path for path in steps(folder) if _step(path) <= step]
     for path in set(steps(folder)) - set(ours[-keep:]):
@@ -136,7 +138,7 @@ def tidy(folder: Path, step: int, keep: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint; killed on the way, it leaves nothing that looks like one."""
+    """Remove a checkpoint; if killed midway, this leaves nothing that looks like one."""
     part = path.with_name(f".{path.name}.old.part")
     shutil.rmtree(part, ignore_errors=True)
     if path.exists():
@@ -145,18 +147,18 @@ def _remove(path: Path) -> None:
 
 
 def rehearse(networks: Mapping[str, nn.Module]) -> None:
-    """Raise UserError, naming the network, for a state that no checkpoint could keep; called before the first step."""
+    """Raise UserError, naming the network, for a state that no checkpoint can hold; called before the first step."""
     contents = _contents(networks, {})
     try:
         weights, _ = _parsed(contents)
     except ValueError as error:
-        raise UserError(f"the networks' state cannot be kept in a checkpoint: {error}") from error
+        raise UserError(f"the networks' state cannot be saved in a checkpoint: {error}") from error
     for name, network in networks.items():
         Checkpoint(Path("a checkpoint"), 0, weights, {}).restore(name, network)
 
 
 def _contents(networks: Mapping[str, nn.Module], state: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint, by name; tensors that several names share are written for each of them."""
+    """The files of a checkpoint, by name; a tensor shared by several names is written for each of them."""
     contents: dict[str, bytes] = {}
     other: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
@@ -167,23 +169,23 @@ def _contents(networks: Mapping[str, nn.Module], state: Mapping[str, Any]) -> di
         copies = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in plain.items()}
         try:
             contents[f"{name}.safetensors"] = safetensors.torch.save(copies)
-        except (ValueError, RuntimeError, KeyError) as error:  # sparse or quantised tensors, say
-            raise UserError(f"the {name}'s state cannot be kept in a checkpoint: {error}") from error
+        except (ValueError, RuntimeError, KeyError) as error:  # sparse or quantised tensors, for example
+            raise UserError(f"the {name}'s state cannot be saved in a checkpoint: {error}") from error
     buffer = io.BytesIO()
     try:
         torch.save({**state, **({OTHER: other} if other else {})}, buffer)
-    except Exception as error:  # whatever the object's own pickling raises
-        raise UserError(f"the networks' extra state cannot be kept in a checkpoint: {error}") from error
+    except Exception as error:  # an object's pickling can raise anything
+        raise UserError(f"the networks' extra state cannot be saved in a checkpoint: {error}") from error
     return {"state.pt": buffer.getvalue()} | contents
 
 
 def at(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is, if there is one."""
+    """The path of the checkpoint of `step`, whether or not it exists."""
     return folder / f"step-{step:06d}"
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first; whether they are whole is not looked at."""
+    """The checkpoints in `folder`, oldest first, without checking that they are complete."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,18}", path.name, re.ASCII)]
     return sorted((path for path in found if path == at(folder, _step(path))), key=_step)
 
@@ -193,35 +195,35 @@ def _step(path: Path) -> int:
 
 
 def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
-    """The best (by the run's own measure), the last or a certain checkpoint of the run in the folder `run`.
+    """The best (by the run's measure), the last, or the given checkpoint of the run in the folder `run`.
 
-    Raises UserError where there is no such thing.
+    Raises UserError if there is none.
     """
     if not (run / "config.yaml").exists():
-        raise UserError(f"{run} is no run: it has no config.yaml")
+        raise UserError(f"{run} is not a run: it has no config.yaml")
     if isinstance(which, int):
         folder = run / "checkpoints"
         if at(folder, which) not in steps(folder):
             there = ", ".join(path.name for path in steps(folder)) or "none"
-            raise UserError(f"{run} keeps no checkpoint of step {which}; there is {there}")
+            raise UserError(f"{run} has no checkpoint of step {which}; it has {there}")
         try:
             return read(at(folder, which))
         except ValueError as error:
             raise UserError(f"cannot read the checkpoint of step {which} in {folder}: {error}") from error
     saved = latest(run / ("best" if which == "best" else "checkpoints"))
     if saved is None and which == "best" and steps(run / "best"):
-        raise UserError(f"the best checkpoint in {run / 'best'} is damaged; take last")
+        raise UserError(f"the best checkpoint in {run / 'best'} is damaged; use last")
     if saved is None and which == "best":
-        raise UserError(f"{run} kept no best checkpoint, for nothing was measured while it ran; take last")
+        raise UserError(f"{run} has no best checkpoint, because nothing was measured during training; use last")
     if saved is None:
-        raise UserError(f"{run} has no whole checkpoint")
+        raise UserError(f"{run} has no intact checkpoint")
     return saved
 
 
 def source(folder: Path, init_from: str | None) -> Checkpoint | None:
-    """The checkpoint whose weights a run in `folder` starts from; None for random ones, or where it has its own.
+    """The checkpoint whose weights a run in `folder` starts from; None for random weights, or if it has checkpoints.
 
-    Raises UserError where the run `init_from` has none.
+    Raises UserError if the run `init_from` has none.
     """
     if init_from is None or latest(folder / "checkpoints"):
         return None
@@ -232,26 +234,26 @@ def source(folder: Path, init_from: str | None) -> Checkpoint | None:
 
 
 def last_of(folder: Path) -> str:
-    """The name of the last checkpoint in `folder`, or none."""
+    """The name of the last checkpoint in `folder`, or "none yet"."""
     return next((str(path) for path in reversed(steps(folder))), "none yet")
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in the folder `path`; raises ValueError, saying what is wrong, when it is not whole."""
+    """The checkpoint in the folder `path`; raises ValueError, saying what is wrong, if it is not intact."""
     try:
         sums = files.read_json(path / "checksums.json")
         if not isinstance(sums, dict) or not isinstance(sums.get("sha256"), dict):
             raise ValueError("checksums.json is damaged")
         if sums.get("format") != FORMAT:
-            raise ValueError(f"its format is {sums.get('format')}, this version reads {FORMAT}")
+            raise ValueError(f"its format is {sums.get('format')}, but this version reads {FORMAT}")
         step, names = sums.get("step"), sums["sha256"]
         if type(step) is not int or path.name != f"step-{step:06d}":
             raise ValueError(f"checksums.json says it is of step {step}")
         if "state.pt" not in names or not all(re.fullmatch(r"state\.pt|\w+\.safetensors", name) for name in names):
-            raise ValueError("checksums.json names other files than a checkpoint has")
+            raise ValueError("checksums.json lists files that are not those of a checkpoint")
         contents = {name: files.read(path / name) for name in names}
     except UserError as error:
-        raise ValueError(f"it is not whole ({error})") from error
+        raise ValueError(f"it is incomplete ({error})") from error
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != names[name]:
             raise ValueError(f"{name} does not match its checksum")
@@ -259,7 +261,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Weights and state of a checkpoint's files; raises ValueError where they are not what it writes."""
+    """Weights and state from a checkpoint's files; raises ValueError if they are not as written."""
     try:
         weights: dict[str, dict[str, Any]] = {
             name.removesuffix(".safetensors"): safetensors.torch.load(content)
@@ -272,7 +274,7 @@ def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], d
         state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"state.pt holds more than tensors and plain values ({error})") from error
-    except Exception as error:  # what a damaged file makes torch.load raise is not said anywhere
+    except Exception as error:  # torch.load does not document what it raises for a damaged file
         raise ValueError(f"state.pt is damaged ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError("state.pt is damaged")
@@ -285,10 +287,10 @@ def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], d
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint in `folder`, None when there is none; warns of each that is passed over."""
+    """The last intact checkpoint in `folder`, or None; warns about each one that is skipped."""
     for path in reversed(steps(folder)):
         try:
             return read(path)
         except ValueError as error:
-            warnings.warn(f"passing over the checkpoint {path}: {error}", stacklevel=2)
+            warnings.warn(f"skipping the checkpoint {path}: {error}", stacklevel=2)
     return None

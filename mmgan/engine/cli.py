@@ -1,4 +1,4 @@
-"""The command line: typed dataclasses, YAML files and options in one; errors in one line."""
+"""The command line: typed dataclasses filled from YAML files and options; errors in one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Arguments(Generic[C]):
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Lists the options of sections that name a class, or may be null, in `--help` like those of any other."""
+    """Lists in `--help` the options of every section, including those that name a class or may be null."""
 
     sections: Mapping[str, list[type]] = MappingProxyType({})
 
@@ -53,19 +53,19 @@ class _Parser(jsonargparse.ArgumentParser):
         super().__init__(*args, **(own | options))
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
-        """The help, with those options at its end."""
+        """The help, ending with those options."""
         text = super().format_help(formatter).rstrip()
         for name, classes in self.sections.items():
             for one in classes:
                 parser = jsonargparse.ArgumentParser(add_help=False, usage=jsonargparse.SUPPRESS)
                 parser.add_class_arguments(one, name)
                 chosen = f"\n\nwith --{name} {one.__name__}:" if inspect.isabstract(one.__base__) else ""
-                text += f"{chosen}\n\n{parser.format_help().strip() or 'no options of its own'}"
+                text += f"{chosen}\n\n{parser.format_help().strip() or 'no options'}"
         return text + "\n"
 
 
 def _sections(config: type) -> dict[str, list[type]]:
-    """The classes of every section of `config` whose type is a kind of class, or that may be null."""
+    """The classes of every section of `config` that names a class or may be null."""
     found: dict[str, list[type]] = {}
     for name, one, alone in _typed(config):
         if inspect.isabstract(one):
@@ -76,7 +76,7 @@ def _sections(config: type) -> dict[str, list[type]]:
 
 
 def _naming(thing: Any) -> set[str]:
-    """The last words of the options of a configuration, or of a function, whose values name code."""
+    """The options of a configuration, or of a function, whose values name code; the last word of each."""
     found = {"name", "class_path"}
     for name, one, _ in _typed(thing):
         if inspect.isabstract(one):
@@ -87,7 +87,7 @@ def _naming(thing: Any) -> set[str]:
 
 
 def _typed(thing: Any) -> Iterator[tuple[str, type, bool]]:
-    """Fields of a class, or parameters of a function: name, each class that a value may be of, whether that is all."""
+    """Fields of a class, or parameters of a function: name, each class a value may have, whether it is the only one."""
     for name, hint in get_type_hints(thing).items():
         for one in get_args(hint) if isinstance(hint, UnionType) else [hint]:
             if isinstance(one, type):
@@ -97,17 +97,17 @@ def _typed(thing: Any) -> Iterator[tuple[str, type, bool]]:
 def parse(
     config: type[C], description: str, args: Sequence[str] | None = None, named: Sequence[str] | None = None
 ) -> Arguments[C]:
-    """Read `--config` files, merged from left to right, and the options over them into a `config`.
+    """Read `--config` files, merged from left to right, and the options that override them into a `config`.
 
-    Code that is not ours is imported where the user's command line `named` (None: `args`) names it, never because a
-    file does. Raises UserError for whatever does not fit.
+    Code from outside mmgan is imported only if the user's command line `named` (None: `args`) names it, never because
+    a file does. Raises UserError for anything invalid.
     """
     args = sys.argv[1:] if args is None else args
     parser = _Parser(description=description.partition("\n\n")[0] or None)
     parser.sections = _sections(config)
-    text = "YAML file, or the name of one of mmgan's, gan/digits; several are merged from left to right"
+    text = "YAML file, or the name of one shipped with mmgan, such as gan/digits; several are merged from left to right"
     parser.add_argument("--config", action="config", help=text)
-    parser.add_argument("--output", type=str, required=True, help="folder of the run; the same command resumes it")
+    parser.add_argument("--output", type=str, required=True, help="run folder; the same command resumes the run")
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(" (--help lists every option)", config):
         modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
@@ -119,7 +119,7 @@ def parse(
 
 
 def _files_first(args: Sequence[str]) -> list[str]:
-    """`args` with the files of configurations before the options that go over them."""
+    """`args` with configuration files before the options that override them."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", action="append", default=[])
     found, rest = parser.parse_known_args(args)
@@ -127,7 +127,7 @@ def _files_first(args: Sequence[str]) -> list[str]:
 
 
 def _switched(args: Sequence[str], thing: Any) -> list[str]:
-    """`args` with `true` after every option of true or false that has no value, and no number that is beyond floats."""
+    """`args` with `true` after every Boolean option without a value, and infinity for numbers too large for a float."""
     made = []
     finite = [re.sub(rf"(?<!\w)\d{{{MOST_DIGITS},}}$", ".inf", argument) for argument in args]
     for argument, after in pairwise([*finite, "--"]):
@@ -137,9 +137,9 @@ def _switched(args: Sequence[str], thing: Any) -> list[str]:
 
 
 def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust: bool = False) -> C:
-    """A `config` from values of its type, a dictionary of them, a YAML file, or the name of a shipped one: gan/digits.
+    """A `config` from one of its type, a dictionary, a YAML file, or the name of a shipped one, such as gan/digits.
 
-    With `trust`, code that is not ours may be named by it. Raises UserError for whatever does not fit.
+    With `trust`, it may name code from outside mmgan. Raises UserError for anything invalid.
     """
     if isinstance(values, config):
         if trust:
@@ -158,9 +158,9 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML that reads back as it is, every key with its meaning as a comment.
+    """A configuration as YAML that reads back unchanged, with a comment explaining every key.
 
-    Raises UserError for one made of objects that a parser would not take, or of a class that no run could find again.
+    Raises UserError for objects that a parser would not accept, or a class that no run could find again.
     """
     with _mistakes_in_one_line(thing=type(config)):
         classes = list(modules.classes_in(config))
@@ -176,18 +176,18 @@ def to_yaml(config: Any) -> str:
             values = given.get_defaults()
             plain, commented = parser.dump(values, **options), parser.dump(values, with_comments=True, **options)
         except (AttributeError, yaml.YAMLError) as error:
-            raise UserError(f"{type(config).__name__} holds a value that cannot be written down ({error})") from error
+            raise UserError(f"{type(config).__name__} holds a value that YAML cannot represent ({error})") from error
         parser.parse_object(load(plain))
     commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
     commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
-    # The writer of comments leaves a string like "no" without quotes; then better without comments.
+    # When writing comments, the parser leaves a string such as "no" unquoted; then omit the comments.
     return commented if load(commented) == load(plain) else plain
 
 
 def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> Any:
-    """What a function returns for what the command line says; its docstring is the help. Raises UserError like `parse`.
+    """Call a function with the command line's arguments; its docstring is the help. Raises UserError like `parse`.
 
-    Of several functions the first argument names one. `folders` is a parameter that takes one or more of them.
+    If there are several functions, the first argument names one. `folders` is a parameter for one or more folders.
     """
     args = sys.argv[1:] if args is None else args
     parsers = {function.__name__: _parser_of(function, folders) for function in functions}
@@ -218,9 +218,9 @@ def _parser_of(function: Callable[..., Any], folders: str | None = None, positio
 def arguments_of(
     function: Callable[..., Any], args: Sequence[str], positional: bool = True, named: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """What a command line says a function is to be called with; not `positional`, all of it has an option's name.
+    """The arguments for a function that a command line gives; if not `positional`, all of them are options.
 
-    Code that is not ours is imported where `named` (None: `args`) names it. Raises UserError like `parse`.
+    Code from outside mmgan is imported only if `named` (None: `args`) names it. Raises UserError like `parse`.
     """
     with _mistakes_in_one_line(" (--help lists every option)", function):
         modules.trust(modules.names_on(args if named is None else named, _naming(function)))
@@ -229,7 +229,7 @@ def arguments_of(
 
 @contextmanager
 def _mistakes_in_one_line(advice: str = "", thing: Any = None) -> Iterator[None]:
-    """Every mistake in the options of `thing`, a class or function, as a UserError."""
+    """Turn every mistake in the options of `thing`, a class or function, into a UserError."""
     try:
         yield
     except (ArgumentError, ValueError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
@@ -238,7 +238,7 @@ def _mistakes_in_one_line(advice: str = "", thing: Any = None) -> Iterator[None]
 
 
 def _one_line(message: str, thing: Any) -> str:
-    """The part of a parser's message that says what is wrong, without its listing of alternatives tried."""
+    """The part of a parser's message that says what is wrong, without the alternatives it tried."""
     if denied := re.search(r"Importing '([\w.]+)' is not allowed", message):
         advice = "a file may not choose code: name it on the command line, or trust the file (--trust true, trust=True)"
         return f"{denied[1]} is not part of mmgan, and {advice}"
@@ -256,7 +256,7 @@ def _one_line(message: str, thing: Any) -> str:
         return f"{option}: {unfound[1]} cannot be imported ({unfound[2]})"
     if hint := type_of(thing, option) if option else None:
         if "instantiatable" in message:
-            return f"{option} has no class yet whose options these could be; name one by --{option}: {words(hint)}"
+            return f"{option} has options but no class; choose one with --{option}: {words(hint)}"
         before = r"(?:Got value:|Import path|Unable to load config|import path string:) ?"
         value = re.search(before + r"(.*?)(?: does not correspond to a subclass.*)?$", message, re.M)
         value = value or re.search(r"Given value: (.*)", message)
@@ -268,50 +268,50 @@ def _one_line(message: str, thing: Any) -> str:
 
 
 def _of_the_group(error: BaseException) -> bool:
-    """Whether an error comes from the group of processes of this run: gloo's begin with a place in its code."""
+    """Whether an error comes from this run's process group: gloo's errors begin with a place in its code."""
     return isinstance(error, distributed.DistError) or re.match(r"\[\S*/gloo/\S+\] ", str(error)) is not None
 
 
 def _of_a_thread(error: threading.ExceptHookArgs) -> None:
-    """Show what ended a thread, unless it is TensorBoard's, which raises the same in the main thread."""
+    """Show the error that ended a thread, unless it is TensorBoard's, which raises it in the main thread too."""
     if not type(error.thread).__module__.startswith("tensorboard"):
         threading.__excepthook__(error)
 
 
 def typed() -> str:
-    """The command that started this process, as it would be typed: python scripts/report.py ..., or mmgan report ..."""
+    """The command that started this process, as typed: python scripts/report.py ..., or mmgan report ..."""
     script, *options = sys.argv
     return " ".join([script if script.startswith("mmgan ") else shlex.join(["python", script]), shlex.join(options)])
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a script's `main`, with one line on stderr for whatever the user can put right, and exit code 2.
+    """Call a script's `main`; a mistake that the user can fix gives one line on stderr and exit code 2.
 
-    Ctrl-C ends it with 130, and a reader of its output that leaves (`| head`) with 141, as they do other commands.
+    As with other commands, Ctrl-C exits with 130, and a closed output pipe (`| head`) with 141.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts let it end them at once while they import
-    sys.path.append(str(Path.cwd()))  # modules of the user's own, by name
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # while scripts import, it ends them at once
+    sys.path.append(str(Path.cwd()))  # for the user's modules, by name
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     threading.excepthook = _of_a_thread
     try:
         main()
         if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()  # left to the interpreter's end, its threads now and then abort it
+            distributed.destroy_process_group()  # otherwise its threads sometimes abort the interpreter's exit
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes what it can", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains about it on exit
         sys.exit(141)
     except (MemoryError, RuntimeError) as error:
         text = str(error)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _of_the_group(error):
             how = shown(re.sub(r"^\[\S+\] ", "", text))  # without the place in gloo's code
-            advice = "the same command, on every machine, resumes the run after its last checkpoint"
-            print(f"error: another process of this run has ended or does not answer ({how}); {advice}", file=sys.stderr)
+            advice = "run the same command on every machine to resume from the last checkpoint"
+            print(f"error: another process of this run has ended or does not reply ({how}); {advice}", file=sys.stderr)
             sys.exit(2)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
             raise
@@ -320,6 +320,6 @@ def run(main: Callable[[], Any]) -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "make room" if full else "put that right"
+        advice = "free some disk space" if full else "fix that"
         print(f"error: {error.strerror or error}{where}; {advice} and run the same command again", file=sys.stderr)
         sys.exit(2)

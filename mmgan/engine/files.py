@@ -1,4 +1,4 @@
-"""The files of a run: read only where they are plain files, written whole or not at all."""
+"""The files of a run: read only if they are regular files, written atomically."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import yaml
 from mmgan.engine.values import load
 from mmgan.errors import UserError
 
-if TYPE_CHECKING:  # it takes a while to import
+if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file; raises UserError where it is missing, cannot be read, or is a folder, pipe or device."""
+    """The bytes of a file; raises UserError if it is missing, unreadable, or a folder, pipe or device."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"{path} is not a file")
@@ -33,7 +33,7 @@ def read(path: Path) -> bytes:
 
 
 def appears(path: Path, seconds: int) -> bool:
-    """Whether a file that another machine has just written is there; a network file system shows it after a while."""
+    """Whether a file just written by another machine appears within `seconds`; network file systems show it late."""
     for _ in range(seconds):
         if path.exists():
             return True
@@ -42,7 +42,7 @@ def appears(path: Path, seconds: int) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises UserError like `read`, and for a damaged one."""
+    """The contents of a JSON file; raises UserError like `read`, and if it is damaged."""
     try:
         return json.loads(read(path))
     except (ValueError, RecursionError) as error:
@@ -50,33 +50,33 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What a configuration holds; raises UserError like `read`, and for one that is no mapping of names to values."""
+    """The contents of a configuration; raises UserError like `read`, and if it is not a mapping of names to values."""
     try:
         values = load(read(path).decode())
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove or repair it") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path} is damaged (it is no mapping of options to values); remove or repair it")
+        raise UserError(f"{path} is damaged (it is not a mapping of options to values); remove or repair it")
     return values
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, each a mapping with a step; lines that are torn or damaged are passed over.
+    """The rows of a metrics.jsonl, each a mapping with a step; incomplete or damaged lines are skipped.
 
-    Raises UserError like `read`; a file that is not there has no rows.
+    Raises UserError like `read`; a missing file has no rows.
     """
     return [row for line in lines(path) if (row := row_of(line)) is not None]
 
 
 def lines(path: Path) -> list[str]:
-    """The whole lines of a text, each with its end; none of a file that is not there. Raises UserError like `read`."""
+    """The complete lines of a text file, with line ends; none if it is missing. Raises UserError like `read`."""
     if not path.exists():
         return []
     return [line for line in read(path).decode(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
 
 
 def row_of(line: str) -> dict[str, Any] | None:
-    """A line of a metrics.jsonl: a mapping whose step is a whole number from 1 on; None for anything else."""
+    """A line of a metrics.jsonl: a mapping whose step is a positive whole number; None for anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -86,7 +86,7 @@ def row_of(line: str) -> dict[str, Any] | None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replace a file, on the disk, whole or not at all; raises OSError, and then leaves no part of it behind."""
+    """Replace a file atomically and sync it to disk; if it raises OSError, it leaves no partial file behind."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -102,17 +102,17 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BytesIO]:
-    """What is written into the buffer becomes the file, as by `write`: a picture, say."""
+    """Whatever is written to the buffer (a picture, for example) becomes the file, as with `write`."""
     buffer = BytesIO()
     yield buffer
     write(path, buffer.getvalue())
 
 
 def draw(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure of matplotlib as by `write`; `options` are those of its savefig.
+    """Write a matplotlib figure as with `write`; `options` are those of savefig.
 
-    Figures are circles of objects, which only a full collection frees: those of earlier figures, which a long run would
-    pile up, are freed here.
+    Figures contain reference cycles, which only a full garbage collection frees: it runs here, so that a long run does
+    not accumulate earlier figures.
     """
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix.removeprefix("."), **options)
@@ -121,7 +121,7 @@ def draw(figure: Figure, path: Path, **options: Any) -> None:
 
 @contextmanager
 def writing(folder: Path, option: str = "--output") -> Iterator[None]:
-    """Turn any OSError into a UserError that says what could not be written, and which option would name another."""
+    """Turn any OSError into a UserError that says what could not be written and which option to change."""
     try:
         yield
     except OSError as error:
@@ -129,12 +129,12 @@ def writing(folder: Path, option: str = "--output") -> Iterator[None]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this is what a run leaves in its folder that was killed, or found no room, before it had begun."""
+    """Whether this file is left by a run that was killed, or ran out of disk space, before it began."""
     return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(".part"))
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Sync a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)

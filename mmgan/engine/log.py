@@ -1,4 +1,4 @@
-"""Scalars on their way from the device to metrics.jsonl, a tracker and the terminal, without a sync in a step."""
+"""Moves scalars from the device to metrics.jsonl, a tracker and the terminal, without a sync in every step."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from mmgan.errors import UserError
 
 
 class Log:
-    """Collects scalars on the device at every step, and every `every` steps writes the mean over them.
+    """Collects scalars on the device at every step, and writes their mean every `every` steps.
 
-    Resumed with `state()`, it writes the rows it would have written without the break.
+    Resumed with `state()`, it writes the rows it would have written without the interruption.
     """
 
     def __init__(
         self, run: Run, accelerator: Accelerator, start: int, steps: int, every: int, state: dict[str, Any]
     ) -> None:
-        """For a run of `steps`, of which `start` are done; `state` is what `state()` returned then, or empty."""
+        """For a run of `steps`, of which `start` are complete; `state` is what `state()` returned then, or empty."""
         self.run, self.accelerator, self.steps, self.every = run, accelerator, steps, every
         self.names: list[str] = state.get("names", [])
         rows = state.get("rows", torch.empty(0))
         whole = isinstance(self.names, list) and isinstance(rows, Tensor)
         if not whole or (len(rows) and rows.shape[1:] != (len(self.names),)):
-            raise UserError(f"the checkpoint of step {start} in {run.checkpoints} is damaged: its log is no table")
+            raise UserError(f"the checkpoint of step {start} in {run.checkpoints} is damaged: its log is not a table")
         self.rows: list[Tensor] = []
         self.means: Tensor = rows.to(accelerator.device)
-        """Of rows whose mean over all processes has been taken."""
+        """Rows that have been averaged over all processes."""
         self.clock, self.timed = time.perf_counter(), 0
         if accelerator.is_main_process:
             run.truncate_metrics(start)
@@ -51,7 +51,7 @@ class Log:
         self.bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True)
 
     def add(self, step: int, scalars: dict[str, Tensor], lr: float | None = None) -> None:
-        """Take the scalars of `step`, counted from 1, on the device; every `every` steps write their mean.
+        """Add the scalars of `step`, counted from 1, on the device; every `every` steps, write their mean.
 
         `lr` is the learning rate of the step; the last one is written.
         """
@@ -63,11 +63,11 @@ class Log:
             self._write(step, lr)
 
     def _finite_table(self, step: int) -> Tensor:
-        """The scalars collected up to `step` on the CPU, [steps, names], over all processes.
+        """The scalars collected up to `step`, [steps, names] on the CPU, averaged over all processes.
 
         Raises UserError, naming the step, the term and the last checkpoint, if one is not finite.
         """
-        if self.rows:  # gathered, for the rounding of a sum of several depends on how many rows it is made with
+        if self.rows:  # gathered: an all-reduce rounds differently for other numbers of rows
             means = self.accelerator.gather(torch.stack(self.rows)[None]).mean(0)
             self.means, self.rows = torch.cat([self.means, means]) if len(self.means) else means, []
         table = self.means.cpu()
@@ -81,14 +81,14 @@ class Log:
         return table
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint after `step` must keep; checks that all scalars so far are finite, and are on the disk."""
+        """What a checkpoint after `step` must hold; checks that all scalars so far are finite and saved to disk."""
         if self.accelerator.is_main_process:
             os.fsync(self.file.fileno())
         return {"names": self.names, "rows": self._finite_table(step)}
 
     def _write(self, step: int, lr: float | None) -> None:
         means = dict(zip(self.names, self._finite_table(step).mean(0).tolist(), strict=True))
-        if step % self.every == 0:  # else the run's end, after which it may be made longer
+        if step % self.every == 0:  # otherwise it is the end of the run, which may be extended later
             self.means = torch.empty(0)
         speed = self.timed / (time.perf_counter() - self.clock)
         self.clock, self.timed = time.perf_counter(), 0
@@ -101,14 +101,14 @@ class Log:
                 print(f"step {step}/{self.steps}  {shown}  {speed:.1f} steps/s  {left} s left", flush=True)
 
     def record(self, step: int, values: dict[str, float], beside: Mapping[str, Any] | None = None) -> None:
-        """Write a row of metrics.jsonl, `values` also to the tracker: what is measured now and then, a score say."""
+        """Write a row of metrics.jsonl, and `values` to the tracker too: for occasional measurements such as scores."""
         self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process:
             self.file.write(json.dumps({"step": step, **values, **(beside or {})}) + "\n")
             self.file.flush()
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
-        """Show an image, uint8 [C, H, W], in the trackers that can."""
+        """Show an image, uint8 [C, H, W], in the trackers that support images."""
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 tracker.log_images({name: image[None]}, step=step)
@@ -117,14 +117,14 @@ class Log:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Close the file and the bar, and, where all went well, the trackers and the group of processes.
+        """Close the file and the bar, and, if there was no error, the trackers and the process group.
 
-        Processes end together, for a launcher that sees one of them end may not leave the others the time to save.
+        Processes end together, because a launcher that sees one of them end may not give the others time to save.
         """
         self.bar.close()
         if self.accelerator.is_main_process:
             self.file.close()
-        if error is None:  # else others may be waiting within a collective, and this one would wait for them
+        if error is None:  # otherwise others may be inside a collective, and this one would wait for them
             self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
 

@@ -1,4 +1,4 @@
-"""For a while: a network in evaluation mode, or a step that is undone."""
+"""Temporary changes: a network in evaluation mode, or a step that is undone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode while entered; afterwards, whatever happened, every module has the mode it had."""
+    """Evaluation mode inside the block; afterwards, even after an error, every module is back in its previous mode."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -24,7 +24,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undone(*parts: Any) -> Iterator[None]:
-    """Afterwards networks, optimisers and whatever else has a `state_dict` are as they were before."""
+    """Restore networks, optimisers and other objects with a `state_dict` after the block."""
     before = [deepcopy(part.state_dict()) for part in parts]
     yield
     for part, state in zip(parts, before, strict=True):

@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, purpose, number) over the global batch.
 
-No stream has a state: there is nothing to save, nothing an evaluation in between can disturb, and any number of
-processes draws the same numbers, of which each takes its share.
+Streams have no state: there is nothing to save, an evaluation in between disturbs nothing, and any number of processes
+draws the same numbers, of which each takes its share.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Generator, Tensor
 
 
 def stream(seed: int, purpose: str, number: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator on `device` for one purpose and one number (of a batch, say), unrelated to that of any other."""
+    """A generator on `device` for one purpose and number (of a batch, for example), independent of all others."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
     return Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def whole_numbers(u: Tensor, n: int) -> Tensor:
-    """Whole numbers from 0 to `n` - 1, uniform where `u` is U(0, 1): int64, of the shape of `u`."""
+    """Whole numbers from 0 to `n` - 1, uniform if `u` is U(0, 1): int64, with the shape of `u`."""
     return (u * n).long().clamp(max=n - 1)  # rounding can give n
 
 
@@ -39,7 +39,7 @@ class Draws:
         return self._share(torch.randn(shape, device=self.device, generator=self._on_device(purpose, number)))
 
     def rows(self, number: int, batch_size: int, size: int, purpose: str = "epoch") -> Tensor:
-        """Rows of a data set of `size` that make batch `number`: int64 on the CPU, each once an epoch."""
+        """Rows of a data set of `size` that form batch `number`: int64 on the CPU, each once per epoch."""
         return self._share(batch_rows(self.seed, number, batch_size, size, purpose))
 
     def _share(self, batch: Tensor) -> Tensor:
@@ -50,9 +50,9 @@ class Draws:
 
 
 def batch_rows(seed: int, number: int, batch_size: int, size: int, purpose: str = "epoch") -> Tensor:
-    """Rows of a data set of `size` that make the global batch `number`: int64 [batch_size] on the CPU.
+    """Rows of a data set of `size` that form the global batch `number`: int64 [batch_size] on the CPU.
 
-    Batches follow one another through an endless row of epochs, each a fresh permutation; no row is dropped.
+    Batches are consecutive slices of an endless sequence of epochs, each a new permutation; no row is dropped.
     """
     start, stop = number * batch_size, (number + 1) * batch_size
     epochs = range(start // size, (stop - 1) // size + 1)

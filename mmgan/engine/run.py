@@ -38,37 +38,37 @@ from mmgan.errors import UserError
 
 HARMLESS = {"data.root", "data.download", "sample_every", "checkpoint_every", "keep_checkpoints", "tracker"}
 HARMLESS |= {"score.final", "score.final_metrics", "score.extractor.run", "score.extractor.weights", "data.skip_broken"}
-"""Options that may change between two starts of a run, for they do not change its result: images and extractor are
-compared by their content."""
+"""Options that may change between two starts of a run because they do not change its result: images and extractor are
+compared by content."""
 LENGTHS = ("steps", "epochs")
-"""Options that may grow where nothing else in a run depends on them."""
+"""Options that may increase if nothing else in a run depends on them."""
 
 
 TIMEOUT = "MMGAN_TIMEOUT"
-"""Environment variable: after so many seconds a process without an answer from another one ends, 600 where not set.
+"""Environment variable: seconds that a process waits for another one before it ends; 600 by default.
 
-A process that has died is noticed at once, one whose machine is cut off after this time. While one process does
-something alone, the others wait: reading a large folder of images for the first time must not take longer.
+A process that has died is noticed at once, one whose machine is cut off after this time. While one process works
+alone, the others wait: reading a large folder of images for the first time must not take longer.
 """
 STRATEGIES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
-"""ACCELERATE_USE_... of these would train in a way which no option says."""
+"""ACCELERATE_USE_... of these would train in a way that no option describes."""
 
 
 def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, **options: Any) -> Accelerator:
-    """An Accelerator that no variable of Accelerate's environment changes in what it computes.
+    """An Accelerator whose computation no environment variable of Accelerate changes.
 
-    What decides about precision, gradient accumulation and compilation is given here, and wins over
-    ACCELERATE_MIXED_PRECISION, _GRADIENT_ACCUMULATION_STEPS and _DYNAMO_*. `compiled`: the networks it prepares go
-    through torch.compile. The device (ACCELERATE_USE_CPU, _TORCH_DEVICE) is kept with the run. Raises UserError for a
-    strategy of training that there is no option for.
+    Precision, gradient accumulation and compilation are set here, overriding ACCELERATE_MIXED_PRECISION,
+    _GRADIENT_ACCUMULATION_STEPS and _DYNAMO_*. `compiled`: the networks it prepares go through torch.compile. The
+    device (ACCELERATE_USE_CPU, _TORCH_DEVICE) is recorded with the run. Raises UserError for a training strategy that
+    has no option.
     """
     for name in (f"ACCELERATE_USE_{strategy}" for strategy in STRATEGIES):
         if parse_flag_from_env(name):
-            raise UserError(f"{name} is set, and this trains by plain data parallelism alone; unset it")
+            raise UserError(f"{name} is set, but only plain data parallelism is supported; unset it")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        importlib.import_module("torch._dynamo")  # imported after the process group, it now and then aborts the end
+        importlib.import_module("torch._dynamo")  # if imported after the process group, it sometimes aborts at exit
     keep_freed()
-    AcceleratorState._reset_state()  # in Python an earlier call may have left another precision
+    AcceleratorState._reset_state()  # an earlier call in this process may have set another precision
     return Accelerator(
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience()))],
         mixed_precision=mixed_precision or "no",
@@ -79,7 +79,7 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
 
 
 def patience() -> int:
-    """Seconds that a process waits for another one; raises UserError where the environment says no such number."""
+    """Seconds that a process waits for another one; raises UserError if the environment variable is invalid."""
     said = os.environ.get(TIMEOUT, "600")
     if not re.fullmatch("[1-9][0-9]{0,8}", said):
         raise UserError(f"{TIMEOUT} is {shown(said)}; set it to a whole number of seconds, or unset it")
@@ -87,11 +87,11 @@ def patience() -> int:
 
 
 def keep_freed() -> None:
-    """Make glibc, where it is the C library, keep what tensors gave back for the next ones.
+    """Make glibc, if it is the C library, keep freed memory for the next tensors.
 
-    The process stays as large as it was at its largest. A step takes and gives back the same large tensors again and
-    again. From the system each would come as fresh pages, with a fault for every one, which took up to a seventh of a
-    step on a CPU (docs/speed.md).
+    The process stays at its peak size. Every step allocates and frees the same large tensors. From the system, each
+    would come as fresh pages, with a fault for every page, which took up to a seventh of a step on a CPU
+    (docs/speed.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
@@ -102,36 +102,36 @@ def keep_freed() -> None:
 def make_accelerator(
     folder: Path, mixed_precision: str | None, deterministic: bool, tracker: str | None, compiled: bool = False
 ) -> Accelerator:
-    """An Accelerator for a run in `folder`; raises UserError for what this machine cannot do."""
+    """An Accelerator for a run in `folder`; raises UserError for anything this machine cannot do."""
     if tracker is not None and tracker not in (known := [str(name) for name in get_available_trackers()]):
-        raise UserError(f"tracker {tracker!r} is not installed; there are {', '.join(known)}, or null for none")
+        raise UserError(f"tracker {tracker!r} is not installed; choose from {', '.join(known)}, or null for none")
     if mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("mixed_precision fp16 needs a GPU; take bf16 or null")
+        raise UserError("mixed_precision fp16 needs a GPU; use bf16 or null")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiled:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    else:  # the same without telling the compiler, whose import takes more than a second
+    else:  # the same without the compiler, whose import takes more than a second
         torch.set_deterministic_debug_mode("warn" if deterministic else "default")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass a tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass per tensor
     torch.backends.cudnn.benchmark = not deterministic
     accelerator = accelerator_of(mixed_precision, compiled, log_with=tracker, project_dir=folder)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (
         os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ
     )
-    if several and accelerator.num_processes == 1:  # `accelerate launch` starts several CPU processes in one way only
+    if several and accelerator.num_processes == 1:  # only one way of `accelerate launch` starts several CPU processes
         raise UserError(
-            "launched for several processes, but this is the only one; without GPUs start them by "
+            "launched for several processes, but this is the only one; without GPUs, start them with "
             "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N, without --cpu"
         )
     if accelerator.device.type == "cpu" and mixed_precision:
         ratio = half_precision_gain()
         advice = "" if ratio > 1 else "; --mixed_precision null is faster here"
-        accelerator.print(f"bfloat16 convolutions run {ratio:.1f} times as fast as float32 ones here{advice}")
+        accelerator.print(f"bfloat16 convolutions are {ratio:.1f} times as fast as float32 ones here{advice}")
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if accelerator.device.type == "cpu" and accelerator.num_processes * threads < cores:
         accelerator.print(
-            f"using {threads} thread(s) a process on {cores} cores; for all of them: "
+            f"using {threads} thread(s) per process on {cores} cores; to use them all: "
             f"accelerate launch --num_cpu_threads_per_process {cores // accelerator.num_processes}"
         )
     return accelerator
@@ -139,15 +139,15 @@ def make_accelerator(
 
 @torch.no_grad()
 def half_precision_gain() -> float:
-    """How many times as fast a convolution is in bfloat16 as in float32 on this CPU: its best of three each.
+    """The speed of a convolution in bfloat16 relative to float32 on this CPU, best of three runs each.
 
-    Processors without instructions for bfloat16 compute it several times slower than float32.
+    Processors without bfloat16 instructions are several times slower in bfloat16 than in float32.
     """
     best = []
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.zeros(16, 32, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
         weight, times = torch.zeros(32, 32, 3, 3, dtype=dtype), []
-        for _ in range(4):  # the first one prepares
+        for _ in range(4):  # the first one is a warm-up
             start = time.perf_counter()
             F.conv2d(x, weight, padding=1)
             times.append(time.perf_counter() - start)
@@ -156,13 +156,13 @@ def half_precision_gain() -> float:
 
 
 class Run:
-    """A run's folder, held by this process (and those it is launched with) alone."""
+    """A run's folder, locked by this process (and those launched with it)."""
 
     def __init__(self, folder: Path, config: str, accelerator: Accelerator) -> None:
-        """Make the folder, or take up the run in it; `config` is the YAML text of its configuration.
+        """Create the folder, or resume the run in it; `config` is the YAML text of its configuration.
 
-        Raises UserError when the folder cannot be written, holds something else, another configuration (naming the
-        keys that differ), or a run that is going on.
+        Raises UserError if the folder cannot be written, or holds something else, another configuration (naming the
+        keys that differ), or a run in progress.
         """
         self.folder, self.accelerator = folder, accelerator
         self.checkpoints = folder / "checkpoints"
@@ -179,7 +179,7 @@ class Run:
                 except Timeout as error:
                     raise UserError(f"{folder} is being written by another process; wait for it or stop it") from error
                 for name in (".", "plots", "samples"):
-                    for path in filter(Path.is_file, (folder / name).glob(".*.part")):  # of a process that was killed
+                    for path in filter(Path.is_file, (folder / name).glob(".*.part")):  # left by a killed process
                         path.unlink()
                 self.write("config.yaml", config)
                 self.write("environment.json", json.dumps(self._environment(accelerator), indent=1))
@@ -188,7 +188,7 @@ class Run:
             self._refuse_unshared()
 
     def _refuse_unshared(self) -> None:
-        """Raise UserError when a process does not see a file that the main one makes in the folder."""
+        """Raise UserError if a process does not see a file that the main process creates in the folder."""
         accelerator = self.accelerator
         (name,) = broadcast_object_list([f".{uuid.uuid4().hex}.part"])
         mark = self.folder / name
@@ -202,11 +202,11 @@ class Run:
             mark.unlink()
 
     def agree_on(self, saved: Checkpoint | None, keep: int) -> None:
-        """Raise UserError when processes found different checkpoints, for they do not see the same folder then.
+        """Raise UserError if processes found different checkpoints, because they then see different folders.
 
-        Those after the one found, and all but the `keep` up to it, are removed. Say so when it was saved by another
-        number of processes: batches and draws are the same for any number, but batch norm normalises each process's
-        rows by themselves.
+        Removes those after the one found, and all but the last `keep` up to it. Prints a line if it was saved by
+        another number of processes: batches and draws are the same for any number, but batch norm normalises each
+        process's rows separately.
         """
         accelerator, step = self.accelerator, saved.step if saved else 0
         found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
@@ -218,30 +218,30 @@ class Run:
         before = saved.fact("processes", int) if saved else now
         if before != now:
             accelerator.print(
-                f"{self.folder} was trained by {before} process(es) up to step {step} and is by {now} from here on: it "
-                "sees the same batches, but where a network has batch norm, whose statistics are each process's own, "
-                f"it ends with other weights than with {before}"
+                f"{self.folder} was trained by {before} process(es) up to step {step} and continues with {now}: the "
+                "batches are the same, but if a network has batch norm, whose statistics are computed per process, "
+                f"the final weights differ from those with {before}"
             )
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others have the folder; the end of this process does so too."""
+        """Unlock the folder, as does the end of this process."""
         self._lock.release()
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the rows of metrics.jsonl that are later than `step`, which a resumed run will write again."""
+        """Drop the rows of metrics.jsonl after `step`, which a resumed run will write again."""
         lines = files.lines(self.metrics)
         kept = [line for line in lines if (row := files.row_of(line)) is not None and row["step"] <= step]
         self.write(self.metrics.name, "".join(kept))
 
     def write(self, name: str, text: str) -> None:
-        """Replace a file of the folder, whole or not at all."""
+        """Replace a file of the folder atomically."""
         files.write(self.folder / name, text)
 
     def _environment(self, accelerator: Accelerator) -> list[dict[str, Any]]:
-        """What ran this, a record for every start."""
+        """What the run was executed with: one record per start."""
         file = self.folder / "environment.json"
         try:
             before = files.read_json(file)
@@ -251,7 +251,7 @@ class Run:
 
 
 def refuse_other_run(folder: Path, config: str) -> None:
-    """Raise UserError when `folder` holds something else than a run of the configuration `config`, YAML text."""
+    """Raise UserError if `folder` holds anything but a run of the configuration `config`, YAML text."""
     file = folder / "config.yaml"
     try:
         if file.exists():
@@ -263,7 +263,7 @@ def refuse_other_run(folder: Path, config: str) -> None:
                 advice = f" and, to start from its weights, --init_from {folder} ({whole})" if whole else ""
                 raise UserError(f"{folder} holds a run with {'; '.join(changes)}; choose another --output{advice}")
         elif folder.is_dir() and not all(files.is_ours(path) for path in folder.iterdir()):
-            raise UserError(f"{folder} is not empty and not a run; choose another --output")
+            raise UserError(f"{folder} is neither empty nor a run; choose another --output")
     except OSError as error:
         raise UserError(f"cannot read {folder} ({error.strerror}); choose another --output") from error
 
@@ -273,10 +273,10 @@ def _grows(before: Any, after: Any) -> bool:
 
 
 def _follows_length(config: dict[str, Any]) -> str | None:
-    """Why a longer run of this configuration differs from its first step on; None where it continues a shorter one."""
+    """Why a longer run of this configuration differs from its first step; None if it continues a shorter one."""
     schedule = config.get("lr_schedule")
     what = f"lr_schedule {schedule}" if schedule in ("linear", "cosine") else "ssl" if config.get("ssl") else None
-    return what and f"{what} follows the length of the run, so that a longer one differs from its first step"
+    return what and f"{what} depends on the length of the run, so a longer one differs from its first step"
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -297,7 +297,7 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this code, None outside a checkout or without git."""
+    """The commit of this code; None outside a checkout or without git."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -306,7 +306,7 @@ def _commit() -> str | None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key old, not new` for every option that differs, but for those that cannot change a result."""
+    """`key old, not new` for every option that differs, except those that cannot change a result."""
     found: list[str] = []
     for key in sorted(old.keys() | new.keys(), key=str):
         before, after, name = old.get(key), new.get(key), prefix + key
@@ -318,7 +318,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def _plain(value: Any) -> Any:
-    """A section in words: its class's name, and its options."""
+    """A section as text: the name of its class and its options."""
     if not (isinstance(value, dict) and "class_path" in value):
         return value
     options = ", ".join(f"{key} {_plain(option)}" for key, option in (value.get("init_args") or {}).items())

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the step at hand; so does the end of what launched it."""
+"""SIGINT and SIGTERM end a run after the current step; so does the end of its launcher."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from accelerate import Accelerator
 
 PARENT = "MMGAN_PARENT"
-"""Environment variable by which a worker (mmgan/experiments/sweep.py) tells its runs its process number."""
+"""Environment variable in which a worker (mmgan/experiments/sweep.py) gives its runs its process ID."""
 
 
 class Stop:
-    """While entered, a first SIGINT or SIGTERM is only remembered; a second one acts as ever."""
+    """Inside the block, the first SIGINT or SIGTERM is only recorded; a second one acts as usual."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal = 0
-        # `accelerate launch` sets the second one; a run started by hand may outlive its shell.
+        # `accelerate launch` sets the second variable; a run started by hand may outlive its shell.
         self.launched = bool({PARENT, "ACCELERATE_MIXED_PRECISION"} & os.environ.keys())
         self.parent = int(os.environ.get(PARENT, os.getppid()))
 
@@ -36,8 +36,8 @@ class Stop:
         signal.signal(number, self.before[signal.Signals(number)])
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after `step`; several processes agree on it, at every tenth step."""
-        if self.launched and os.getppid() != self.parent:  # a launcher that is killed does not pass the signal on
+        """Whether to stop after `step`; several processes agree on it every tenth step."""
+        if self.launched and os.getppid() != self.parent:  # a killed launcher does not forward the signal
             self.signal = self.signal or signal.SIGTERM
         if self.accelerator.num_processes == 1:
             return self.signal > 0

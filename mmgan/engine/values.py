@@ -1,4 +1,4 @@
-"""Values of options: read from YAML, checked against their types, and made into the objects that they describe."""
+"""Values of options: read from YAML, checked against their types, and turned into the objects they describe."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import yaml
 MODE = "mmgan"
 """The parser's name for `load`."""
 MOST_DIGITS = 300
-"""Digits of a whole number from which on it is no number that a float could hold."""
+"""A whole number with this many digits or more is treated as too large for a float."""
 LARGEST = torch.finfo(torch.float32).max
-"""The largest number that an option may be: networks and optimisers compute in single precision."""
+"""The largest value of an option: networks and optimisers compute in single precision."""
 SHOWN = 60
-"""Characters of a value that a message shows."""
+"""The number of characters of a value that a message shows."""
 WORDS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "true or false"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which a key occurs once, numbers are decimal (010 is ten, 1e-3 a number), and dates are text."""
+    """YAML in which keys are unique, numbers are decimal (010 is ten, 1e-3 a number), and dates are text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, form) for tag, form in known if tag.rpartition(":")[2] in ("bool", "null", "merge")]
@@ -36,11 +36,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping; raises ConstructorError for a key that occurs twice, or is not a word."""
+        """The mapping; raises ConstructorError for a key that occurs twice or is not a string."""
         seen = set()
         for key, _ in node.value:
             if not key.tag.endswith((":str", ":merge")):
-                problem = f"{key.value if key.id == 'scalar' else f'a {key.id}'} is no name of an option"
+                problem = f"{key.value if key.id == 'scalar' else f'a {key.id}'} is not the name of an option"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.value in seen:
                 problem = f"{key.value} occurs twice; remove one of them"
@@ -50,7 +50,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return made
 
     def construct_int(self, node: yaml.ScalarNode) -> float:
-        """A decimal number; infinity, which no option takes, where it has more digits than Python reads."""
+        """A decimal number; infinity, which no option accepts, if it has too many digits."""
         digits = node.value.replace("_", "")
         return int(digits) if len(digits) < MOST_DIGITS else math.inf
 
@@ -67,7 +67,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 
 
 def load(text: str) -> Any:
-    """What a text in YAML says; raises YAMLError, in one line, where it is no YAML of ours."""
+    """The value of a YAML text; raises YAMLError, in one line, if it is not valid."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -81,7 +81,7 @@ jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
 
 
 def kinds(base: type) -> Iterator[type]:
-    """The classes below `base` that can be made, as far as they are imported."""
+    """The concrete subclasses of `base` that have been imported."""
     one: type
     for one in base.__subclasses__():
         if not inspect.isabstract(one):
@@ -90,7 +90,7 @@ def kinds(base: type) -> Iterator[type]:
 
 
 def types_of(thing: Any) -> dict[str, Any]:
-    """The types of a class's options or of a function's parameters, by their names; none where they cannot be told."""
+    """The types of a class's options or a function's parameters, by name; empty if they cannot be resolved."""
     try:
         plain = isinstance(thing, type) and not is_dataclass(thing)
         return get_type_hints(vars(thing).get("__init__", thing) if plain else thing)
@@ -104,7 +104,7 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def type_of(thing: Any, option: str) -> Any:
-    """The type of an option, by its dotted name within a class or function; None where there is no such option."""
+    """The type of an option, by its dotted name within a class or function; None if there is no such option."""
     name, _, rest = option.partition(".")
     hint = types_of(thing).get(name)
     if not rest:
@@ -114,7 +114,7 @@ def type_of(thing: Any, option: str) -> Any:
 
 
 def words(hint: Any) -> str:
-    """What a value of type `hint` is, in words."""
+    """A description of the values of type `hint`."""
     if len(members(hint)) > 1:
         return " or ".join(words(one) for one in members(hint))
     if hint is NoneType:
@@ -128,7 +128,7 @@ def words(hint: Any) -> str:
         one = words(of) if get_origin(of) is Literal else f"{WORDS.get(of, 'value')}s"
         return f"a {'mapping to' if issubclass(get_origin(hint), dict) else 'list of'} {one}"
     if inspect.isabstract(hint):
-        return f"{', '.join(one.__name__ for one in kinds(hint))}, or one of your own as module.Class"
+        return f"{', '.join(one.__name__ for one in kinds(hint))}, or your own class as module.Class"
     name = WORDS.get(hint, "mapping of options to values")
     return name if hint in (bool, str) else f"a {name}"
 
@@ -140,7 +140,7 @@ def shown(value: Any) -> str:
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a parsed value is of type `hint`, where that is a plain type; sections of options are `made`'s."""
+    """Whether a parsed value is of type `hint`, if that is a plain type; `made` checks sections of options."""
     origin, of = get_origin(hint), get_args(hint)
     if len(members(hint)) > 1:
         return any(fits(one, value) for one in of)
@@ -166,10 +166,10 @@ def _parts(of: tuple[Any, ...], value: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def made(hint: Any, value: Any, option: str) -> Any:
-    """The object of type `hint` that parsed values describe.
+    """Build the object of type `hint` that parsed values describe.
 
-    Raises ValueError, naming `option`, for values of another type, for numbers that are not finite in single precision,
-    and for whatever a class refuses.
+    Raises ValueError, naming `option`, for values of another type, numbers that are not finite in single precision, and
+    values that a class rejects.
     """
     if not fits(hint, value):
         advice = ": a key without a value in a YAML file is null; give it a value or remove the line"
@@ -189,8 +189,8 @@ def made(hint: Any, value: Any, option: str) -> Any:
         return Path(value).expanduser() if Path in members(hint) and value is not None else value
     if "class_path" in value:
         module, _, name = value.class_path.rpartition(".")
-        one = getattr(import_module(module), name)  # which the parser has imported, if it may be
-        given = value.get("init_args")  # none where the class has no options
+        one = getattr(import_module(module), name)  # already imported by the parser, if allowed
+        given = value.get("init_args")  # None if the class has no options
         options = {**(vars(given) if given else {}), **(value.get("dict_kwargs") or {})}
     else:
         one, options = next(one for one in members(hint) if is_dataclass(one)), vars(value)
@@ -198,12 +198,12 @@ def made(hint: Any, value: Any, option: str) -> Any:
         return one(**arguments(one, options, option))
     except (ValueError, TypeError, ArithmeticError) as error:
         text, (parent, _, last) = str(error), option.rpartition(".")
-        if text.startswith(f"{last}.") and parent:  # the class knows the last word of its section alone
+        if text.startswith(f"{last}.") and parent:  # the class knows only the last word of its section
             text = f"{parent}.{text}"
         raise ValueError(text if option in text else f"{option}: {text}") from error
 
 
 def arguments(thing: Any, values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """The arguments of a class or function, made of parsed values as by `made`."""
+    """The arguments of a class or function, built from parsed values by `made`."""
     hints, prefix = types_of(thing), f"{section}." if section else ""
     return {name: made(hints.get(name, Any), value, prefix + name) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Experiments: sweeps of anything; runs read, compared, drawn and written; claims; the paper's published figures.
+"""Experiments: sweeps of anything; reading, comparing, plotting and reporting runs; claims; published figures.
 
-It reads run folders by their files alone and imports neither the GAN's side nor the classifiers'.
+This package only reads the files in run folders; it imports neither the GAN code nor the classifiers.
 """

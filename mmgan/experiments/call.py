@@ -1,4 +1,4 @@
-"""Call a function by its name, as a sweep does: python -m mmgan.experiments.call package.module.f --lr 1."""
+"""Call a function by name, as sweeps do: python -m mmgan.experiments.call package.module.f --lr 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
     try:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"there is no function {sys.argv[1]} ({error})") from error
+        raise UserError(f"cannot import the function {sys.argv[1]} ({error})") from error
     function(**cli.arguments_of(function, sys.argv[2:], positional=False))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
-"""Of a two-sided test, and of finding a difference that is there."""
+"""Level of a two-sided test, and probability of detecting a true difference."""
 
 
 class Difference(NamedTuple):
@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 
 
 def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
-    """`arm` minus `other` over the seeds both have; for fewer than two, the interval is infinite and p NaN.
+    """`arm` minus `other` over their common seeds; for fewer than two, the interval is infinite and p NaN.
 
     >>> difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 4.0}).mean
     -1.5
@@ -44,7 +44,7 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
 
 
 def verdict(found: Difference, p: float | None = None) -> str:
-    """What a difference says of the claim that it is negative, by its interval or by a corrected `p` value."""
+    """The verdict on the claim that a difference is negative, by its interval or a corrected `p` value."""
     if not found.n:
         return "no pairs"
     if not (found.p if p is None else p) < LEVEL:
@@ -53,7 +53,7 @@ def verdict(found: Difference, p: float | None = None) -> str:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjustment of p values for there being several; those that are NaN stay and do not count."""
+    """Holm's (1979) adjustment of p values for multiple tests; NaNs stay and do not count."""
     adjusted = [float(value) for value in p]
     order = sorted((i for i, value in enumerate(adjusted) if not np.isnan(value)), key=lambda i: p[i])
     least = 0.0
@@ -64,14 +64,15 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @cache
 def _quadrature() -> Any:
-    """Gauss and Legendre's, which takes longer to make than to use."""
+    """Gauss-Legendre quadrature, which takes longer to compute than to use."""
     return np.polynomial.legendre.leggauss(200)
 
 
 def power(effect: float, n: int, level: float = LEVEL) -> float:
-    """The probability that a two-sided paired t test at `level` finds a true difference of `effect` deviations.
+    """The probability that a two-sided paired t test at `level` detects a true difference of `effect` deviations.
 
-    Of the noncentral t, as the mean over the estimated deviation's distribution: SciPy's own has gaps at few seeds.
+    This is the noncentral t distribution as a mean over the distribution of the estimated deviation, because SciPy's
+    has gaps for few seeds.
     """
     nodes, weights = _quadrature()
     estimated = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, n - 1) / (n - 1))
@@ -80,7 +81,7 @@ def power(effect: float, n: int, level: float = LEVEL) -> float:
 
 
 def detectable(deviation: float, n: int, level: float = LEVEL) -> float:
-    """The least true difference that `n` seeds find with a probability of `POWER`, in the unit of `deviation`.
+    """The smallest true difference that `n` seeds detect with probability `POWER`, in the unit of `deviation`.
 
     NaN for fewer than two seeds.
     """
@@ -93,7 +94,7 @@ def detectable(deviation: float, n: int, level: float = LEVEL) -> float:
 
 
 def needed(mean: float, deviation: float, level: float = LEVEL, most: int = 10_000) -> int | None:
-    """How many seeds find a true difference of `mean` with a probability of `POWER`; None for more than `most`."""
+    """The number of seeds that detects a true difference of `mean` with probability `POWER`; None if over `most`."""
     if not deviation > 0:
         return 2 if mean and deviation == 0 else None
     low, high = 2, most
@@ -106,7 +107,7 @@ def needed(mean: float, deviation: float, level: float = LEVEL, most: int = 10_0
 
 
 def spread(values: Mapping[int, float] | Sequence[float], decimals: int = 3) -> str:
-    """Mean +- standard deviation of values, or of values by seed, as text; the mean of one, - for none."""
+    """Mean +- standard deviation of values, or of values by seed, as text; only the mean for one, - for none."""
     found = np.array([*values.values()] if isinstance(values, Mapping) else values)
     if not len(found):
         return "-"

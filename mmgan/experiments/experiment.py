@@ -1,4 +1,4 @@
-"""An experiment as data: its arms, seeds, the steps that follow a run, and what it claims before it runs."""
+"""An experiment as data: its arms, its seeds, the steps that follow a run, and claims made before the runs."""
 
 from __future__ import annotations
 
@@ -20,121 +20,124 @@ from mmgan.errors import UserError
 from mmgan.experiments.published import published
 
 FILE = "experiment.json"
-"""Kept in an experiment's folder from its first start on."""
+"""The file in an experiment's folder that records it from the first start."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What follows a run: a script that takes the run's folder."""
+    """A script to run on a run's folder once the run is complete."""
 
     script: str
-    """evaluate_cls, attack_cls, score_gan, another script's file, or a function as package.module.function."""
+    """evaluate_cls, attack_cls, score_gan, the file of another script, or a function as package.module.function."""
     makes: str
-    """The file that it leaves in the run's folder; the step is done when that is there."""
+    """The file that the step makes in the run's folder; the step is done once it exists."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Its options. $output is the experiment's folder, $seed the run's seed, $next the arm's next one; a value that
-    is the folder of another run, $output/none/seed-$next, makes the step wait for that run."""
+    """Options of the script. $output is the experiment's folder, $seed the run's seed, $next the arm's next seed; if a
+    value is the folder of another run, such as $output/none/seed-$next, the step waits for that run."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A direction that is stated before the runs: `arm` is below, or above, `other` by `measure`."""
+    """A direction stated before the runs: `arm` is below, or above, `other` in `measure`."""
 
     arm: str
     other: str
     measure: str
-    """As results call it: fid, error, nll, fgsm/0.05."""
+    """Its name in results: fid, error, nll, fgsm/0.05."""
     direction: Literal["below", "above"] = "below"
     source: str = ""
-    """Where it is from: the id of a published figure (mmgan/experiments/published.yaml), or words."""
+    """Source of the claim: the id of a published figure (mmgan/experiments/published.yaml), or text."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of measures over a numeric option, as the paper's Figure 9; its lines are what else differs."""
+    """A plot of measures against a numeric option, as in the paper's Figure 9; other options that differ give lines."""
 
     over: str
-    """The option: mixup.alpha."""
+    """Option on the x axis, such as mixup.alpha."""
     measures: list[str]
-    """What is drawn, a panel each: is, fid."""
+    """Measures to plot, one panel each: is, fid."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A sweep of runs, what follows each, and what they are to decide."""
+    """A sweep of runs, the steps that follow each run, and the claims to decide."""
 
     script: str
-    """train_gan, train_cls, another script's file, or a function as package.module.function."""
+    """train_gan, train_cls, the file of another script, or a function as package.module.function."""
     title: str = "Experiment"
     about: str = ""
-    """What it is and what it is a proxy of, for the head of its page."""
+    """What the experiment is and what it is a proxy for, shown at the top of its page."""
     configs: list[str] = field(default_factory=list)
-    """Configurations that all runs start from, files or names of mmgan's (gan/digits), merged from left to right."""
+    """Configurations of all runs, files or names of mmgan's (gan/digits), merged from left to right."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of all runs, over those of `configs`; $seed stands for the run's seed."""
+    """Options of all runs, which override `configs`; $seed stands for the run's seed."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Seeds of every arm that does not say its own."""
+    """Seeds of every arm that does not set `seed`."""
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Options by the arm's name; `configs` lists more configurations for it, `seed` seeds of its own."""
+    """Options by name of the arm; `configs` lists further configurations, and `seed` lists seeds for this arm."""
     grids: list[dict[str, list[Any]]] = field(default_factory=list)
-    """Options and their values; every combination within a grid is an arm, named by them; `seed` lists its seeds."""
+    """Options and their values; every combination in a grid is an arm named after its values; `seed` lists the seeds.
+    """
     steps: list[Step] = field(default_factory=list)
-    """What follows each run."""
+    """Steps that follow each run."""
     makes: str = "checkpoints/step-*"
-    """What a run leaves in its folder; it is done when that is there, and done again when that is gone."""
+    """File, or pattern of files, that a run makes in its folder; the run is done once it exists, and is repeated if it
+    disappears."""
     baseline: str | None = None
-    """The arm that the report compares all others with; null: the claims alone say what is compared."""
+    """Arm that the report compares all others with; null: only the claims are compared."""
     claims: list[Claim] = field(default_factory=list)
-    """What the runs are to decide."""
+    """Claims that the runs should decide."""
     drawing: Drawing | None = None
-    """A picture of measures over an option; null for none."""
+    """Plot of measures against an option; null: none."""
     planned: bool = False
-    """Planned beforehand: once begun, nothing but storage and timeout may change, and the report says so."""
+    """Planned beforehand: after the start only storage and timeout may change, and the report says so."""
     storage: str | None = None
-    """URL of Optuna's storage, which workers on several machines share; null: an SQLite file in the output folder."""
+    """URL of Optuna's storage, for sharing among workers on several machines; null: an SQLite file in the output
+    folder."""
     timeout: int = 300
-    """Seconds without a sign of life after which another worker takes up a worker's run."""
+    """Seconds without a sign of life from a worker after which another one takes over its run."""
     dry_run: bool = False
-    """List the runs and how far they are, and start none."""
+    """List the runs and their states without starting any."""
 
     def __post_init__(self) -> None:
         if self.timeout < 1:
             raise ValueError(f"timeout must be positive, not {self.timeout}")
         if "seed" in self.options:
-            raise ValueError("options: seed has an option of its own, seeds")
+            raise ValueError("options: seed is not allowed here; set seeds")
         for makes in (self.makes, *(step.makes for step in self.steps)):
             check_makes(makes)
         if not self.arms and not self.grids:
-            raise ValueError("arms and grids are both empty; one arm is written arms: {NAME: {}}")
+            raise ValueError("arms and grids are both empty; write one arm as arms: {NAME: {}}")
         for name in self.arms:
             if not re.fullmatch(r"\w[\w.-]*", name):
-                raise ValueError(f"arms: {name!r} must be letters, digits, '.', '_' and '-', for it names a folder")
+                raise ValueError(f"arms: {name!r} must be letters, digits, '.', '_' and '-', because it names a folder")
             configs = self.arms[name].get("configs", [])
             if not isinstance(configs, list):
                 raise ValueError(f"arms.{name}.configs must be a list, not {configs!r}")
         for grid in self.grids:
             empty = [key for key, values in grid.items() if not values]
             if empty:
-                raise ValueError(f"{empty[0]} has no values; a single one is written [VALUE]")
+                raise ValueError(f"{empty[0]} has no values; write a single one as [VALUE]")
         made = [step.makes for step in self.steps]
         if len(set(made)) < len(made):
-            raise ValueError("two steps have the same makes; each must leave a file of its own")
+            raise ValueError("two steps have the same makes; each must make a different file")
         names = {arm for arm, _, _ in self.points()}
         if len(set(self.claims)) < len(self.claims):
-            raise ValueError("claims: one is there twice")
+            raise ValueError("claims: one occurs twice")
         for claim in self.claims:
             if claim.arm == claim.other:
                 raise ValueError(f"claims: {claim.arm} is compared with itself")
             for arm in (claim.arm, claim.other):
                 if arm not in names:
-                    raise ValueError(f"claims: there is no arm {arm}; there are {', '.join(sorted(names))}")
+                    raise ValueError(f"claims: unknown arm {arm}; the arms are {', '.join(sorted(names))}")
             if re.fullmatch(r"[a-z]+-[\w.-]+", claim.source) and claim.source not in published():
                 raise ValueError(f"claims: no published figure is called {claim.source}")
         if self.baseline is not None and self.baseline not in names:
-            raise ValueError(f"baseline: there is no arm {self.baseline}; there are {', '.join(sorted(names))}")
+            raise ValueError(f"baseline: unknown arm {self.baseline}; the arms are {', '.join(sorted(names))}")
 
     def points(self) -> Iterator[tuple[str, dict[str, Any], list[int]]]:
-        """Every arm: its name, its options and its seeds."""
+        """Every arm: name, options and seeds."""
         for name, options in self.arms.items():
             yield name, {key: value for key, value in options.items() if key != "seed"}, self._seeds(options)
         for grid in self.grids:
@@ -150,11 +153,11 @@ class Experiment:
         return seeds
 
     def plan(self) -> dict[str, Any]:
-        """What may not change once a planned experiment has begun: all but storage, timeout and dry_run."""
+        """What may not change once a planned experiment has begun: everything except storage, timeout and dry_run."""
         return {key: value for key, value in asdict(self).items() if key not in ("storage", "timeout", "dry_run")}
 
     def hash(self, common: Sequence[str] = ()) -> str:
-        """SHA-256 of the plan, of the configurations that it names and of `common`, options of all runs."""
+        """SHA-256 of the plan, the configurations that it names, and `common`, options of all runs."""
         lines = self.lines(common).values()
         named = {path for line in lines for word, path in pairwise(line) if word == "--config"}
         contents = {path: hashlib.sha256(files.read(configuration(path))).hexdigest() for path in sorted(named)}
@@ -162,10 +165,10 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def lines(self, common: Sequence[str] = ()) -> dict[str, list[str]]:
-        """Every run: its folder within the experiment's, and its options as a command line.
+        """Every run: its folder within the experiment's folder, and its options as a command line.
 
-        `common` are more options of all runs, over those of the experiment. By seeds, so that a sweep that is stopped
-        has as many of every arm. Raises UserError where two have one folder.
+        `common` are further options of all runs, which override the experiment's. Runs are ordered by seed, so that a
+        stopped sweep has equally many of every arm. Raises UserError if two runs have the same folder.
         """
         runs = [(seed, arm, options) for arm, options, seeds in self.points() for seed in seeds]
         found: dict[str, list[str]] = {}
@@ -185,19 +188,19 @@ class Experiment:
 
 
 class Job(NamedTuple):
-    """A process of a sweep: a run, or a step that follows one."""
+    """A process of a sweep: a run or a step that follows one."""
 
     name: str
-    """The run's folder within the sweep's; for a step, with the file that it makes behind it."""
+    """The run's folder within the sweep's folder; for a step, followed by the file that it makes."""
     folder: str
     script: str
     options: tuple[str, ...]
     """$output stands for the sweep's folder."""
     makes: str
     needs: tuple[str, ...]
-    """Runs that must be done before."""
+    """Runs that must be done first."""
     first: bool
-    """Whether this is the run itself, which is told its folder by --output; a step's is its first argument."""
+    """Whether this is the run itself, whose folder is given by --output; for a step, it is the first argument."""
 
 
 def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job]:
@@ -216,7 +219,9 @@ def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job
             options = tuple(word.replace("$next", str(following)) for word in _line(step.options, int(seed)))
             named = [word.removeprefix("$output/") for word in options if word.startswith("$output/")]
             if unknown := [other for other in named if other not in lines]:
-                raise UserError(f"the step that makes {step.makes} names {unknown[0]}, which is no run of this sweep")
+                raise UserError(
+                    f"the step that makes {step.makes} names {unknown[0]}, which is not a run of this sweep"
+                )
             needs = (name, *named)
             own_name = f"{name} {step.makes}"
             jobs[own_name] = Job(own_name, name, step.script, options, step.makes, needs, False)
@@ -224,9 +229,9 @@ def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job
 
 
 def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> None:
-    """Keep the experiment, its hash and the time in its folder, before its first run.
+    """Record the experiment, its hash and the time in its folder, before its first run.
 
-    Raises UserError where the folder's experiment was planned beforehand and differs.
+    Raises UserError if the folder's experiment was planned beforehand and differs.
     """
     file, now = output / FILE, experiment.hash(common)
     kept = read_plan(file) if file.exists() else {}
@@ -244,7 +249,7 @@ def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> N
 
 
 def read_plan(file: Path) -> dict[str, Any]:
-    """What `begin` kept: `experiment` is an Experiment. Raises UserError for a damaged file."""
+    """The record made by `begin`: `experiment` is an Experiment. Raises UserError for a damaged file."""
     kept = files.read_json(file)
     keys = {"hash": str, "planned": bool, "begun": str, "experiment": dict}
     try:
@@ -253,12 +258,12 @@ def read_plan(file: Path) -> dict[str, Any]:
         return {**kept, "experiment": cli.config_of(Experiment, kept["experiment"])}
     except UserError as error:
         raise UserError(
-            f"{file} is damaged ({error}); remove it, and the sweep's next start writes it again"
+            f"{file} is damaged ({error}); remove it, and the next start of the sweep will write it again"
         ) from error
 
 
 def check_makes(makes: str) -> None:
-    """Raise ValueError for what is no pattern of files in a run's folder."""
+    """Raise ValueError if this is not a pattern of files in a run's folder."""
     try:
         next(Path("/nowhere").glob(makes), None)
     except (ValueError, NotImplementedError) as error:
@@ -271,7 +276,7 @@ def _line(options: Mapping[str, Any], seed: int) -> list[str]:
 
 
 def arm_name(point: Mapping[str, Any]) -> str:
-    """An arm's name from the values of its options."""
+    """The name of an arm, from the values of its options."""
     named = [f"{key.rpartition('.')[2]}-{plain(value)}" for key, value in point.items()]
     return "_".join(re.sub(r"[^\w.]+", "-", word).strip("-") for word in named) or "run"
 

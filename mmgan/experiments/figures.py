@@ -1,4 +1,4 @@
-"""Pictures of runs compared, and what all pictures share: line styles, marks, axes."""
+"""Plots that compare runs, and what all plots share: line styles, marks, axes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmgan.engine import files
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 MARKS = "osv^D<>"
-"""Line styles and marks, so that lines are told apart without colour."""
+"""Line styles and marks, so that lines can be distinguished without colour."""
 Curve = Sequence[Sequence[float]]
 """x and y."""
 
 
 class _Plain(LogFormatter):
-    """Labels the ticks that matplotlib chooses by numbers as people write them: 7, not 7 x 10^0."""
+    """Labels the ticks that matplotlib chooses with plain numbers: 7, not 7 x 10^0."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -36,12 +36,12 @@ def log_scale(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, with one legend above its panels where they have labels."""
+    """Write a figure, with one legend above its panels if they have labels."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if handles:
-        room = 100 * figure.get_size_inches()[0] / (6.5 * max(map(len, handles)) + 55)  # of labels in a row
+        room = 100 * figure.get_size_inches()[0] / (6.5 * max(map(len, handles)) + 55)  # labels that fit in a row
         columns = min(len(handles), max(1, int(room)))
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns, fontsize=9)
     files.draw(figure, path, dpi=100)
@@ -50,9 +50,9 @@ def save(figure: Figure, path: Path) -> None:
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[Curve]]], path: Path, x: str = "", y: str = "", log: bool = False
 ) -> None:
-    """Draw, by panel and arm, the curves of runs: a line for the mean of the runs, a band for their range.
+    """Plot the curves of runs by panel and arm: a line for the mean of the runs, a band for their range.
 
-    Of the runs of an arm, points that not all have are left out. `x` and `y` label the axes.
+    Points that some runs of an arm lack are left out. `x` and `y` label the axes.
     """
     wide = len(panels) == 1
     figure = Figure(figsize=(9 if wide else 3.2 * len(panels), 4.2), layout="constrained")
@@ -74,21 +74,21 @@ def curves(
 
 
 class Mark(NamedTuple):
-    """The scores of an arm at one x: by measure, the values of its runs."""
+    """The scores of an arm at one x: the values of its runs by measure."""
 
     line: str
     x: float
     values: Mapping[str, Sequence[float]]
     whole: bool
-    """Whether it has as many runs as the other arms; else its mark is hollow."""
+    """Whether it has as many runs as the other arms; otherwise its mark is hollow."""
 
 
 def over_option(
     marks: Sequence[Mark], baseline: Mapping[str, Sequence[float]], titles: Mapping[str, str], option: str, path: Path
 ) -> None:
-    """Draw measures over an option, as the paper's Figure 9: means and deviations, the baseline dotted with its band.
+    """Plot measures against an option, as in the paper's Figure 9: means and deviations, and the baseline's, dotted.
 
-    `titles` by measure, a panel each.
+    `titles`: by measure, one panel each.
     """
     figure = Figure(figsize=(5 * len(titles), 4.2), layout="constrained")
     lines = list(dict.fromkeys(mark.line for mark in marks))
@@ -98,7 +98,7 @@ def over_option(
             axes.axhline(middle, linestyle=":", color="black", label="baseline")
             axes.axhspan(middle - half, middle + half, color="black", alpha=0.08)
         for i, line in enumerate(lines):
-            shift = 1.03 ** (i - (len(lines) - 1) / 2)  # so that marks at one value lie beside each other
+            shift = 1.03 ** (i - (len(lines) - 1) / 2)  # so that marks at the same value do not overlap
             own = sorted((mark for mark in marks if mark.line == line and mark.values.get(measure)), key=lambda m: m.x)
             color, shape = f"C{i % 10}", MARKS[i % len(MARKS)]
             means = [np.mean(mark.values[measure]) for mark in own]
@@ -118,7 +118,7 @@ def over_option(
 
 
 def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
-    """Lay pictures side by side, each below its name; JPEG, for samples of many arms take much room."""
+    """Arrange pictures in a grid, each below its name; JPEG, because samples of many arms are large."""
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
@@ -127,6 +127,6 @@ def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
         axes.remove()
     for axes, (name, file) in zip(figure.axes, pictures.items(), strict=False):
         axes.imshow(imread(file), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])  # axis("off") would leave no room for the title
+        axes.set(xticks=[], yticks=[])  # axis("off") would remove the space for the title
         axes.set_title(name, fontsize=8)
     files.draw(figure, path, dpi=90, pil_kwargs={"quality": 85} if path.suffix == ".jpg" else None)

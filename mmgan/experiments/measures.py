@@ -1,4 +1,4 @@
-"""What the measures of runs are called, and how they are written."""
+"""The names of the measures of runs, and their format."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """A number of a run, by its name in results: `fid`, `error`, `best/fid`, `fgsm/0.05`."""
+    """A number measured for a run; its name in results is, for example, `fid`, `error`, `best/fid` or `fgsm/0.05`."""
 
     title: str
     decimals: int = 3
     factor: float = 1.0
-    """What the number is multiplied by when it is written: 100 for per cent."""
+    """Factor that multiplies the number for display: 100 for per cent."""
 
 
 _PERCENT = 100.0
@@ -24,8 +24,8 @@ KNOWN = {
     "d/real": Measure("d of training images"),
     "d/held_out": Measure("d of held-out images"),
     "d/fake": Measure("d of fakes"),
-    "d/gap": Measure("gap: d of training less held-out images"),
-    "spectral_norm/least": Measure("least spectral norm", 2),
+    "d/gap": Measure("gap: d of training minus held-out images"),
+    "spectral_norm/least": Measure("smallest spectral norm", 2),
     "spectral_norm/largest": Measure("largest spectral norm", 2),
     "error": Measure("error, %", 2, _PERCENT),
     "nll": Measure("NLL", 4),
@@ -39,7 +39,7 @@ KNOWN = {
     "clean": Measure("accuracy without attack, %", 1, _PERCENT),
     "unbounded": Measure("accuracy under PGD without a bound, %", 1, _PERCENT),
     "fgsm": Measure("accuracy under FGSM, %", 1, _PERCENT),
-    "minutes": Measure("minutes of training, as the machine was loaded", 1),
+    "minutes": Measure("minutes of training, at the machine's load", 1),
 }
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "transfer": "transferred PGD", "autoattack": "AutoAttack"}
 FAMILIES = {
@@ -49,11 +49,11 @@ FAMILIES = {
     "deformed": Measure("accuracy, {}, %", 1, _PERCENT),
     **{key: Measure(f"accuracy under {name}, eps {{}}, %", 1, _PERCENT) for key, name in ATTACKS.items()},
 }
-"""Measures that there are several of, by what stands before the slash."""
+"""Families of measures, by the part of the name before the slash."""
 
 
 def describe(name: str) -> Measure:
-    """What is known of a measure; one that is not is called by its name.
+    """The description of a measure; an unknown measure is described by its name.
 
     >>> describe("fgsm/0.05").title
     'accuracy under FGSM, eps 0.05, %'
@@ -72,5 +72,5 @@ def describe(name: str) -> Measure:
 
 
 def layer_name(layer: int | str) -> str:
-    """A layer in the paper's words: input, h1, h2."""
+    """The paper's name of a layer: input, h1, h2."""
     return "input" if int(layer) == 0 else f"h{layer}"

@@ -1,4 +1,4 @@
-"""A page of headings, texts, tables and pictures, written as Markdown and as one self-contained HTML file."""
+"""A page of headings, text, tables and pictures, written as Markdown and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Block:
     """A part of a page: a heading (level 1 to 3), a paragraph, a list, a table or a picture."""
 
     text: str = ""
-    """Of a picture, what it shows; of a folded list, what unfolds it. `code` and **bold** are marked as in Markdown."""
+    """For a picture, its caption; for a folded list, its summary. `code` and **bold** are marked as in Markdown."""
     level: int = 0
     table: list[list[str]] = field(default_factory=list)
-    """Its first row is the head."""
+    """Rows of cells; the first row is the head."""
     items: list[str] = field(default_factory=list)
     folded: bool = False
     picture: str = ""
@@ -32,13 +32,13 @@ class Block:
 
 
 def write(blocks: Sequence[Block], page: Path, folder: Path) -> None:
-    """Write `page`, Markdown that shows the pictures in `folder`, and `folder`/report.html, which holds them."""
+    """Write `page`, Markdown that links the pictures in `folder`, and `folder`/report.html, which embeds them."""
     files.write(page, markdown(blocks, folder.name))
     files.write(folder / "report.html", html(blocks, folder))
 
 
 def markdown(blocks: Sequence[Block], folder: str) -> str:
-    """The page in GitHub's Markdown."""
+    """The page in GitHub-flavoured Markdown."""
     parts = []
     for block in blocks:
         if block.table:
@@ -57,10 +57,10 @@ def markdown(blocks: Sequence[Block], folder: str) -> str:
 
 
 def html(blocks: Sequence[Block], folder: Path) -> str:
-    """The page with its pictures inside, a table of contents, and tables that a click on a head sorts."""
+    """The page with embedded pictures, a table of contents, and tables that can be sorted by clicking on a head."""
     names = [block.picture for block in blocks if block.picture]
     if strange := [name for name in names if Path(name).name != name]:
-        raise UserError(f"a page shows the pictures of its own folder alone, not {strange[0]}")
+        raise UserError(f"a page can only show pictures in its folder, not {strange[0]}")
     pictures = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = _inline
@@ -69,7 +69,7 @@ def html(blocks: Sequence[Block], folder: Path) -> str:
 
 
 def _inline(text: str) -> Markup:
-    """A text with what is marked as code or bold, and with links to other pages as their text alone."""
+    """A text as HTML: code and bold are kept, links to other pages are reduced to their text."""
     safe = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", str(escape(text)))
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))

@@ -1,4 +1,4 @@
-"""Pages made again from the records beside them: of runs, studies and benchmarks."""
+"""Pages of runs, studies and benchmarks, regenerated from the records next to them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mmgan.experiments.page import Block
 
 
 def remake(folder: Path) -> list[Path]:
-    """Write every page NAME.md whose records are in the folder NAME of `folder`, and of runs NAME/report.html too.
+    """Write every page NAME.md whose records are in the folder NAME of `folder`, and for runs NAME/report.html too.
 
-    A folder holds record.json, of runs compared, or one JSON file for each study, or for each benchmark. A page that
-    has a place for the paper's published figures gets them. Raises UserError where there are no records.
+    A folder holds record.json, from a comparison of runs, or one JSON file per study or benchmark. Pages with markers
+    for the paper's published figures are updated. Raises UserError if there are no records.
     """
     made = []
     for own in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -31,7 +31,7 @@ def remake(folder: Path) -> list[Path]:
                 files.write(name, page.markdown(blocks_of(known), own.name))
                 made.append(name)
     if not made:
-        raise UserError(f"{folder} holds no record: no FOLDER/record.json, and no study's or benchmark's JSON")
+        raise UserError(f"{folder} holds no records: no FOLDER/record.json, and no JSON file of a study or benchmark")
     for file in sorted([*folder.glob("*.md"), *folder.parent.glob("*.md")]):
         if published.START in file.read_text(errors="replace"):
             published.update(file)
@@ -40,13 +40,13 @@ def remake(folder: Path) -> list[Path]:
 
 
 def studies(records: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """The page of the paper's small analyses: what each found, and its picture."""
+    """The page of the paper's small analyses: the findings of each, and its picture."""
     blocks = [
         Block("The paper's studies", 1),
         Block(
-            'A claim about arms is decided by the paired difference over seeds: "shows" or "the opposite shows" where '
-            'its 95 % interval (Student\'s t) excludes 0, else "undecided"; a claim that is several at once shows '
-            "where all show. Values are means +- standard deviations over seeds. Times are of busy machines."
+            'A claim about arms is decided by the paired difference over seeds: "shows" or "the opposite shows" if its '
+            '95 % interval (Student\'s t) excludes 0, otherwise "undecided"; a claim with several parts shows if all '
+            "of them do. Values are means +- standard deviations over seeds. Times were measured on busy machines."
         ),
     ]
     for one in records:
@@ -66,12 +66,12 @@ def studies(records: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def benchmarks(records: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """The page of benchmarks: ratios inside one run."""
+    """The page of benchmarks: ratios within one run."""
     blocks = [
         Block("Benchmarks", 1),
         Block(
-            "Each figure is the median, over the rounds of a run, of the ratio within a round, with the range of the "
-            "rounds: differences below that range are not shown to be real."
+            "Each figure is the median, over the rounds of a run, of the ratio within a round, with the range over the "
+            "rounds: differences smaller than that range may not be real."
         ),
     ]
     for one in records:

@@ -1,4 +1,4 @@
-"""The figures of the paper, and of others, that this repository quotes: published.yaml, read and shown."""
+"""The figures from the paper, and from others, that this repository quotes: reading and showing published.yaml."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from mmgan.engine.values import arguments
 from mmgan.errors import UserError
 
 START, END = "<!-- published: made by scripts/pages.py -->", "<!-- /published -->"
-"""What a page has before and after the table."""
+"""The markers before and after the table in a page."""
 
 
 class Figure(NamedTuple):
-    """What was measured in one setting, arm by arm."""
+    """One measure in one setting, by arm."""
 
     id: str
     place: str
-    """Table, section or appendix of the paper, or the system that it is of."""
+    """Table, section or appendix of the paper, or the other system that was measured."""
     setting: str
     measure: str
-    """Its name in our own results, where we measure it."""
+    """Its name in our results, if we measure it."""
     unit: str
     values: Mapping[str, str]
-    """By arm, as printed: `5.12`, or `4.96 +- 0.19` with a spread."""
+    """By arm, as printed: `5.12`, or `4.96 +- 0.19` with a standard deviation."""
     note: str = ""
 
 
 @cache
 def published() -> dict[str, Figure]:
-    """All figures by id, in the order of the file; raises ValueError for an entry that is not complete."""
+    """All figures by id, in the order of the file; raises ValueError for an incomplete entry."""
     entries = files.read_yaml(Path(__file__).with_suffix(".yaml"))
     figures = {name: Figure(**arguments(Figure, {"id": name, **entry}, name)) for name, entry in entries.items()}
     for figure in figures.values():
         if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", figure.id):
             raise ValueError(f"{figure.id} is not in kebab-case")
         if not figure.values or not all(isinstance(text, str) for text in figure.values.values()):
-            raise ValueError(f"{figure.id}.values must be a mapping to text, for a number would lose its last zero")
+            raise ValueError(f"{figure.id}.values must be a mapping to text, because a number would lose a final zero")
         for text in figure.values.values():
             number(text)
     return figures
@@ -50,12 +50,12 @@ def number(text: str) -> float:
     """The number in `5.12`, or the mean in `4.96 +- 0.19`; raises ValueError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(?: \+- \d+(?:\.\d+)?)?", text)
     if not found:
-        raise ValueError(f"{text!r} is neither a number nor a mean and its spread")
+        raise ValueError(f"{text!r} is neither a number nor a mean with its spread")
     return float(found[1])
 
 
 def table() -> str:
-    """All figures as a table in Markdown, in the order of the file; a place is named in the first of its rows."""
+    """All figures as a Markdown table, in the order of the file; a place is named only in the first of its rows."""
     lines = ["| place | setting | measure | values | id |", "|---|---|---|---|---|"]
     before = ""
     for figure in published().values():
@@ -68,7 +68,7 @@ def table() -> str:
 
 
 def update(page: Path) -> None:
-    """Put the table between the two markers of a page; raises UserError for a page without them."""
+    """Insert the table between the two markers in a page; raises UserError for a page without them."""
     before, start, rest = files.read(page).decode().partition(START)
     _, end, after = rest.partition(END)
     if not end:

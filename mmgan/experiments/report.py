@@ -1,4 +1,4 @@
-"""Runs compared: a record that holds all their numbers, and the page that is made from it."""
+"""Comparison of runs: a record with all their numbers, and the page made from it."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, rea
 
 Record = dict[str, Any]
 BASELINES = ("none", "baseline", "plain", "supervised")
-"""What a baseline is called where nothing says which arm it is."""
+"""Names of arms that are taken as the baseline if none is given."""
 LOGARITHMIC = ("FID while training", "Validation NLL over epochs (Fig. 8)")
 
 
 class Group(NamedTuple):
-    """A table of the page: the measures that it takes, and what it says below."""
+    """A table of the page: the measures in it, and a note below."""
 
     heading: str
     takes: Callable[[str], bool]
     rows: str
-    """What a row is: arm or measure."""
+    """What a row stands for: arm or measure."""
     note: str = ""
 
 
@@ -66,8 +66,8 @@ GROUPS = (
         _family("d", "bend", "spectral_norm"),
         "arm",
         "Mean logits d of training images, held-out real images and fakes; the gap shows how far the discriminator has "
-        "memorised its training images. Bend: the mean distance of a path's logits from a straight line, over their "
-        "rise. Spectral norms are of the weights as they are used.",
+        "memorised its training images. Bend: the mean distance of a path's logits from a straight line, relative to "
+        "their rise. Spectral norms are those of the weights as used.",
     ),
     Group("Interpolated targets", _family("interpolated"), "arm"),
     Group("Deformed images (Table 5)", lambda name: name.startswith("deformed/"), "measure"),
@@ -76,11 +76,11 @@ GROUPS = (
         "Under attack, normalised space",
         _family("normalised"),
         "measure",
-        "eps in units of the channels' deviations, and nothing is clamped, as in the authors' code.",
+        "eps is in units of the channels' standard deviations, and nothing is clamped, as in the authors' code.",
     ),
     Group("Under attack, L2", _family("l2"), "measure"),
 )
-"""All tables but the first, which has the measures that none of these takes."""
+"""All tables except the first, which has the remaining measures."""
 
 
 def make(
@@ -91,15 +91,15 @@ def make(
     baseline: str | None = None,
     words: Mapping[str, str] = MappingProxyType({}),
 ) -> Record:
-    """Read runs, or folders of runs; write the record of what they measured to `output`, and its page.
+    """Read runs, or folders of runs, and write a record of their measurements to `output`, and its page.
 
-    `words` are its title and what it is about, in place of the experiment's.
+    `words`: its title and description, instead of the experiment's.
 
-    `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is beside it. Raises
-    UserError like `results.read`, and where the baseline is no arm.
+    `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is next to it. Raises
+    UserError like `results.read`, and if the baseline is not an arm.
     """
     if not output.resolve().name:
-        raise UserError(f"--output {output} has no name; the page stands beside a folder, so choose one")
+        raise UserError(f"--output {output} has no name; choose a folder, next to which the page is written")
     output = output if output.name not in ("", "..") else output.resolve()
     results = read(folders, protocol)
     kept = read_plan(folders[0] / FILE) if len(folders) == 1 and (folders[0] / FILE).exists() else {}
@@ -108,7 +108,7 @@ def make(
     arms = arms_of(results)
     baseline = baseline or (stated.baseline if stated else next((name for name in BASELINES if name in arms), None))
     if baseline is not None and baseline not in arms:
-        raise UserError(f"there is no arm {baseline!r} to compare with; --baseline can be {', '.join(arms)}")
+        raise UserError(f"unknown arm {baseline!r} as baseline; --baseline can be {', '.join(arms)}")
     order = [baseline, *([arm for arm, *_ in stated.points()] if stated else []), *arms]
     results.sort(key=lambda one: (order.index(one.arm), one.seed))
     with files.writing(output):
@@ -141,7 +141,7 @@ def make(
 
 
 def _started(folder: Path) -> str | None:
-    """When a run was first started, UTC."""
+    """The time of a run's first start, UTC."""
     try:
         return str(files.read_json(folder / "environment.json")[0]["time"])
     except (UserError, LookupError, TypeError):
@@ -159,7 +159,7 @@ def _of_run(one: Result) -> Record:
 
 
 def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
-    """Copy the pictures that no number can make again: samples, examples under attack, and a single run's own."""
+    """Copy pictures that cannot be made from the numbers: samples, attacked examples, and those of a single run."""
     kept = []
     firsts = {one.arm: one.folder for one in reversed(results)}
     grids = {arm: grid for arm in reversed(firsts) if (grid := _last_grid(firsts[arm]))}
@@ -180,12 +180,12 @@ def _pictures(results: Sequence[Result], output: Path) -> list[dict[str, str]]:
 
 
 def _last_grid(run: Path) -> Path | None:
-    """The last sample grid of a run that can be read."""
+    """A run's last readable sample grid."""
     for file in sorted((run / "samples").glob("step-*.png"), reverse=True):
         try:
             if file.is_file() and imread(file) is not None:
                 return file
-        except (OSError, SyntaxError, ValueError):  # as Pillow calls a damaged file
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for a damaged file
             continue
     return None
 
@@ -219,11 +219,11 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks += [*_unscored(results), *_drawing(record, scored, output)]
     blocks += [Block("Arms", 2), Block(table=_arms(record["arms"], results))]
     if shared := _shared(record["arms"]):
-        blocks.append(Block("Settings that all arms share", items=shared, folded=True))
+        blocks.append(Block("Settings shared by all arms", items=shared, folded=True))
     if facts := [
         f"{name}: `{key}` {_plain(value)}" for name, own in record["protocols"].items() for key, value in own.items()
     ]:
-        blocks.append(Block("All that the measures depend on", items=facts, folded=True))
+        blocks.append(Block("Everything that the measures depend on", items=facts, folded=True))
     blocks += _claims(record, results)
     main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
     if main:
@@ -254,23 +254,21 @@ def _plan(record: Record) -> list[Block]:
     if not plan:
         return []
     if plan["planned"] and not started:
-        text = f"Kept as a plan at {plan['begun']}; the runs do not say when they started, whether before or after."
+        text = f"Recorded as a plan at {plan['begun']}; whether the runs started before or after is not recorded."
     elif plan["planned"] and started >= plan["begun"]:
-        text = f"Planned beforehand: arms, seeds and claims were kept at {plan['begun']}, before the first run started"
+        text = f"Planned beforehand: arms, seeds and claims were fixed at {plan['begun']}, before the first run started"
         text += f" ({started}), and have not changed since."
     else:
-        text = (
-            f"Not planned beforehand; its arms, seeds and claims are those of {plan.get('changed') or plan['begun']}."
-        )
+        text = f"Not planned beforehand; its arms, seeds and claims date from {plan.get('changed') or plan['begun']}."
     blocks = [Block(text), Block("The plan's SHA-256", items=[f"`{plan['hash']}`"], folded=True)]
-    for key, words in (("missing", "Planned, and not here"), ("unplanned", "Here, and not planned")):
+    for key, words in (("missing", "Planned but missing"), ("unplanned", "Present but not planned")):
         if record.get(key):
             blocks += [Block(f"{words}:"), Block(items=[f"`{name}`" for name in record[key]])]
     return blocks
 
 
 def _in_words(name: str, facts: Mapping[str, Any]) -> str:
-    """A protocol as a sentence; all of it is in the folded list."""
+    """A protocol as a sentence; the folded list has all of it."""
     if name.startswith("scores"):
         return (
             f"{name.capitalize()}: {facts.get('num_samples')} samples against {facts.get('num_reference', 'all')} "
@@ -286,13 +284,13 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
         return (
             f"{name.capitalize()}: {facts['norm']}, {facts['space']} space, {facts['num_images']} {facts['split']} "
             f"images of {facts['data']}, {facts['checkpoint']} checkpoint; PGD of {facts['iterations']} iterations of "
-            f"{facts['step_size']}, {facts['restarts']} random starts, of which the worst counts."
+            f"{facts['step_size']}, {facts['restarts']} random starts, the worst of which counts."
         )
     return f"{name.capitalize()}: {'; '.join(f'{key} {_plain(value)}' for key, value in facts.items())}."
 
 
 def _plain(value: Any) -> str:
-    """A setting in words."""
+    """A setting as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -303,13 +301,13 @@ def _plain(value: Any) -> str:
 
 
 def _unscored(results: Iterable[Result]) -> list[Block]:
-    """Which runs have no measures, and why."""
+    """The runs without measures, and why."""
     found = [f"`{one.folder}`: {text}" for one in results for text in (one.unscored, *one.notes) if text]
-    return [Block("Runs or measures that do not count:"), Block(items=found)] if found else []
+    return [Block("Runs or measures left out:"), Block(items=found)] if found else []
 
 
 def _differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By arm, the options that tell arms apart."""
+    """The options that distinguish arms, by arm."""
     keys = list(dict.fromkeys(key for config in arms.values() for key in config))
     values = {key: {plain(config[key]) for config in arms.values() if key in config} for key in keys}
     absent = {key for key in keys if any(key not in config for config in arms.values())}
@@ -319,7 +317,7 @@ def _differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def _setting(key: str, value: Any) -> str:
-    """An option and its value in words."""
+    """An option and its value as text."""
     if value is None:
         return f"no {key}"
     if key.endswith(".class"):
@@ -330,17 +328,17 @@ def _setting(key: str, value: Any) -> str:
 
 
 def _shared(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The options in which all arms that have them agree, in words."""
+    """The options whose value is the same in all arms that have them, as text."""
     found = []
     for key in dict.fromkeys(key for config in arms.values() for key in config):
         values = [config[key] for config in arms.values() if key in config]
         if all(value == values[0] for value in values[1:]):
-            found.append(f"`{key}` {_plain(values[0])}" + (", where there is any" if len(values) < len(arms) else ""))
+            found.append(f"`{key}` {_plain(values[0])}" + (", if present" if len(values) < len(arms) else ""))
     return found
 
 
 def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> list[list[str]]:
-    rows = [["arm", "runs", "seeds", "what tells it apart"]]
+    rows = [["arm", "runs", "seeds", "what distinguishes it"]]
     for arm, options in _differences(arms).items():
         own = [one for one in results if one.arm == arm]
         scored = [str(one.seed) for one in own if not one.unscored]
@@ -357,7 +355,7 @@ def _cells(results: Sequence[Result], arm: str, name: str) -> str:
 
 
 def _measure(results: Sequence[Result], name: str) -> Measure:
-    """What is known of a measure, with so many decimals that its largest value has three digits."""
+    """The description of a measure, with enough decimals for three digits of its largest value."""
     measure = describe(name)
     largest = max((abs(measure.factor * one.measures[name]) for one in results if name in one.measures), default=0.0)
     decimals = 2 - math.floor(math.log10(largest)) if largest else 0
@@ -377,7 +375,7 @@ def _by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[st
 
 
 def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> list[Block]:
-    """Every arm less the baseline."""
+    """Every arm minus the baseline."""
     arms = [arm for arm in arms_of(results) if arm != baseline]
     found = {name: [difference(of(results, arm, name), of(results, baseline, name)) for arm in arms] for name in names}
     rows = [["arm", *(describe(name).title for name in names)]]
@@ -393,14 +391,14 @@ def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> li
         Block(f"Minus {baseline}", 2),
         Block(table=rows),
         Block(
-            "Paired by seed, with 95 % confidence intervals of Student's t; p is corrected for the number of arms "
-            "(Holm). An interval that holds 0 is no evidence of no difference."
+            "Paired by seed, with 95 % confidence intervals (Student's t); p is corrected for the number of arms "
+            "(Holm). An interval that contains 0 is not evidence of no difference."
         ),
     ]
 
 
 def decide(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[tuple[Difference, float, str]]:
-    """For each claim: arm minus other, paired by seed; p, corrected for the claims about its measure; the verdict."""
+    """For each claim: arm minus other, paired by seed; p, corrected for all claims about its measure; the verdict."""
     found = [
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
@@ -418,7 +416,7 @@ def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
     claims = record["claims"]
     if not claims:
         return []
-    head = ["claim", "by", "n", "difference", "p", "verdict", "could show", "seeds for this", "source"]
+    head = ["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]
     rows = [head]
     verdicts = decide(claims, results)
     decided = Counter(one["measure"] for one, (_, p, _) in zip(claims, verdicts, strict=True) if not np.isnan(p))
@@ -444,17 +442,18 @@ def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
         Block("Claims", 2),
         Block(table=rows),
         Block(
-            "A difference is the first arm less the second, paired by seed, with its 95 % confidence interval "
-            "(Student's t). p is corrected for the claims about the same measure (Holm), and a verdict needs one below "
-            f"{LEVEL:.0%}; undecided is no evidence of no difference. Could show: the least true difference that as "
-            f"many seeds find with a probability of {POWER:.0%}. Seeds for this: how many find the difference seen, "
-            "were it the true one. Both are at the level that the correction asks of the smallest p."
+            "A difference is the first arm minus the second, paired by seed, with its 95 % confidence interval "
+            "(Student's t). p is corrected for all claims about the same measure (Holm), and a verdict needs p below "
+            f"{LEVEL:.0%}; undecided is not evidence of no difference. Detectable: the smallest true difference that "
+            f"this many seeds detect with a probability of {POWER:.0%}. Seeds needed: how many would detect the "
+            "observed difference if it were the true one. Both are at the level that the correction requires of the "
+            "smallest p."
         ),
     ]
 
 
 def _source(claim: Mapping[str, Any]) -> str:
-    """Where a claim is from, with the published numbers of its two arms."""
+    """The source of a claim, with the published numbers of its two arms."""
     figure = published().get(claim["source"])
     if figure is None:
         return str(claim["source"]) or "-"
@@ -464,7 +463,7 @@ def _source(claim: Mapping[str, Any]) -> str:
 
 
 def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
-    """Measures over an option, of the arms that differ from the baseline in that option's section alone."""
+    """Measures against an option, for the arms that differ from the baseline only in that option's section."""
     drawing, baseline, arms = record["drawing"], record["baseline"], record["arms"]
     alphas, scores = ("mixup.alpha" in arms[arm] for arm in arms), ("fid" in one.measures for one in results)
     if drawing is None and any(alphas) and any(scores):
@@ -501,7 +500,7 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
 
 
 def _checks(results: Sequence[Result]) -> list[Block]:
-    """In how many runs each sign of masked gradients was looked for and passed, and what was found where not."""
+    """How many runs passed each check for masked gradients, out of those checked, and what failed ones found."""
     checks = {check["name"]: check["meaning"] for one in results for check in one.checks}
     if not checks:
         return []
@@ -519,12 +518,16 @@ def _checks(results: Sequence[Result]) -> list[Block]:
                 f"`{arm}`, seed {seed}: {name} ({check['found']})" for seed, check in measured if not check["passed"]
             ]
         rows.append([name, *cells, meaning])
-    blocks = [Block("Signs of masked gradients", 2), Block(table=rows), Block("Runs that passed, of those measured.")]
+    blocks = [
+        Block("Signs of masked gradients", 2),
+        Block(table=rows),
+        Block("Runs that passed, of those measured."),
+    ]
     return blocks + ([Block("What failed", items=failures, folded=True)] if failures else [])
 
 
 def _published(names: Iterable[str], arms: Sequence[str]) -> list[Block]:
-    """The published figures of the measures and arms that are here."""
+    """The published figures for the measures and arms in this report."""
     known = {*names, *(name.partition("/")[0] for name in names)}
     found = [one for one in published().values() if one.measure in known and set(one.values) & set(arms)]
     shown = [arm for arm in arms if any(arm in one.values for one in found)]
@@ -538,5 +541,5 @@ def _published(names: Iterable[str], arms: Sequence[str]) -> list[Block]:
     return [
         Block("Published figures", 2),
         Block(table=rows),
-        Block("Of other data and larger networks than a proxy's: directions compare, sizes do not."),
+        Block("From other data and larger networks than the proxy's: compare directions, not sizes."),
     ]

@@ -1,13 +1,13 @@
-"""Runs read from their folders, each once: what they were told, what they measured, by which protocol.
+"""Runs read from their folders, each once: configuration, measurements and protocols.
 
 A run's folder may hold
 
     scores.json                        scores of a GAN's checkpoints
     evaluation.json                    a classifier on test images
     attack.json, attack-NAME.json      a classifier under attack
-    result.json                        whatever else: {"protocol": {...}, "measures": {name: number},
+    result.json                        anything else: {"protocol": {...}, "measures": {name: number},
                                        "curves": {group: {panel: [[x, ...], [y, ...]]}}}, all but measures optional
-    metrics.jsonl                      what was measured while training
+    metrics.jsonl                      measurements during training
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmgan.experiments.measures import ATTACKS, layer_name
 Curves = dict[str, dict[str, list[list[float]]]]
 """By group and panel: x and y."""
 SEEDS = {"seed", "data.subset_seed"}
-"""Options that repetitions of a run differ in."""
+"""Options in which repetitions of a run differ."""
 DAMAGE = (
     UserError,
     OSError,
@@ -57,23 +57,23 @@ class Result:
     measures: dict[str, float] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By file, what its measures depend on."""
+    """What the measures depend on, by file."""
     others: list[str] = field(default_factory=list)
-    """Other protocols by which a GAN's end is scored, where it is not by the one asked for."""
+    """Other protocols of a GAN's final scores, if it has none by the requested one."""
     checks: list[dict[str, Any]] = field(default_factory=list)
-    """Signs of masked gradients: name, passed (null where not measured), found, meaning."""
+    """Checks for masked gradients: name, passed (null if not measured), found, meaning."""
     notes: list[str] = field(default_factory=list)
     """What was left out."""
     unscored: str = ""
-    """Why it has no measures, where it has none; empty where it has."""
+    """Why it has no measures; empty if it has some."""
 
 
 def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
     """The runs in `folders`, each a run or a folder of runs at any depth, with the names of their arms.
 
-    `protocol` says which scores of GANs count; None: those that their configurations name for the end. A run that is
-    damaged is left out with a warning. Raises UserError where there are no runs; where their measures are by unlike
-    protocols, naming the field; where a run is no repetition of its arm's others; and where an arm has a seed twice.
+    `protocol` selects the scores of GANs; None: the final protocol in their configurations. A damaged run is left out
+    with a warning. Raises UserError if there are no runs; if measures are by different protocols, naming the field; if
+    a run is not a repetition of others in its arm; and if an arm has a seed twice.
     """
     found = []
     for file in dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("config.yaml"))):
@@ -86,7 +86,7 @@ def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
             _left_out(file.parent, error)
     where = ", ".join(map(str, folders))
     if not found:
-        raise UserError(f"there is no run in {where}: no folder with a config.yaml")
+        raise UserError(f"there are no runs in {where}: no folder with a config.yaml")
     protocol = protocol or _named(found)
     whole = []
     for result in found:
@@ -99,7 +99,7 @@ def read(folders: Sequence[Path], protocol: str | None = None) -> list[Result]:
         raise UserError(f"all runs in {where} are damaged")
     others = sorted({name for one in whole for name in one.others} - {protocol})
     if others and not any(f"scores, {protocol}" in one.protocols for one in whole):
-        raise UserError(f"no run is scored by {protocol}; --protocol can be {', '.join(others)}")
+        raise UserError(f"no run was scored by {protocol}; --protocol can be {', '.join(others)}")
     _same_protocols(whole)
     name_arms(whole)
     return whole
@@ -111,13 +111,15 @@ def _left_out(folder: Path, error: BaseException) -> None:
 
 
 def _named(found: Sequence[Result]) -> str | None:
-    """The one protocol of GANs that configurations name, or else that scores are by; None where there is none."""
+    """The only GAN protocol that configurations name or, if none do, that scores use; None if there is none."""
     named = {str(one.config["score.final"]) for one in found if one.config.get("score.final")}
     for one in [] if named else found:
-        with suppress(*DAMAGE):  # what is damaged is told of where it is read
+        with suppress(*DAMAGE):  # damage is reported when the file is read
             named |= {str(record["protocol"]) for record in files.read_json(one.folder / "scores.json")}
     if len(named) > 1:
-        raise UserError(f"the runs name {len(named)} protocols ({', '.join(sorted(named))}); choose one by --protocol")
+        raise UserError(
+            f"the runs name {len(named)} protocols ({', '.join(sorted(named))}); choose one with --protocol"
+        )
     return next(iter(named), None)
 
 
@@ -141,7 +143,7 @@ def options_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fill(result: Result, protocol: str | None) -> None:
-    """Read what the run measured; raises one of DAMAGE for a damaged file."""
+    """Read the run's measurements; raises one of DAMAGE for a damaged file."""
     folder = result.folder
     rows = files.read_rows(folder / "metrics.jsonl")
     if (folder / "scores.json").exists():
@@ -160,14 +162,14 @@ def _fill(result: Result, protocol: str | None) -> None:
 
 
 def _take(result: Result, name: str, protocol: dict[str, Any], measures: Mapping[str, Any]) -> None:
-    """Add measures of one file that are finite numbers, and what they depend on."""
+    """Add the finite measures in one file, and what they depend on."""
     for key, value in measures.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{key} is {value!r}")
         if math.isfinite(value):
             result.measures[str(key)] = float(value)
         else:
-            result.notes.append(f"{key} is {value}, and left out")
+            result.notes.append(f"{key} is {value} and was left out")
     result.protocols[name] = protocol
 
 
@@ -177,7 +179,7 @@ def _scores(result: Result, protocol: str | None) -> None:
     newest = {str(record["checkpoint"]): record for record in records if record["protocol"] == protocol}
     others = sorted({str(record["protocol"]) for record in records if record["checkpoint"] == "last"} - {protocol})
     last = newest.get("last")
-    if last is None or last["step"] != result.config.get("steps", last["step"]):  # scored by hand before the end
+    if last is None or last["step"] != result.config.get("steps", last["step"]):  # scored manually before the end
         result.others = others
         result.unscored = f"not scored by {protocol}" + (f", but by {', '.join(others)}" if others else "")
         return
@@ -189,7 +191,7 @@ def _scores(result: Result, protocol: str | None) -> None:
 
 
 def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
-    """A classifier on test images; smaller is better in all but the accuracy of each deformation."""
+    """A classifier on test images; smaller is better except for the accuracy under each deformation."""
     if not found["finished"]:
         result.unscored = "evaluated before its training had finished"
         return
@@ -209,7 +211,7 @@ def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
 
 
 def _attack(result: Result, name: str, found: Mapping[str, Any]) -> None:
-    """A classifier under attack; accuracies, so larger is better."""
+    """A classifier under attack; measures are accuracies, so larger is better."""
     if not found["finished"]:
         result.unscored = "attacked before its training had finished"
         return
@@ -220,7 +222,7 @@ def _attack(result: Result, name: str, found: Mapping[str, Any]) -> None:
     for attack, title in ATTACKS.items():
         rows = found.get(attack, ())
         if rows and [row["eps"] for row in rows] != found["eps"]:
-            raise ValueError(f"{attack} has other eps")
+            raise ValueError(f"{attack} has different eps")
         measures |= {f"{prefix}{attack}/{row['eps']:.4g}": row["accuracy"] for row in rows}
         points = [(0.0, found["clean"]["accuracy"]), *((row["eps"], row["accuracy"]) for row in rows)]
         if rows:
@@ -236,22 +238,22 @@ def _attack(result: Result, name: str, found: Mapping[str, Any]) -> None:
 
 
 def _result(result: Result, found: Mapping[str, Any]) -> None:
-    """What a user's own script measured."""
+    """Measurements of a user's script."""
     _take(result, "result", dict(found.get("protocol", {})), found["measures"])
     for group, panels in found.get("curves", {}).items():
         result.curves[str(group)] = {str(panel): _curve(xy) for panel, xy in panels.items()}
 
 
 def _curve(xy: Any) -> list[list[float]]:
-    """X and y of a curve; raises ValueError where they are not two rows of as many finite numbers."""
+    """X and y of a curve; raises ValueError if they are not two rows of equally many finite numbers."""
     x, y = xy
     if not x or len(x) != len(y) or not all(map(_number, [*x, *y])):
-        raise ValueError("a curve must be two rows of as many finite numbers")
+        raise ValueError("a curve must be two rows of equally many finite numbers")
     return [[float(value) for value in axis] for axis in (x, y)]
 
 
 def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Curves over training, the last diagnostics, and the minutes it took, of what rows hold as it should be."""
+    """Curves over training, the last diagnostics, and the training time, from the valid values in rows."""
 
     def curve(name: str, x: str) -> list[list[float]]:
         points = [(row[x], row[name]) for row in rows if _number(row.get(name)) and _number(row.get(x))]
@@ -287,7 +289,7 @@ def _number(value: Any) -> bool:
 
 
 def bend(path: Sequence[float]) -> float:
-    """How far the logits on a path from fake to real are from a straight line: their mean distance, over the rise.
+    """The mean distance of the logits on a path from fake to real from a straight line, relative to their rise.
 
     >>> bend([-1.0, 0.0, 1.0])
     0.0
@@ -297,7 +299,7 @@ def bend(path: Sequence[float]) -> float:
 
 
 def _same_protocols(results: Sequence[Result]) -> None:
-    """Raise UserError, naming the field, where the same kind of measure is by unlike protocols."""
+    """Raise UserError, naming the field, if the same kind of measure is by different protocols."""
     first: dict[str, Result] = {}
     for result in results:
         for name, own in result.protocols.items():
@@ -307,15 +309,15 @@ def _same_protocols(results: Sequence[Result]) -> None:
             if unlike:
                 fields = "; ".join(f"{key} {own.get(key)}, not {other.get(key)}" for key in unlike)
                 raise UserError(
-                    f"{result.folder} is measured by another protocol than {reference.folder} ({name}): {fields}; "
+                    f"{result.folder} was measured by a different protocol from {reference.folder} ({name}): {fields}; "
                     "measure one of them again"
                 )
 
 
 def name_arms(results: Sequence[Result]) -> None:
-    """Give runs that differ in their seeds alone one arm's name: their folder's, or what is told apart by options.
+    """Give runs that differ only in their seeds the name of one arm: that of their folder, or of distinct options.
 
-    Raises UserError where an arm has a seed twice, and where seed-N folders side by side are no repetitions.
+    Raises UserError if an arm has a seed twice, or if neighbouring seed-N folders are not repetitions.
     """
     groups: list[list[Result]] = []
     for result in results:
@@ -333,7 +335,7 @@ def name_arms(results: Sequence[Result]) -> None:
             if result.folder.parent in others and re.fullmatch(r"seed-\d+", result.folder.name):
                 other = next(one for one in results if one not in group and one.folder.parent == result.folder.parent)
                 what = "; ".join(_changes(result.config, other.config))
-                raise UserError(f"{result.folder} is no repetition of {other.folder}: {what}")
+                raise UserError(f"{result.folder} is not a repetition of {other.folder}: {what}")
         if len(own) == 1 and all(re.fullmatch(r"seed-\d+", result.folder.name) for result in group):
             name = next(iter(own)).name
         else:
@@ -348,23 +350,23 @@ def name_arms(results: Sequence[Result]) -> None:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`key old, not new` for every option that differs, but for seeds and those that change no result."""
+    """`key old, not new` for every option that differs, except seeds and those that change no result."""
     before, after = ({key: value for key, value in config.items() if key not in SEEDS} for config in (old, new))
     return differences(before, after)
 
 
 def of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:
-    """A measure of an arm by seed."""
+    """An arm's values of a measure by seed."""
     return {one.seed: one.measures[measure] for one in results if one.arm == arm and measure in one.measures}
 
 
 def arms_of(results: Iterable[Result]) -> list[str]:
-    """The arms, in the order in which they come."""
+    """The arms, in order of appearance."""
     return list(dict.fromkeys(one.arm for one in results))
 
 
 def curves_of(results: Iterable[Result], group: str, panel: str) -> dict[str, list[list[list[float]]]]:
-    """The curves of a panel, by arm: x and y of every run that has it."""
+    """The curves of a panel by arm: x and y of every run that has one."""
     found: dict[str, list[list[list[float]]]] = {}
     for one in results:
         if panel in one.curves.get(group, {}):

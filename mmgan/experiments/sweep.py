@@ -1,4 +1,4 @@
-"""Many jobs shared by many workers: which are left is kept in an Optuna storage, what they made in their folders."""
+"""Jobs shared by many workers: an Optuna storage records which are left, and their folders hold the results."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ NAMES = {
     TrialState.FAIL: "failed",
 }
 GONE = "gone"
-"""The state of a job that was done and whose folder no longer holds what it made."""
+"""The state of a job that was done but whose results are no longer in its folder."""
 ORDER = (*NAMES.values(), GONE)
-"""States of a job; of several trials of it, the first of these counts."""
+"""States of a job; if it has several trials, the first of these counts."""
 FOR_GOOD = re.compile(
     r"password|authentication failed|certificate|pg_hba|does not (exist|support)|denied|not permitted|unknown database"
     r"|invalid",
     re.I,
 )
-"""In what a database says that no waiting puts right, such as a wrong password."""
+"""Matches database errors that waiting cannot fix, such as a wrong password."""
 SECRET = re.compile(r"pass|pwd|secret|token", re.I)
-"""In the names of a URL's settings whose values are not shown."""
+"""Matches the names of URL settings whose values must not be shown."""
 NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "sshfs")
-"""How the types of file systems begin that lie on another machine."""
+"""Prefixes of the types of network file systems."""
 T = TypeVar("T")
 
 
 def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:
-    """How far every job is, by its name: done, running, waiting, failed or gone."""
+    """The state of every job by name: done, running, waiting, failed or gone."""
     return _overall(jobs, [(_job(trial), _state(trial, output)) for trial in _trials(study)])
 
 
 def _overall(jobs: Mapping[str, Job], found: Sequence[tuple[Job, str]]) -> dict[str, str]:
-    """The state of every job, by its name, from the jobs and states of all trials."""
+    """The state of every job by name, from the jobs and states of all trials."""
     by_name = {job.name: state for job, state in sorted(found, key=lambda one: ORDER.index(one[1]), reverse=True)}
     return {name: by_name.get(name, "waiting") for name in jobs}
 
 
 def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
-    """The trials that were made for a job, without the pruned ones, which count for nothing.
+    """The trials that belong to a job, except pruned ones, which do not count.
 
-    A trial is pruned when another worker has done its job, when its worker was stopped or is gone, and when it was
-    begun though the queue was empty.
+    A trial is pruned if another worker has done its job, if its worker was stopped or is gone, or if it was begun
+    although the queue was empty.
     """
     trials = study.get_trials(deepcopy=False) if study else []
     return [trial for trial in trials if "job" in trial.user_attrs and trial.state in NAMES]
@@ -80,7 +80,7 @@ def _trials(study: optuna.Study | None) -> list[FrozenTrial]:
 
 def _job(trial: FrozenTrial | optuna.Trial) -> Job:
     job = Job(**trial.user_attrs["job"])
-    return job._replace(options=tuple(job.options), needs=tuple(job.needs))  # JSON has lists alone
+    return job._replace(options=tuple(job.options), needs=tuple(job.needs))  # JSON only has lists
 
 
 def _state(trial: FrozenTrial, output: Path) -> str:
@@ -90,12 +90,12 @@ def _state(trial: FrozenTrial, output: Path) -> str:
 
 
 def made(job: Job, output: Path) -> bool:
-    """Whether what a job makes is there."""
+    """Whether the results of a job exist."""
     return next((output / job.folder).glob(job.makes), None) is not None
 
 
 def command_of(job: Job, output: Path, scripts: Path) -> list[str]:
-    """The process of a job; the scripts that it may name by a word alone are in `scripts`."""
+    """The command of a job; scripts named by a single word are in the folder `scripts`."""
     if job.script.endswith(".py"):
         start = [job.script]
     elif "." in job.script:
@@ -108,9 +108,9 @@ def command_of(job: Job, output: Path, scripts: Path) -> list[str]:
 
 
 def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study | None:
-    """The sweep of the folder `output` in a storage, a database's URL or an SQLite file.
+    """The sweep of the folder `output` in a storage, which is a database's URL or an SQLite file.
 
-    None where there is none yet and `create` is false. Raises UserError where the storage cannot be used.
+    None if there is none yet and `create` is false. Raises UserError if the storage cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the worker reports what failed
     identity = output / "sweep.id"
@@ -119,7 +119,7 @@ def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study 
             return None
         if create and not identity.exists():
             files.write(identity, uuid.uuid4().hex)
-        if isinstance(storage, Path):  # not as a URL, in which ?, % and { have meanings of their own
+        if isinstance(storage, Path):  # not as a URL, where ?, % and { have special meanings
             connect = partial(sqlite3.connect, storage, timeout=60, check_same_thread=False)
             opened = RDBStorage("sqlite:///sweep.db", engine_kwargs={"creator": connect})
         else:
@@ -131,10 +131,10 @@ def open_study(storage: str | Path, output: Path, create: bool) -> optuna.Study 
 
 
 def _engine_of(storage: str) -> tuple[str, dict[str, Any]]:
-    """The URL that SQLAlchemy takes, and how it connects: so that a server that is cut off is noticed in half a minute.
+    """The URL for SQLAlchemy and its connection settings, by which a lost server is noticed within half a minute.
 
-    PostgreSQL is reached by the driver that `mmgan[postgresql]` installs, unless the URL names another. What the URL
-    itself says of the connection stays.
+    PostgreSQL uses the driver that `mmgan[postgresql]` installs, unless the URL names another. Connection settings in
+    the URL take precedence.
     """
     url = make_url(storage)
     options: dict[str, Any] = {"pool_pre_ping": True}
@@ -148,20 +148,20 @@ def _engine_of(storage: str) -> tuple[str, dict[str, Any]]:
 
 
 def away(storage: str | Path, error: BaseException | None) -> bool:
-    """Whether `error` says that a database cannot be reached now, and may be later."""
+    """Whether `error` means that a database is unreachable now but may be reachable later."""
     if isinstance(storage, Path) or make_url(storage).get_backend_name() == "sqlite":
         return False
     while error:
         if isinstance(error, OperationalError | InterfaceError):
-            return not FOR_GOOD.search(re.sub('"[^"]*"', "", str(error.orig)))  # without names of the user's own
+            return not FOR_GOOD.search(re.sub('"[^"]*"', "", str(error.orig)))  # without the user's names
         error = error.__cause__
     return False
 
 
 def network_file_system(path: Path, mounts: Iterable[tuple[str, str]]) -> str | None:
-    """The type of the file system that `path` lies on where that is another machine's, by mount points and types."""
+    """The type of the file system of `path` if it is a network one, given mount points and types; otherwise None."""
     above = [(Path(point), kind) for point, kind in mounts if path.resolve().is_relative_to(point)]
-    above.reverse()  # of two at one place the later covers the earlier
+    above.reverse()  # of two at the same mount point, the later one covers the earlier
     kind = max(above, key=lambda mount: len(mount[0].parts), default=(path, ""))[1]
     return kind if kind.removeprefix("fuse.").startswith(NETWORK) else None
 
@@ -175,30 +175,30 @@ def _file_of(storage: str | Path) -> Path | None:
 
 
 def _may_exist(storage: str | Path) -> bool:
-    """Whether there may be a database; to connect to an SQLite file would make it."""
+    """Whether a database may exist; connecting to a missing SQLite file would create it."""
     file = _file_of(storage)
     return file is None or file.exists()
 
 
 @contextmanager
 def errors_of(storage: str | Path) -> Iterator[None]:
-    """Turn whatever a storage raises into a UserError, which names it without its password."""
+    """Turn anything a storage raises into a UserError, which names it without its password."""
     if isinstance(storage, str):
         try:
             make_url(storage)
         except (SQLAlchemyError, ValueError) as error:
-            raise UserError("storage is no URL of a database; one looks like postgresql://USER@HOST/NAME") from error
+            raise UserError("storage is not the URL of a database, such as postgresql://USER@HOST/NAME") from error
     try:
         yield
     except (UserError, OSError):
         raise
-    except Exception as error:  # every database has its own
-        advice = "the runs are kept: put that right and run the same command again"
+    except Exception as error:  # every database has different ones
+        advice = "the runs are kept: fix that and run the same command again"
         raise UserError(f"{_failure(storage, error)}; {advice}") from error
 
 
 def _failure(storage: str | Path, error: BaseException) -> str:
-    """What a storage raised, in a line that names it without its password."""
+    """A storage's error as one line that names it without its password."""
     shown, secrets = str(storage), []
     if isinstance(storage, str):
         url = make_url(storage)
@@ -211,14 +211,14 @@ def _failure(storage: str | Path, error: BaseException) -> str:
     for secret in secrets:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     if isinstance(error, ImportError):
-        text += " (PostgreSQL's is in mmgan[postgresql])"
+        text += " (the driver for PostgreSQL is in mmgan[postgresql])"
     return f"storage {shown} failed: {text}"
 
 
 class Worker:
-    """Takes one job of a sweep after the other, until none is left that nobody else has.
+    """Does one job of a sweep after another, until the only ones left belong to others.
 
-    A job is a process of its own; it ends when its worker does. Its options are in the storage.
+    A job is a separate process, which ends when its worker does. Its options are in the storage.
     """
 
     def __init__(
@@ -230,9 +230,9 @@ class Worker:
         scripts: Path = Path("scripts"),
         begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """`begin` is called once the folder is there, before anything is queued.
+        """`begin` is called once the folder exists, before anything is queued.
 
-        Raises UserError where the folder or the storage cannot be had.
+        Raises UserError if the folder or the storage cannot be used.
         """
         self.jobs, self.output, self.storage, self.timeout, self.scripts = jobs, output, storage, timeout, scripts
         self.child: subprocess.Popen[bytes] | None = None
@@ -243,8 +243,8 @@ class Worker:
         mounts = ((mount.mountpoint, mount.fstype) for mount in psutil.disk_partitions(all=True))
         if file and (kind := network_file_system(file.parent, mounts)):
             print(
-                f"{file} lies on a network file system ({kind}), where SQLite may lose what several machines "
-                "write; for workers on more than one, set --storage to a database server's URL",
+                f"{file} is on a network file system ({kind}), where SQLite may lose data written by several "
+                "machines; for workers on more than one, set --storage to the URL of a database server",
                 flush=True,
             )
         with files.writing(output):
@@ -253,13 +253,13 @@ class Worker:
             self._patiently(lambda: self._queue(("failed", GONE), begin))
 
     def _open(self) -> optuna.Study:
-        with self._alone():  # one worker at a time makes the tables
+        with self._alone():  # one worker at a time creates the tables
             study = open_study(self.storage, self.output, create=True)
         assert study is not None
         return study
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns, which is asked again while a database server is away, and says so; not after a signal."""
+        """The result of `ask`; while a database server is unreachable, says so and retries until there is a signal."""
         waited = False
         while True:
             try:
@@ -276,7 +276,7 @@ class Worker:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One worker at a time; and what the storage raises is a UserError."""
+        """One worker at a time; errors of the storage become UserErrors."""
         lock = FileLock(self.output / ".sweep.lock")
         for seconds in count(1):
             try:
@@ -294,10 +294,10 @@ class Worker:
             lock.release()
 
     def _queue(self, again: Sequence[str] = (GONE,), begin: Callable[[], None] = lambda: None) -> None:
-        """Put every job in the queue that nobody has, whose needs are done, or whose state is one of `again`.
+        """Queue every job that nobody has taken yet and whose needs are done, and jobs whose state is in `again`.
 
-        A job of such a state is queued once by this worker. `begin` is called before. Raises UserError where the
-        storage has a job with other options.
+        This worker queues a job in such a state only once. `begin` is called first. Raises UserError if the storage has
+        a job with different options.
         """
         with self._alone():
             trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
@@ -305,7 +305,7 @@ class Worker:
             unlike = [name for name, job in self.jobs.items() if known.get(name, job) != job]
             if unlike:
                 raise UserError(
-                    f"{self.output} holds a sweep whose {unlike[0]} has other options; choose another --output"
+                    f"{self.output} holds a sweep whose {unlike[0]} has different options; choose another --output"
                 )
             begin()
             tried, found = {job.name for job, _ in trials}, _overall(self.jobs, trials)
@@ -316,10 +316,10 @@ class Worker:
                     self.queued.add(name)
 
     def work(self) -> dict[str, str]:
-        """Work, and wait for what others have taken, which may come back; the states in the end.
+        """Work, and wait for jobs taken by others, which may be returned; returns the final states.
 
-        After SIGINT or SIGTERM the job at hand saves and is put back in the queue. Raises UserError where the storage
-        fails.
+        After SIGINT or SIGTERM, the current job saves its state and is put back in the queue. Raises UserError if the
+        storage fails.
         """
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -334,7 +334,7 @@ class Worker:
                             print(self._patiently(self.progress), flush=True)
                     elif others:
                         if not waiting:
-                            print(f"waiting for {', '.join(others)} of other workers", flush=True)
+                            print(f"waiting for other workers to do {', '.join(others)}", flush=True)
                         waiting = True
                         self._pause(min(self.timeout / 3, 10))
                     else:
@@ -345,7 +345,7 @@ class Worker:
                 signal.signal(number, handler)
 
     def _next(self) -> tuple[optuna.Trial | None, list[str]]:
-        """The next job, if one is left, and the names of those that others are at."""
+        """The next job, if one is left, and the names of those that others are doing."""
         self._take_back()
         self._queue()
         trials = _trials(self.study)
@@ -354,7 +354,7 @@ class Worker:
         return self.study.ask() if waiting else None, others
 
     def progress(self) -> str:
-        """How many jobs are done, running and left, and when the rest will be, if they take as long as those before."""
+        """Numbers of jobs done, running and left, and when all will be done if they take as long as earlier ones."""
         trials = _trials(self.study)
         found = _overall(self.jobs, [(_job(trial), _state(trial, self.output)) for trial in trials])
         seconds: dict[str, list[float]] = {}
@@ -373,9 +373,9 @@ class Worker:
         return line
 
     def _take_back(self) -> None:
-        """Forget what workers without a sign of life have taken, if nobody holds the job's lock either.
+        """Release the jobs of workers without a sign of life, unless somebody holds the job's lock.
 
-        A worker that is suspended, or cut off from the storage, gives no sign, but holds the lock.
+        A worker that is suspended, or cut off from the storage, shows no sign of life but holds the lock.
         """
         for trial in _trials(self.study):
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
@@ -386,8 +386,8 @@ class Worker:
                         self._tell(trial, TrialState.PRUNED)
 
     def _do(self, trial: optuna.Trial) -> None:
-        """Do the job that `trial` was queued for, unless it is no longer to be done, and say how it ended."""
-        if "job" not in trial.user_attrs:  # another worker was quicker
+        """Do the job that `trial` was queued for, unless it is no longer needed, and record how it ended."""
+        if "job" not in trial.user_attrs:  # another worker was faster
             self._patiently(partial(self._tell, trial, TrialState.PRUNED))
             return
         job = _job(trial)
@@ -398,7 +398,7 @@ class Worker:
             self._patiently(partial(self._tell, trial, state))
 
     def _result(self, job: Job, trial: optuna.Trial, lock: int) -> TrialState:
-        """Do a job, whose process inherits the lock, and so holds it even when this worker is killed."""
+        """Do a job; its process inherits the lock and so holds it even if this worker is killed."""
         print(f"{job.name}: started", flush=True)
         command = command_of(job, self.output, self.scripts)
         environment = os.environ | {PARENT: str(os.getpid())}
@@ -414,11 +414,11 @@ class Worker:
         if self.signal:
             return TrialState.PRUNED
         how = f"failed with exit code {code}" if code else f"ended without making {job.makes}"
-        print(f"{job.name}: {how}; it is tried again when a worker starts", flush=True)
+        print(f"{job.name}: {how}; it will be tried again when a worker starts", flush=True)
         return TrialState.FAIL
 
     def _tell(self, trial: optuna.Trial | FrozenTrial, state: TrialState) -> None:
-        """Say how a job ended; its value is 0, for what it made is in its folder."""
+        """Record how a job ended; its value is 0, because its results are in its folder."""
         with self._alone():
             value = 0.0 if state == TrialState.COMPLETE else None
             self.study.tell(trial.number, value, state, skip_if_finished=True)
@@ -431,15 +431,16 @@ class Worker:
             return None
 
     def _sign_of_life(self, trial: optuna.Trial) -> None:
-        """Said in vain while the storage fails; what it says of the job's end decides."""
+        """Record that this worker is alive; failures of the storage are ignored, since the job's end is what counts."""
         with suppress(Exception):
             trial.set_user_attr("alive", time.time())
 
     @contextmanager
     def _lock(self, job: Job, wait: bool = False) -> Iterator[int | None]:
-        """The descriptor of a job's lock, which is held meanwhile; None where another process has it.
+        """Hold a job's lock and yield its descriptor; None if another process has it.
 
-        With `wait` only after a signal is it None. What a killed worker leaves going inherits the lock till it ends.
+        With `wait`, it is None only after a signal. A process that outlives a killed worker keeps the lock until it
+        ends.
         """
         path = self.output / ".jobs" / f"{job.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -453,19 +454,19 @@ class Worker:
                     if self.signal or not wait:
                         break
                     if not said:
-                        print(f"{job.name}: another process is still at it; waiting for that", flush=True)
+                        print(f"{job.name}: another process is still working on it; waiting", flush=True)
                     said = True
                     time.sleep(1)
             yield file.fileno() if held else None
 
     def _left(self, trial: optuna.Trial) -> bool:
-        """Whether the job that `trial` was queued for is still to be done, and by this worker."""
+        """Whether the job that `trial` was queued for still has to be done by this worker."""
         trials = _trials(self.study)
         done = [_job(one).name for one in trials if _state(one, self.output) == "done"]
         return _job(trial).name not in done and any(one.number == trial.number for one in trials)
 
     def _pause(self, seconds: float) -> None:
-        """Sleep, but not for long after a signal."""
+        """Sleep, but wake up soon after a signal."""
         end = time.monotonic() + seconds
         while not self.signal and (left := end - time.monotonic()) > 0:
             time.sleep(min(1, left))

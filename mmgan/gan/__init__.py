@@ -1,1 +1,1 @@
-"""GANs with Eq. 10-11 of the paper: networks, losses, objective, training loop, sampling."""
+"""GANs trained by Eq. 10-11 of the paper: networks, losses, objective, training loop, sampling."""

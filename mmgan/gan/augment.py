@@ -1,6 +1,6 @@
-"""DiffAugment (Zhao et al. 2020, arXiv:2006.10738): what a discriminator is shown, differentiably in the images.
+"""DiffAugment (Zhao et al. 2020, arXiv:2006.10738): differentiable augmentation of a discriminator's input.
 
-It goes before any mixing, on real rows and fakes, in both steps; a mix is then one of augmented images, at every layer.
+It comes before any mixing, on real rows and fakes, in both steps; mixing, at every layer, is of augmented images.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mmgan.engine.randomness import whole_numbers
 
 Kind = Literal["colour", "translation", "cutout"]
 SHIFT, CUT = 0.125, 0.5
-"""Largest translation, and the side of the square that is cut out, over the side of the image."""
+"""Largest translation, and side of the cut-out square, relative to the side of the image."""
 
 
 @dataclass(frozen=True)
 class DiffAugment:
-    """Which changes, in this order.
+    """The augmentations, applied in this order.
 
     >>> import torch
     >>> from mmgan import DiffAugment
@@ -31,27 +31,28 @@ class DiffAugment:
     """
 
     kinds: Sequence[Kind] = ("colour", "translation", "cutout")
-    """Changes of brightness, saturation and contrast; shifts by up to an eighth; a square of half the side made 0."""
+    """colour: brightness, saturation and contrast; translation: shifts by up to an eighth; cutout: a square of half the
+    side, set to 0."""
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.kinds) <= set(get_args(Kind)) or len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"augment.kinds must be different ones of {get_args(Kind)}, not {list(self.kinds)}")
+            raise ValueError(f"augment.kinds must be distinct and among {get_args(Kind)}, not {list(self.kinds)}")
 
     def draw(self, rows: int, generator: Generator | None = None) -> Augmentation:
-        """The changes of `rows` images, each drawn by itself, on the CPU; they depend on `generator` alone."""
+        """Augmentations of `rows` images, drawn independently, on the CPU; they depend only on `generator`."""
         return Augmentation(tuple(self.kinds), torch.rand(rows, 7, generator=generator))
 
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """Changes drawn for as many images as `u` has rows."""
+    """The drawn augmentations, one per row of `u`."""
 
     kinds: tuple[Kind, ...]
     u: Tensor
-    """U(0, 1), float32 [N, 7]: brightness, saturation, contrast, two of the shift, two of the square's middle."""
+    """U(0, 1), float32 [N, 7]: brightness, saturation, contrast, two for the shift, two for the square's centre."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1], changed; what is brought in from outside is 0."""
+        """Augment images [N, C, H, W] in [-1, 1]; pixels from outside the image are 0."""
         u = self.u.to(x.dtype)
         if "colour" in self.kinds:
             x = colour(x, *(u[:, i, None, None, None] for i in range(3)))
@@ -66,13 +67,13 @@ class Augmentation:
         return replace(self, u=self.u.to(device, non_blocking=True))
 
     def share(self, rank: int, world: int, sections: int = 2) -> Augmentation:
-        """The part of process `rank` of `world`, which has that share of each of the equal `sections` of the rows."""
+        """The part of process `rank` of `world`: its share of each of the equal `sections` of the rows."""
         parts = [section.chunk(world)[rank] for section in self.u.chunk(sections)]
         return replace(self, u=torch.cat(parts))
 
 
 def colour(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """X + U(-1/2, 1/2); its distance from the mean over channels times U(0, 2); that from its mean times U(1/2, 3/2).
+    """X + U(-1/2, 1/2); deviations from the mean over channels times U(0, 2); those from the mean times U(1/2, 3/2).
 
     `x` is [N, C, H, W], the others U(0, 1), [N, 1, 1, 1].
     """
@@ -84,7 +85,7 @@ def colour(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) 
 
 
 def translated(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """`x` [N, C, H, W] shifted by whole pixels, uniform in -s to s by U(0, 1) `down` and `right` [N], filled with 0."""
+    """`x` [N, C, H, W] shifted by whole pixels, uniform in -s to s from U(0, 1) `down`, `right` [N], filled with 0."""
     for axis, u in ((2, down), (3, right)):
         side = x.shape[axis]
         most = int(SHIFT * side + 0.5)
@@ -97,7 +98,7 @@ def translated(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cut_out(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """`x` [N, C, H, W] with a square of half its side made 0, its middle uniform over the image by U(0, 1) [N]."""
+    """`x` [N, C, H, W] with a square of half its side set to 0, its centre uniform over the image from U(0, 1) [N]."""
     hit = []
     for side, u in ((x.shape[2], down), (x.shape[3], right)):
         cut = int(CUT * side + 0.5)

@@ -1,4 +1,4 @@
-"""What a GAN run can be told. Defaults are the paper's, or Miyato et al.'s where it follows them."""
+"""Options of a GAN run. Defaults are the paper's, or those of Miyato et al. where the paper follows them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class GANData(DataConfig):
     """Images, and how the discriminator sees them."""
 
     subset: int | None = None
-    """Train on so many images, drawn at random by the run's seed; null: all. Scores take all as reference."""
+    """Train on this many images, drawn at random with the run's seed; null: all. The reference of scores is always all
+    of them."""
     flip: bool = False
-    """Mirror images at random."""
+    """Flip images horizontally at random."""
     dequantise: bool = True
     """Add U(0, 1) to 8-bit values before scaling them to [-1, 1) (Miyato et al.)."""
 
@@ -37,21 +38,22 @@ class GANData(DataConfig):
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Scores while training, which change nothing in it; the checkpoint of the lowest FID is kept in best/."""
+    """Scores during training, which they do not affect; the checkpoint with the lowest FID is kept in best/."""
 
     every: int = 1000
-    """Steps between scores, IS and FID."""
+    """Steps between scores (IS and FID)."""
     extractor: ExtractorConfig = field(default_factory=Inception)
-    """What images are compared by: torch-fidelity's Inception, or a classifier of scripts/train_cls.py."""
+    """Network whose features are compared: torch-fidelity's Inception, or a classifier from scripts/train_cls.py."""
     num_samples: int = 5000
-    """Generated images."""
+    """Number of images to generate, 10 to 10,000,000."""
     reference: Literal["train", "test"] = "train"
-    """Split of the real images, all of which are taken."""
+    """Split of the real images to compare with; all of its images are used."""
     final: str | None = "train-50k"
-    """Protocol (mmgan/scoring/protocol.py) by which last and best checkpoint are scored in the end; null: none."""
+    """Protocol (mmgan/scoring/protocol.py) for scoring the last and the best checkpoint at the end; null: do not score
+    them."""
     final_metrics: str = "is,fid"
-    """What they are scored by then: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and, of
-    conditional GANs, intra (FID of each class)."""
+    """Metrics of these final scores, separated by commas: any of is, fid, kid, prc (precision and recall), dc (density
+    and coverage) and, for conditional GANs, intra (FID of each class)."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -68,7 +70,7 @@ class ScoreConfig:
             raise ValueError(f"score.num_samples must be at most 10000000, not {self.num_samples}: all are generated")
 
     def metrics(self) -> Sequence[Metric]:
-        """`final_metrics`, one by one."""
+        """`final_metrics` as a list."""
         return PROTOCOLS["train-50k"].of(self.final_metrics).metrics
 
 
@@ -82,49 +84,53 @@ class GANConfig(RunConfig):
     """
 
     data: GANData = field(default_factory=GANData)
-    """Data."""
+    """Images to train on."""
     generator: GeneratorConfig = field(default_factory=ResNetGenerator)
-    """Generator."""
+    """Class and options of the generator."""
     discriminator: DiscriminatorConfig = field(default_factory=ResNetDiscriminator)
-    """Discriminator."""
+    """Class and options of the discriminator."""
     mixup: DiscriminatorRule | None = field(default_factory=DiscriminatorMixup)
     """Mixup in the discriminator (Eq. 8-11); null for the baseline."""
     loss: Loss = field(default_factory=JS)
-    """Loss of both networks."""
+    """GAN loss of both networks."""
     r1_gamma: float = 0.0
-    """Gamma of R1: gamma / 2 times the mean squared gradient norm of d at real images (Mescheder et al. 2018)."""
+    """Gamma of the R1 penalty, gamma / 2 times the mean squared norm of the gradient of d at real images (Mescheder et
+    al. 2018); 0: none."""
     r2_gamma: float = 0.0
-    """Gamma of R2, the same at fakes."""
+    """Gamma of the R2 penalty, the same at fakes; 0: none."""
     conditional: Literal["uniform", "matched"] | None = None
-    """Condition both networks on the images' labels. Those of fakes are uniform, or matched: in training those of the
-    batch's real rows, and in samples and scores drawn by the classes' shares. Null: no classes."""
+    """Condition both networks on the images' labels. Labels of fakes are drawn uniformly (uniform) or match the data
+    (matched): in training they are the labels of the batch's real rows, in samples and scores they are drawn in
+    proportion to the class sizes. Null: unconditional."""
     augment: DiffAugment | None = None
-    """Changes of what the discriminator is shown, real rows and fakes, in both steps, before any mix; null: none."""
+    """Augmentation of the discriminator's input, both real rows and fakes, in both steps, before any mixing; null:
+    none."""
     steps: int = 50_000
     """Generator steps."""
     n_dis: int = 5
-    """Discriminator steps for each generator step."""
+    """Discriminator steps per generator step, at most 1000."""
     batch_size: int = 64
-    """Real images, and as many fakes, of a discriminator step, over all processes."""
+    """Number of real images, and also of fakes, in a discriminator step, over all processes; at least 2."""
     g_batch_size: int | None = None
-    """Fakes of a generator step, over all processes; null: as batch_size. Miyato et al. take 128."""
+    """Number of fakes in a generator step, over all processes; null: batch_size. Miyato et al. use 128."""
     reuse_fakes: bool = False
-    """Step the generator first and show the discriminator its fakes, made before that step (the official code)."""
+    """Step the generator first and show the discriminator the fakes of that step, made before the update (as in the
+    official code)."""
     lr: float = 2e-4
-    """Adam's learning rate, for both networks."""
+    """Adam's learning rate for both networks."""
     betas: tuple[float, float] = (0.0, 0.9)
-    """Adam's decay rates."""
+    """Adam's decay rates, both in [0, 1)."""
     lr_schedule: Literal["linear", "constant"] = "linear"
-    """Linear decay to 0 over all steps, or none."""
+    """Learning rate: linear decay to 0 over all steps, or constant."""
     burn_in: BurnIn | None = None
-    """R3GAN's schedule of learning rate, gammas, Adam's second decay rate and `ema`; null: none."""
+    """R3GAN's schedule of the learning rate, gammas, Adam's second decay rate and `ema`; null: none."""
     ema: float | None = None
-    """Decay of an average of the generator's weights, from which samples are then made, with batch norm statistics of
-    its own; null: none, as in the paper."""
+    """Decay, in (0, 1), of a moving average of the generator's weights, which then makes the samples, with separate
+    batch norm statistics; null: no average, as in the paper."""
     score: ScoreConfig | None = None
-    """Scores while training; null: none."""
+    """Scores during training; null: none."""
     sample_every: int = 1000
-    """Steps between sample grids, always of the same latents, and diagnostics of the discriminator."""
+    """Steps between sample grids, always from the same latents, and between diagnostics of the discriminator."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,30 +142,30 @@ class GANConfig(RunConfig):
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), not {self.ema}")
         if self.score and "intra" in self.score.metrics() and not self.conditional:
-            raise ValueError(
-                "score.final_metrics: intra is of classes, which a GAN that is not conditional does not have"
-            )
+            raise ValueError("score.final_metrics: intra needs classes, which only a conditional GAN has")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
         for name in ("r1_gamma", "r2_gamma"):
             if (gamma := getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {gamma}")
             if gamma and self.compile:
-                raise ValueError(f"compile cannot differentiate twice, as {name} must: take one of them")
+                raise ValueError(f"compile cannot differentiate twice, which {name} needs: use only one of them")
             if gamma and self.mixup and self.mixup.replace:
                 raise ValueError(f"{name} needs the plain rows, which mixup.replace drops")
         if self.mixup and self.mixup.replace and self.loss.needs_real:
-            raise ValueError("mixup.replace drops the plain rows, with which this loss compares; leave it false")
+            raise ValueError("mixup.replace drops the plain rows, which this loss compares with; leave it false")
         if self.burn_in and self.lr_schedule != "constant":
-            raise ValueError("burn_in is a schedule of the learning rate, too: take lr_schedule constant with it")
+            raise ValueError("burn_in schedules the learning rate too: use lr_schedule constant with it")
         if self.conditional == "uniform" and self.loss.needs_real:
-            raise ValueError("conditional uniform: the loss compares real rows and fakes of one class; take matched")
+            raise ValueError(
+                "conditional uniform: this loss compares real rows with fakes of the same class; use matched"
+            )
         if self.conditional and self.reuse_fakes:
-            raise ValueError("reuse_fakes: a conditional GAN draws labels of fakes anew for each step; leave it false")
+            raise ValueError("reuse_fakes: a conditional GAN draws new labels of fakes for each step; leave it false")
         if self.reuse_fakes and self.generator_batch != self.batch_size:
             raise ValueError("reuse_fakes needs g_batch_size to be null or equal to batch_size")
 
     @property
     def generator_batch(self) -> int:
-        """Fakes of a generator step, over all processes."""
+        """Number of fakes in a generator step, over all processes."""
         return self.batch_size if self.g_batch_size is None else self.g_batch_size

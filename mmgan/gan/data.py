@@ -1,4 +1,4 @@
-"""The real images of a GAN: which are trained on, their classes, and their batches on the device."""
+"""The real images of a GAN: the training set, its classes, and its batches on the device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mmgan.gan.config import GANConfig
 from mmgan.gan.inputs import Inputs
 
 DIAGNOSED = 256
-"""Images of each kind that diagnostics are of."""
+"""Number of images of each kind used for diagnostics."""
 
 
 def training_images(config: GANConfig) -> Images:
-    """The data set, or `data.subset` images of it in their order.
+    """The data set, or `data.subset` of its images in their order.
 
-    Raises UserError for a subset that is larger, and, where the GAN is conditional, for images without a label, or
-    classes of which the subset has none.
+    Raises UserError for a subset larger than the data set and, if the GAN is conditional, for images without a label or
+    classes that the subset lacks.
     """
     (images, labels), size = load(config.data), config.data.subset
     if size is not None and size > len(images):
@@ -42,12 +42,12 @@ def training_images(config: GANConfig) -> Images:
 
 
 def class_names(data: DataConfig) -> list[str]:
-    """Names of the classes in the order of their labels, of a folder; none where these are numbers."""
+    """A folder's class names in the order of their labels; empty if classes are only numbered."""
     return folder.classes(data) if data.name == "folder" else []
 
 
 def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:
-    """What the generator of a run is given, by the labels, int64 [N], of its training images."""
+    """The inputs of a run's generator, from the labels, int64 [N], of its training images."""
     z_dim = config.generator.z_dim
     if not config.conditional:
         return Inputs(z_dim)
@@ -57,7 +57,7 @@ def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:
 
 
 def held_out(config: GANConfig) -> Images | None:
-    """Real images that training does not see, for diagnostics; None where the data set has no other split."""
+    """Real images not trained on, for diagnostics; None if the data set has no other split."""
     if config.data.split != "train":
         return None
     try:
@@ -79,7 +79,7 @@ class Batches:
         self.diagnosed = torch.randperm(self.size, generator=stream(config.seed, "diagnosed", 0))
 
     def __call__(self, number: int, batch_size: int, step: str = "") -> Tensor:
-        """The share of this process of batch `number`, in [-1, 1]; every `step` has batches of its own."""
+        """This process's share of batch `number`, in [-1, 1]; every kind of `step` has separate batches."""
         data, draws = self.config.data, self.draws
         x = self.feed(draws.rows(number, batch_size, self.size, f"{step}epoch"))
         flips = draws.uniform(f"{step}flip", number, batch_size) < 0.5 if data.flip else None
@@ -92,7 +92,7 @@ class Batches:
         return self.classes(self.draws.rows(number, batch_size, self.size, f"{step}epoch"))
 
     def some(self, n: int) -> Tensor:
-        """`n` images, always the same, as they are: uint8 [n, C, R, R], fewer where there are fewer."""
+        """`n` unchanged images, always the same: uint8 [n, C, R, R], or fewer if there are fewer."""
         return self.feed(self.diagnosed[:n])
 
     def labels_of_some(self, n: int) -> Tensor:
@@ -101,7 +101,7 @@ class Batches:
         return self.classes(self.diagnosed[:n])
 
     def by_class(self, classes: int, columns: int) -> Tensor:
-        """`columns` images of each class in turn, repeated where there are fewer: uint8 [classes * columns, ...]."""
+        """`columns` images of each class in turn, repeated if there are fewer: uint8 [classes * columns, ...]."""
         labels = self.labels_of_some(self.size).cpu()
         rows = [self.diagnosed[labels == one] for one in range(classes)]
         return self.feed(torch.cat([row.repeat(columns)[:columns] for row in rows]))

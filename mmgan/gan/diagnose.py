@@ -1,6 +1,6 @@
-"""What a discriminator has learnt, measured: whether mixup did what it should, whether it knows real images by heart.
+"""Measurements of what a discriminator has learnt: whether mixup works as intended, whether it memorised real images.
 
-Nothing here changes a network: passes are in evaluation mode, where the spectral norm's power iteration rests.
+Nothing here changes a network: passes are in evaluation mode, where the spectral norm's power iteration is off.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from mmgan.engine.modes import evaluating
 from mmgan.mixup import Plan, Plans
 
 LAYERS = (0, 1, 2)
-"""The paper's eligible set, input, h1 and h2, whatever a run mixes at."""
+"""The paper's eligible layers, input, h1 and h2, regardless of where a run mixes."""
 LAMS = tuple(round(0.1 * i, 1) for i in range(11))
 """Shares of the real image."""
 
 
 @torch.no_grad()
 def paths(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None = None) -> dict[str, list[float]]:
-    """d(lam * real + (1 - lam) * fake), mixed at each of LAYERS, for each of LAMS: mean logits, by `path/LAYER`.
+    """d(lam * real + (1 - lam) * fake), mixed at each of LAYERS, for each of LAMS: mean logits, as `path/LAYER`.
 
-    `real`, `fake`: float32 [N, C, R, R] in [-1, 1]; `y`: class vectors of `[real; fake]`, where the discriminator is
-    conditional. Where mixup worked, logits rise evenly from fake to real. Of a network of few stages, the layers it
-    has; of one that is neither Staged nor Mixable, none.
+    `real`, `fake`: float32 [N, C, R, R] in [-1, 1]; `y`: class vectors of `[real; fake]`, if the discriminator is
+    conditional. If mixup works, logits rise evenly from fake to real. Layers that a network lacks are left out; one
+    that is neither Staged nor Mixable has none.
     """
     n, rows = len(real), torch.arange(len(real), device=real.device).repeat(len(LAMS))
     lam = torch.tensor(LAMS, device=real.device).repeat_interleave(n)
@@ -41,7 +41,7 @@ def paths(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None
 def spectral_norms(network: nn.Module) -> dict[str, float]:
     """The largest singular value of every convolution's and linear layer's weight [out, in * k * k], by layer.
 
-    As the weight is used, after any spectral norm, whose single power iteration leaves values near 1.
+    For the weight as used, after any spectral norm, whose single power iteration gives values near 1.
     """
     return {
         f"spectral_norm/{name.removeprefix('stages.')}": torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
@@ -58,11 +58,11 @@ def diagnose(
     held_out: Tensor | None,
     classes: Sequence[Tensor] | None = None,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Scalars, and curves over LAMS, that say what `discriminator` does.
+    """Scalars, and curves over LAMS, that describe `discriminator`.
 
-    Images are float32 [N, C, R, R] in [-1, 1] on its device, `held_out` real ones it was not trained on; of a
-    conditional GAN, `classes` are the class vectors of each of the three. Scalars: mean logits of each kind, `d/gap` of
-    training over held-out images (overfitting), and `spectral_norms`.
+    Images are float32 [N, C, R, R] in [-1, 1] on its device; `held_out` are real ones not trained on; for a conditional
+    GAN, `classes` are the class vectors of each of the three. Scalars: mean logits of each kind, `d/gap` between
+    training and held-out images (overfitting), and `spectral_norms`.
     """
     named = {"d/real": real, "d/fake": fake} | ({} if held_out is None else {"d/held_out": held_out})
     vectors: Sequence[Tensor | None] = classes or [None] * len(named)

@@ -1,4 +1,4 @@
-"""Any images, or any generator, scored against any images."""
+"""Scores of any images, or any generator, against any images."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from mmgan.scoring.source import (
 Images = str | Path | Tensor | np.ndarray | Draw
 Networks = ExtractorConfig | Extractor | nn.Module
 SAMPLES = 50_000
-"""Of a generator, where nothing else is asked for."""
+"""Default number of samples from a generator."""
 REAL_SEED = 2**40
-"""Of a generator's images that others are compared with."""
+"""Seed of a generator's images when others are compared with them."""
 SIMPLE = (bool, int, float, str, tuple)
-"""Attributes of a module that are written down in its hash."""
+"""Types of a module's attributes that are included in its hash."""
 SHOWN = 10
-"""Samples in the picture of nearest images."""
+"""Number of samples in the picture of nearest images."""
 
 
 def score(
@@ -80,17 +80,17 @@ def score(
     output: str | Path | None = None,
     trust: bool = False,
 ) -> Record:
-    """Score images, or a generator's, against real ones, and say how much of the number is noise.
+    """Score images, or a generator's, against real ones, and estimate how much of the score is noise.
 
     Images are named as RUN or RUN:CHECKPOINT (best, last, or a step), a data set as NAME or NAME:SPLIT, a folder or a
-    zip of images, an .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which makes images
-    number start to stop - 1 of (start, stop). In Python they can also be a tensor, uint8 [N, C, H, W], or such a
-    function; and the extractor, any module that maps images in [0, 1], float32 [B, C, H, W], to features [B, d] or to
-    (features, logits [B, K]).
+    zip of images, an .npy or .npz of uint8 images, a TorchScript generator, or module:function, where the function maps
+    (start, stop) to images start to stop - 1. In Python they can also be a tensor, uint8 [N, C, H, W], or such a
+    function; and the extractor can be any module that maps images in [0, 1], float32 [B, C, H, W], to features [B, d]
+    or to (features, logits [B, K]).
 
-    Returns the record: `scores`; the `stamp`, all that they depend on besides the images scored, which are in `fake`;
-    and `floor`, the scores of `num_floor` real images against the other real ones. Of several seeds, `scores` are
-    means, and NAME_std deviations. Raises UserError for what cannot be compared.
+    Returns the record: `scores`; the `stamp`, everything they depend on apart from the scored images, which `fake`
+    describes; and `floor`, the scores of `num_floor` real images against the other real ones. For several seeds,
+    `scores` are means, and NAME_std standard deviations. Raises UserError if images cannot be compared.
 
     >>> import mmgan, torch
     >>> from torch import nn
@@ -101,35 +101,34 @@ def score(
     ['fid']
 
     Args:
-        fake: what is scored
-        real: what it is compared with; null: the images that a run was trained on. A generator makes as many as are
-            scored
-        extractor: what images are compared by: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
-            (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
+        fake: images to score
+        real: images to compare with; null: those that the run was trained on. A generator makes as many as are scored
+        extractor: network whose features are compared: Inception, Fidelity (any of torch-fidelity's networks),
+            Torchvision (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
         metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and intra (FID of each
-            class), with commas between
-        num_samples: images to score; null: all there are, or 50,000 of a generator
-        seeds: sampling seeds of a generator; of several, the mean and the deviation are said
-        resize: bring all images to so many pixels; null: they must have one size
-        channels: bring all images to 1 channel (luma) or 3 (grey repeated); null: they must have as many
-        held_out: real images that the generator has not seen, to tell whether it has learnt `real` by heart: the FID
-            to as many of those less the FID to these
-        nearest: PNG to draw ten samples in, each with the five real images nearest to it
-        floor: score real images against the others, to say what a perfect generator would get
-        weights: of a run: raw, ema (the average), or auto: ema where the run has one
-        z_dim: latents that a generator of TorchScript takes, where it does not say so itself
-        root: folder of the data sets that are named
-        download: fetch a data set that is missing there
-        skip_broken: leave out files of a folder that are broken, and list them
-        batch_size: images at once in each process
-        output: file to keep the record in, as JSON; null: the scores.json of a run, and none for other images
-        trust: let a run name classes that are not mmgan's own, which are then imported
+            class), separated by commas
+        num_samples: number of images to score; null: all, or 50,000 from a generator
+        seeds: sampling seeds of a generator; for several, the mean and standard deviation are reported
+        resize: resize all images to this many pixels; null: they must have the same size
+        channels: convert all images to 1 channel (luma) or 3 (grey repeated); null: they must have the same number
+        held_out: real images that the generator has not seen, to test whether it has memorised `real`: the FID to
+            equally many images of `real` minus the FID to these
+        nearest: PNG file for a picture of ten samples, each with the five nearest real images
+        floor: also score real images against the others, to show what a perfect generator would get
+        weights: weights of a run: raw, ema (the average), or auto: ema if the run has one
+        z_dim: number of latents of a TorchScript generator; null: its own attribute
+        root: folder of the named data sets
+        download: download a data set that is missing there
+        skip_broken: leave out broken files of a folder and list them
+        batch_size: images per batch in each process
+        output: JSON file for the record; null: the scores.json of a run, and none for other images
+        trust: let a run name classes from outside mmgan, which are then imported
     """
     output, nearest = (Path(file) if file is not None else None for file in (output, nearest))
     if not isinstance(metrics, str):
-        raise UserError(f"metrics are names with commas between, not {metrics!r}")
+        raise UserError(f"metrics must be names separated by commas, not {metrics!r}")
     if not isinstance(seeds, Sequence):
-        raise UserError(f"seeds are a list, not {seeds!r}")
+        raise UserError(f"seeds must be a list, not {seeds!r}")
     for name, number in (("batch_size", batch_size), ("num_samples", num_samples), ("resize", resize)):
         if number is not None and number < 1:
             raise UserError(f"{name} must be positive, not {number}")
@@ -138,14 +137,14 @@ def score(
     if channels not in (None, 1, 3):
         raise UserError(f"channels must be 1 or 3, not {channels}")
     if held_out is not None and "fid" not in metrics.lower():
-        raise UserError("held_out compares FIDs; let fid be among metrics")
+        raise UserError("held_out compares FIDs; include fid in metrics")
     if nearest and nearest.suffix != ".png":
-        raise UserError(f"nearest is a picture, and must end in .png, not {nearest}")
+        raise UserError(f"nearest must end in .png, not {nearest}")
     _writable(output, "--output")
     _writable(nearest, "--nearest")
     run = run_of(str(fake)) if isinstance(fake, str | Path) else None
     if run and not output:
-        records.read(run[0])  # a damaged file is told before anything is computed
+        records.read(run[0])  # report a damaged file before computing anything
         _writable(run[0] / "scores.json", "--output")
     accelerator = accelerator_of()
     data = DataConfig(root=root, skip_broken=skip_broken, download=download)
@@ -160,17 +159,17 @@ def score(
     made = opened(fake)
     if real is None:
         if not run:
-            raise UserError("real must say what the images are compared with; a run alone has its own")
+            raise UserError("real must name the images to compare with; only a run has a default")
         reference = changed(_trained_on(run[0], accelerator, trust))
     else:
         reference = opened(real)
     if len(seeds) > 1 and not made.seeded:
-        raise UserError("seeds are a run's or TorchScript's; a set of images, or a function, has none")
+        raise UserError("only a run or a TorchScript generator has seeds; a set of images or a function has none")
     if made.number is not None and (num_samples or 0) > made.number:
-        raise UserError(f"num_samples {num_samples} is more than the {made.number} images there are")
+        raise UserError(f"num_samples {num_samples} is more than the {made.number} available images")
     num_samples = num_samples or made.number or SAMPLES
     if num_samples < LEAST["is"]:
-        raise UserError(f"{num_samples} images are too few to score; {LEAST['is']} are the least")
+        raise UserError(f"{num_samples} images are too few to score; at least {LEAST['is']} are needed")
     if num_samples < (made.number or 0):
         made, _ = apart(made, num_samples)
     reference = _finite(reference, num_samples)
@@ -178,7 +177,9 @@ def score(
     protocol = Protocol(num_samples, reference.split or "all").of(metrics)
     if "intra" in protocol.metrics:
         if made.classes != reference.classes:
-            raise UserError("intra: the folders of both sets must have the same names, or be numbers of classes")
+            raise UserError(
+                "intra: the class folders of both sets must have the same names, or classes must be numbers"
+            )
         if not (shared := _shared(made, seeds, num_samples, reference)):
             raise UserError(NO_CLASS)
     unseen = None if held_out is None else _finite(opened(held_out), num_samples)
@@ -193,7 +194,7 @@ def score(
         draw = Remembered(made.draws(seed), num_samples, accelerator.device)
         extracted = scorer.extracted(draw)
         labels = labels_of(made, seed, num_samples)
-        if labels is not None and "intra" in protocol.metrics:  # of classes that every seed has enough of
+        if labels is not None and "intra" in protocol.metrics:  # only classes with enough images for every seed
             labels = torch.where(torch.isin(labels, torch.tensor(sorted(shared))), labels, -1)
         found = scorer.compare(extracted, labels)
         scores.append(found | _memory(others, extracted))
@@ -237,32 +238,32 @@ def score(
 
 
 def _shared(made: Source, seeds: Sequence[int], n: int, reference: Source) -> set[int]:
-    """The classes that the images of every seed share with the reference."""
+    """The classes that the images for every seed share with the reference."""
     return set.intersection(*(set(shared_classes(labels_of(made, seed, n), reference.labels)) for seed in seeds))
 
 
 class ToUnit(nn.Module):
-    """Bytes to [0, 1]."""
+    """Maps bytes to [0, 1]."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """`images` uint8, any shape."""
+        """`images`: uint8, any shape."""
         return images / 255
 
 
 def _extractor(extractor: Networks) -> Extractor:
-    if isinstance(extractor, nn.Module):  # a copy, for it is frozen
+    if isinstance(extractor, nn.Module):  # a copy, since it will be frozen
         network = nn.Sequential(ToUnit(), copy.deepcopy(extractor))
         return Extractor(type(extractor).__name__, network, "pixels to [0, 1], no resizing", code=_code(extractor))
     if not isinstance(extractor, Extractor | ExtractorConfig):
-        raise UserError(f"extractor is {extractor!r}; it must be one of mmgan.extractors, or a module")
+        raise UserError(f"extractor must be one of mmgan.extractors or a module, not {extractor!r}")
     return extractor if isinstance(extractor, Extractor) else extractor.build()
 
 
 def _code(module: nn.Module) -> str:
-    """What features depend on besides layers and weights: the code of a module's classes, and its attributes."""
+    """What features depend on besides layers and weights: the code of a module's classes and its attributes."""
     found = []
     for part in module.modules():
-        with suppress(OSError, TypeError):  # it was typed, and not read from a file
+        with suppress(OSError, TypeError):  # entered interactively, not read from a file
             found.append("" if type(part).__module__.startswith("torch.") else inspect.getsource(type(part)))
         own = ((key, value) for key, value in vars(part).items() if isinstance(value, SIMPLE) and key != "training")
         found += [f"{key}={value!r}" for key, value in own]
@@ -270,7 +271,7 @@ def _code(module: nn.Module) -> str:
 
 
 def _trained_on(folder: Path, accelerator: Accelerator, trust: bool) -> Source:
-    """The images that a run was trained on."""
+    """The images a run was trained on."""
     data = config_of(GANConfig, folder / "config.yaml", trust).data
     if data.name in ("folder", "array"):
         return replace(of_files(data, accelerator), split=data.split)
@@ -286,15 +287,15 @@ def _open(
     z_dim: int | None,
     trust: bool,
 ) -> Source:
-    """The source that `images` name or are; a folder's are brought to `resize` as they are decoded."""
+    """The source that `images` are or name; a folder's images are resized to `resize` during decoding."""
     if isinstance(images, Tensor | np.ndarray):
         found = torch.as_tensor(images).cpu()
         if found.dtype != torch.uint8 or found.ndim != 4 or found.shape[1] not in (1, 3) or not len(found):
-            raise UserError(f"images are {found.dtype} {list(found.shape)}; they must be uint8 [N, 1 or 3, H, W]")
+            raise UserError(f"images must be uint8 [N, 1 or 3, H, W], not {found.dtype} {list(found.shape)}")
         return of(found, "tensor")
     if not isinstance(images, str | Path):
         if not callable(images):
-            raise UserError(f"images are {type(images).__name__}; they must be a name, a tensor, or a function")
+            raise UserError(f"images must be a name, a tensor or a function, not {type(images).__name__}")
         return of_draw(images, getattr(images, "__qualname__", type(images).__name__))
     try:
         return open_source(str(images), accelerator, data, resize, weights, z_dim, trust)
@@ -307,7 +308,7 @@ def _name(images: Images | None, source: Source) -> str:
 
 
 def _writable(file: Path | None, option: str) -> None:
-    """Raise UserError for a file that cannot be written, before what it is to hold is computed."""
+    """Raise UserError for a file that cannot be written, before its contents are computed."""
     if file:
         with files.writing(file, option):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -316,34 +317,34 @@ def _writable(file: Path | None, option: str) -> None:
 
 
 def _finite(source: Source, n: int) -> Source:
-    """A set of images as it is; of a generator, its first `n`."""
+    """A set of images unchanged, or the first `n` images of a generator."""
     if source.number is not None:
         return source
     return first(source, n, REAL_SEED, digest(fingerprints_of(source.draws(REAL_SEED), n)))
 
 
 def _check(made: Source, real: Source) -> None:
-    """Raise UserError for images that cannot be compared; warn of what moves the number besides their content."""
+    """Raise UserError for images that cannot be compared; warn about differences in format that affect the score."""
     if made.shape[1:] != real.shape[1:]:
         sizes = " with ".join(f"{width}x{height}" for _, height, width in (made.shape, real.shape))
-        raise UserError(f"images of {sizes} pixels are not compared; set resize, which the record will say")
+        raise UserError(f"images of {sizes} pixels cannot be compared; set resize, which the record will state")
     if made.shape[0] != real.shape[0]:
         raise UserError(
-            f"images of {made.shape[0]} and of {real.shape[0]} channels are not compared; set channels, which the "
-            "record will say"
+            f"images of {made.shape[0]} and {real.shape[0]} channels cannot be compared; set channels, which the "
+            "record will state"
         )
     for one, other, what, which in ((made, real, "images scored", "real ones"), (real, made, "real images", "others")):
         if not one.kinds:
             continue
         if (lossy := one.kinds.formats["JPEG"]) and not (other.kinds and other.kinds.formats["JPEG"]):
             warnings.warn(
-                f"{lossy} of {_files(one)} of the {what} are JPEG and none of the {which}: what JPEG loses counts as a "
-                "difference, and raises FID, the more the lower its quality",
+                f"{lossy} of {_files(one)} of the {what} are JPEG and none of the {which}: JPEG artefacts count as a "
+                "difference and raise FID, the more so the lower the quality",
                 stacklevel=3,
             )
         if alpha := one.kinds.alpha:
             warnings.warn(
-                f"{alpha} of {_files(one)} of the {what} are transparent, and shown on white: where the {which} are "
+                f"{alpha} of {_files(one)} of the {what} are transparent and are shown on white: if the {which} are "
                 "not, FID counts that as a difference",
                 stacklevel=3,
             )
@@ -354,8 +355,8 @@ def _check(made: Source, real: Source) -> None:
     ]
     if len(set(ways)) > 1:
         warnings.warn(
-            f"the images scored are resized by a {ways[0]} filter and the real ones by a {ways[1]} one, which FID "
-            "counts as a difference; bring both to one size by the same program",
+            f"the images scored are resized with a {ways[0]} filter and the real ones with a {ways[1]} one, which FID "
+            "counts as a difference; resize both with the same program",
             stacklevel=3,
         )
     grey = [_grey(source) for source in (made, real)]
@@ -370,13 +371,13 @@ def _files(source: Source) -> str:
 
 
 def _grey(source: Source) -> bool:
-    """Whether the first images have no colour."""
+    """Whether the first images are grey."""
     images = source.draws(0)(0, min(source.number or 64, 64))
     return bool((images == images[:, :1]).all())
 
 
 def _memorised_by(scorer: Scorer, held_out: Source) -> list[Scorer]:
-    """FID to held-out images, and to as many of the reference."""
+    """Scorers of FID to images of the reference, and to equally many held-out ones."""
     real = scorer.reference
     assert real.number is not None
     assert held_out.number is not None
@@ -388,7 +389,7 @@ def _memorised_by(scorer: Scorer, held_out: Source) -> list[Scorer]:
 
 
 def _memory(others: Sequence[Scorer], made: Features) -> dict[str, float]:
-    """`fid_train` and `fid_held_out`, of as many images each, and `fid_gap`, the first less the second."""
+    """`fid_train` and `fid_held_out`, to equally many images, and `fid_gap`, the first minus the second."""
     if not others:
         return {}
     train, held_out = (other.compare(made)["fid"] for other in others)
@@ -396,7 +397,7 @@ def _memory(others: Sequence[Scorer], made: Features) -> dict[str, float]:
 
 
 def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over seeds, with NAME_std, their deviation, where there are several."""
+    """Means over seeds, with NAME_std, their standard deviation, if there are several."""
     if len(scores) == 1:
         return scores[0]
     names = [name for name in scores[0] if not name.endswith("_std")]
@@ -405,9 +406,9 @@ def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _floor(scorer: Scorer, spread: bool) -> dict[str, Any]:
-    """Scores of `num_floor` real images against the others: as many as samples, at most half; nothing for too few.
+    """Scores of `num_floor` real images (as many as samples, at most half) against the others; empty if too few.
 
-    `spread`: with the deviations that single scores have, which are not those of seeds.
+    `spread`: include the deviations of single scores, which are not deviations over seeds.
     """
     real = scorer.reference
     assert real.number is not None
@@ -444,29 +445,29 @@ def _keep(record: Record, output: Path | None, run: Path | None) -> None:
 
 
 def summary(record: Record) -> str:
-    """A record as a table, with what it was measured by, and what to know of the number, in words."""
+    """A record as a table, with a description of the measurement and notes on the scores."""
     stamp, scores, fake = record["stamp"], record["scores"], record["fake"]
     rows = [(fake["name"], scores)]
     if "floor" in record:
         n = record["num_floor"]
         rows.append((f"floor: {n} real images against {stamp['num_reference'] - n} others", record["floor"]))
     seeds = fake.get("seeds", [])
-    lines = [described(record) + (f", mean +- deviation of seeds {_list(seeds)}" if len(seeds) > 1 else "")]
+    lines = [described(record) + (f", mean +- standard deviation over seeds {_list(seeds)}" if len(seeds) > 1 else "")]
     lines.append(records.table(rows))
     fewest = min(stamp["num_samples"], stamp["num_reference"])
     if record["dimension"] is not None and fewest <= record["dimension"]:
         lines.append(
             f"{fewest} images do not span {record['dimension']} features: their covariance is singular, and FID is "
-            "biased upwards, the more the fewer they are; compare it with FIDs of as many images alone"
+            "biased upwards, the more so the fewer there are; compare only with FIDs of equally many images"
         )
     for key, what in (("fake", "images scored repeat an earlier one"), ("real", "real images repeat an earlier one")):
         if n := record["duplicates"][key]:
             lines.append(f"{n} of the {what}")
     if n := record["duplicates"]["both"]:
-        lines.append(f"{n} of the images scored are among the real ones, to the pixel")
+        lines.append(f"{n} of the images scored are pixel-for-pixel among the real ones")
     if "num_classes" in record and (n := sum(name.startswith("fid/") for name in scores)) < record["num_classes"]:
         lines.append(
-            f"intra_fid is of {n} of the {record['num_classes']} real classes; of the others there are too few"
+            f"intra_fid covers {n} of the {record['num_classes']} real classes; the others have too few images"
         )
     for one, which in ((fake, "images scored"), (record["real"], "real images")):
         if one["changed"]:

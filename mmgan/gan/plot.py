@@ -1,4 +1,4 @@
-"""A run's curves as a picture; matplotlib is imported when one is drawn, so that a run starts sooner."""
+"""Plots of a run's curves; matplotlib is imported only when needed, so that a run starts sooner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmgan.engine import files
 
 
 def plot_losses(metrics: Path, path: Path) -> None:
-    """Draw the terms of the loss over steps from a `metrics.jsonl`; nothing where it has no row yet."""
+    """Plot the loss terms against steps from a `metrics.jsonl`; nothing if it has no rows yet."""
     rows = [row for row in files.read_rows(metrics) if "loss/generator" in row]
     if not rows:
         return
@@ -31,7 +31,7 @@ def plot_losses(metrics: Path, path: Path) -> None:
 
 
 def plot_scores(metrics: Path, path: Path) -> None:
-    """Draw FID and IS over steps from a `metrics.jsonl`, best and last FID marked; nothing where none was measured."""
+    """Plot FID and IS against steps from a `metrics.jsonl`, marking best and last FID; nothing if there are none."""
     rows = [row for row in files.read_rows(metrics) if "score/fid" in row]
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""A GAN's run, opened from its folder."""
+"""A GAN's run, loaded from its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmgan.scoring import records
 
 @dataclass(frozen=True)
 class GANRun:
-    """What a run left: its configuration, the networks of one of its checkpoints, and its scores.
+    """A run's configuration, the networks of one of its checkpoints, and its scores.
 
     >>> import mmgan
     >>> run = mmgan.load(folder)
@@ -33,26 +33,26 @@ class GANRun:
     folder: Path
     config: GANConfig
     step: int
-    """Generator steps done at this checkpoint."""
+    """Generator steps completed at this checkpoint."""
     weights: Literal["raw", "ema"]
-    """Whether `generator` has the weights as trained, or their average."""
+    """Whether `generator` has the trained weights or their average."""
     generator: nn.Module
-    """What `inputs` makes, float32 [N, z_dim + classes], to images [N, C, R, R] in [-1, 1]; in evaluation mode."""
+    """From `inputs`, float32 [N, z_dim + classes], to images [N, C, R, R] in [-1, 1]; in evaluation mode."""
     discriminator: nn.Module
-    """Images like these to logits [N], in evaluation mode; a conditional one, with class vectors [N, classes] as `y`,
-    to (logits, `y`)."""
+    """From such images to logits [N], in evaluation mode; if conditional, with class vectors [N, classes] as `y`, to
+    (logits, `y`)."""
     shape: tuple[int, int, int]
-    """Of an image: C, R, R."""
+    """Shape of an image: C, R, R."""
     inputs: Inputs
-    """Latents by number and, of a conditional GAN, its classes and labels."""
+    """Latents by number and, for a conditional GAN, its classes and labels."""
 
     def sample(
         self, n: int, seed: int = 0, start: int = 0, batch_size: int = 256, classes: Sequence[str | int] = ()
     ) -> Tensor:
-        """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends on the seed and i alone.
+        """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends only on the seed and i.
 
-        Of a conditional GAN, `classes` names those that are drawn from, none for all; `inputs.labels` says which image
-        is of which. Raises UserError for a class that there is not.
+        For a conditional GAN, `classes` names those to draw from (none: all); `inputs.labels` gives each image's class.
+        Raises UserError for an unknown class.
         """
         if n < 1 or start < 0 or batch_size < 1:
             raise ValueError(f"n and batch_size must be positive and start 0 or more: {n}, {batch_size}, {start}")
@@ -74,9 +74,9 @@ def load(
 ) -> GANRun:
     """Open the run of a GAN in `folder`.
 
-    `checkpoint` is the last, the best by the scores taken while training, or the step of one that was kept; `weights`
-    "auto" takes the generator's average where the run keeps one. With `trust` the run may name classes that are not
-    mmgan's own, which this process may then import. Raises UserError where there is nothing to load.
+    `checkpoint` is the last, the best by the scores during training, or the step of a saved one; `weights` "auto"
+    selects the generator's average if the run has one. With `trust`, the run may name classes from outside mmgan, which
+    this process may then import. Raises UserError if there is nothing to load.
 
     >>> import mmgan
     >>> run = mmgan.load(folder)
@@ -92,9 +92,9 @@ def load(
         )
     saved = of_run(folder, checkpoint)
     if "generator" not in saved.weights:
-        raise UserError(f"{folder} is no run of scripts/train_gan.py")
+        raise UserError(f"{folder} is not a run of scripts/train_gan.py")
     if weights == "ema" and "ema" not in saved.weights:
-        raise UserError(f"{folder} keeps no average of its weights (ema); take raw")
+        raise UserError(f"{folder} has no average of its weights (ema); use raw")
     config = config_of(GANConfig, folder / "config.yaml", trust)
     channels, resolution = saved.fact("channels", int), saved.fact("resolution", int)
     inputs = Inputs(config.generator.z_dim)

@@ -1,4 +1,4 @@
-"""Images from a generator: by number, as a grid, along a line between latents or classes."""
+"""Images from a generator: by number, as a grid, or interpolated between latents or classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmgan.engine.modes import evaluating
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
-    """Images of inputs `z` in batches, uint8 [B, C, H, W] on the generator's device, whose modes stay as they were."""
+    """Images of inputs `z` in batches, uint8 [B, C, H, W] on the generator's device; its modes do not change."""
     device = next(generator.parameters()).device
     for batch in z.split(batch_size):
         with evaluating(generator):
@@ -25,10 +25,10 @@ def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator
 
 
 def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:
-    """Inputs on the way from each of `a` to that of `b`, [rows, z_dim + C], `columns` of each: [rows * columns, ...].
+    """Inputs between each row of `a` and of `b`, [rows, z_dim + C], `columns` for each: [rows * columns, ...].
 
-    Latents go along great circles, which keep about the length of a Gaussian latent (a straight line would pass near
-    the origin, where none is drawn), and class vectors along straight lines.
+    Latents follow great circles, which roughly preserve the norm of a Gaussian latent (a straight line would pass near
+    the origin, where none are drawn), and class vectors straight lines.
     """
     a, b = a[:, None], b[:, None]
     t = torch.linspace(0, 1, columns)[None, :, None]
@@ -40,9 +40,9 @@ def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:
 
 
 def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
-    """Write uint8 images [N, C, H, W] as one PNG, `columns` a row, enlarged to at least 32 pixels each.
+    """Write uint8 images [N, C, H, W] as one PNG, `columns` per row, enlarged to at least 32 pixels each.
 
-    Returns what is in it: uint8 [3, H', W'].
+    Returns the picture: uint8 [3, H', W'].
     """
     path.parent.mkdir(exist_ok=True)
     scale = max(1, 32 // images.shape[-1])

@@ -1,4 +1,4 @@
-"""What changes from step to step: the learning rate and, with R3GAN's schedule, all that goes with it."""
+"""What changes from step to step: the learning rate and, with R3GAN's schedule, other options."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BurnIn:
-    """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from their values to these along half a cosine.
+    """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from the run's options to these along half a cosine.
 
-    The half-life of `ema` grows with them, from 0, so that an average that `init_from` brings is given up. The defaults
-    are theirs for CIFAR-10.
+    The half-life of `ema` grows with them, from 0, so an average loaded by `init_from` is discarded. The defaults are
+    theirs for CIFAR-10.
 
     >>> from mmgan import BurnIn, GANConfig
     >>> config = GANConfig(burn_in=BurnIn(images=640), lr_schedule="constant", r1_gamma=0.05)
-    >>> config.burn_in.gamma  # that r1_gamma comes to
+    >>> config.burn_in.gamma  # the final value of r1_gamma
     0.005
     """
 
     images: int = 20_000_000
-    """Real images, batches of them counted by generator steps, after which all stays as it is."""
+    """Real images (generator steps times batch size) after which nothing changes any more."""
     lr: float = 5e-5
-    """Learning rate then."""
+    """Final learning rate."""
     gamma: float = 0.005
-    """Of R1 and R2 then, of those that there are."""
+    """Final gamma of R1 and R2, for those that are not 0."""
     beta2: float = 0.99
-    """Adam's second decay rate then."""
+    """Final value of Adam's second decay rate, in [0, 1)."""
 
     def __post_init__(self) -> None:
         for name in ("images", "lr", "gamma"):
@@ -41,7 +41,7 @@ class BurnIn:
 
 
 class Rates(NamedTuple):
-    """What holds in one step."""
+    """The values in one step."""
 
     lr: float
     betas: tuple[float, float]
@@ -51,7 +51,7 @@ class Rates(NamedTuple):
 
 
 def rates(config: GANConfig, step: int) -> Rates:
-    """What holds in generator step `step`, counted from 1, and the discriminator steps before it.
+    """The values in generator step `step`, counted from 1, and in the discriminator steps before it.
 
     >>> from mmgan.gan.config import GANConfig
     >>> config = GANConfig(steps=4, lr=0.4, lr_schedule="linear")
@@ -69,7 +69,7 @@ def rates(config: GANConfig, step: int) -> Rates:
         return first + done * (then - first)
 
     r1, r2 = (between(gamma, last.gamma) if gamma else 0.0 for gamma in (config.r1_gamma, config.r2_gamma))
-    ema = config.ema  # 2^(-1 / half-life in steps), so half-lives times `done` are
+    ema = config.ema  # 2^(-1 / half-life in steps), so multiplying half-lives by `done` gives
     if ema is not None:
         ema = ema ** (1 / done) if done else 0.0
     return Rates(between(lr, last.lr), (config.betas[0], between(config.betas[1], last.beta2)), r1, r2, ema)

@@ -37,25 +37,25 @@ def score(
     trust: bool = False,
     data: DataChange = DataChange(),  # noqa: B008
 ) -> None:
-    """Score a trained GAN by IS, FID, KID, precision and recall, and stamp the protocol on the scores.
+    """Score a trained GAN by IS, FID, KID, precision and recall, and record the protocol with the scores.
 
     Args:
-        run: folder of the run
-        checkpoint: last, best (by the scores taken while training), or the step of one that was kept
-        extractor: Inception (FID's own; --extractor.weights FILE), or Classifier: a run of scripts/train_cls.py on the
-            same data (--extractor.run FOLDER)
+        run: run folder
+        checkpoint: last, best (by the scores during training), or the step of a saved checkpoint
+        extractor: Inception (FID's own network; --extractor.weights FILE), or Classifier: a run of
+            scripts/train_cls.py on the same data (--extractor.run FOLDER)
         protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; paper:
-            50,000 against the test set, as its authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
-        num_samples: another number of samples than the protocol's
-        reference: another split of real images than the protocol's
-        metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and, of a conditional GAN,
-            intra (FID of each class), with commas between
-        weights: raw, ema (the average), or auto: ema where the run has one
-        seed: seed of the latents; sample i depends on it and on i alone
-        batch_size: images at once in each process
-        against: another run, scored before by the same protocol, to print beside this one
-        trust: let the run name classes that are not mmgan's own, which are then imported
-        data: the run's images, where they have moved since: --data.root FOLDER
+            50,000 against the test set, as in the authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
+        num_samples: number of samples; null: the protocol's
+        reference: split of the real images; null: the protocol's
+        metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and, for a conditional GAN,
+            intra (FID of each class), separated by commas
+        weights: raw, ema (the average), or auto: ema if the run has one
+        seed: seed of the latents; sample i depends only on it and i
+        batch_size: images per batch in each process
+        against: another run, already scored by the same protocol, to print next to this one
+        trust: let the run name classes from outside mmgan, which are then imported
+        data: the run's images, if they have moved: --data.root FOLDER
     """
     if batch_size < 1:
         raise UserError("batch_size must be positive")
@@ -66,7 +66,7 @@ def score(
         changes |= {"reference": reference, "num_reference": None}
     by = replace(PROTOCOLS[protocol].of(metrics), **changes)
     name = f"{protocol}, changed" if changes else protocol
-    checkpoints.of_run(run, checkpoint)  # a mistake in it is told before an extractor is fetched
+    checkpoints.of_run(run, checkpoint)  # report a mistake in it before fetching an extractor
     accelerator = accelerator_of()
     built = extractor.build()
     made = score_run(run, [checkpoint], built, by, name, accelerator, weights, seed, batch_size, trust, data)
@@ -76,7 +76,7 @@ def score(
     if against:
         others = [other for other in records.read(against) if other["checkpoint"] == checkpoint]
         if not others:
-            raise UserError(f"{against} holds no score of its {checkpoint} checkpoint; score it first")
+            raise UserError(f"{against} has no score of its {checkpoint} checkpoint; score it first")
         other = next((one for one in others if records.same(one, made[0])), others[-1])
         comparable(other["stamp"], made[0]["stamp"])
         print(records.table([(str(run), made[0]["scores"]), (str(against), other["scores"])]))
@@ -95,17 +95,17 @@ def score_run(
     trust: bool = False,
     data: DataChange = DataChange(),  # noqa: B008
 ) -> list[Record]:
-    """Score checkpoints of the GAN in `run` by `protocol`, called `name`, and keep the records in RUN/scores.json.
+    """Score checkpoints of the GAN in `run` by `protocol`, called `name`, and save the records in RUN/scores.json.
 
-    With `trust` the run may name classes that are not mmgan's own; `data` says where its images are now. Raises
-    UserError where there is nothing to load, or its images are of another size than the real ones.
+    With `trust`, the run may name classes from outside mmgan; `data` gives the current location of its images. Raises
+    UserError if there is nothing to load, or if its images differ in size from the real ones.
     """
     loaded = [load(run, one, weights, accelerator.device, trust) for one in which]
     if "intra" in protocol.metrics and not loaded[0].inputs.names:
-        raise UserError(f"metrics: intra is of classes, which {run} does not have, for it is not conditional")
+        raise UserError(f"metrics: intra needs classes, which {run} does not have: it is not conditional")
     images, names = data.of(loaded[0].config.data), loaded[0].inputs.names
     if "intra" in protocol.metrics and images.name == "folder" and tuple(class_names(images)) != names:
-        raise UserError(f"metrics: intra compares class by class, and {images.root} has other classes than the run had")
+        raise UserError(f"metrics: intra compares class by class, and the classes in {images.root} are not the run's")
     scorer = Scorer(extractor, reference_of(images, protocol, accelerator), protocol, accelerator, batch_size)
     check_size(scorer.shape, loaded[0].shape)
     floor = held_out_of(images, protocol, accelerator)
@@ -126,7 +126,7 @@ def score_run(
 
 
 def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source:
-    """The real images that `protocol` asks for; raises UserError where they cannot be had."""
+    """The real images that `protocol` requires; raises UserError if they are not available."""
     try:
         return of_data(replace(data, split=protocol.reference), accelerator, protocol.num_reference)
     except UserError as error:
@@ -134,7 +134,7 @@ def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator)
 
 
 def held_out_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source | None:
-    """Images of the test split, at most as many as samples; None where that is the reference, or there is none."""
+    """Images of the test split, no more than samples; None if that is the reference or does not exist."""
     if protocol.reference == "test":
         return None
     try:
@@ -144,7 +144,7 @@ def held_out_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) 
 
 
 def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelerator: Accelerator) -> None:
-    """Score a finished run's last and best checkpoint by its final protocol, where that is not done yet; print them."""
+    """Score a finished run's last and best checkpoint by its final protocol, unless already done, and print scores."""
     if config.score is None or config.score.final is None:
         return
     name = config.score.final
@@ -152,7 +152,7 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
     steps = {"last": config.steps}
     try:
         steps["best"] = checkpoints.of_run(folder, "best").step
-    except UserError as error:  # it was torn since
+    except UserError as error:  # it has been damaged since
         accelerator.print(f"{error}; only the last one is scored")
         which.remove("best")
     protocol, seed, weights = PROTOCOLS[name].of(config.score.final_metrics), 0, "ema" if config.ema else "raw"
@@ -172,16 +172,16 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
 
 
 def check_size(real: tuple[int, ...], made: tuple[int, ...]) -> None:
-    """Raise UserError where real and generated images, [C, R, R], are not of one size."""
+    """Raise UserError if real and generated images, [C, R, R], differ in size."""
     if real != made:
         raise UserError(
-            f"the run's images are {list(made)}, those to compare with {list(real)}: give the data it was trained on "
-            "by data.name, data.root and data.resolution"
+            f"the run's images are {list(made)}, but those to compare with are {list(real)}: set data.name, data.root "
+            "and data.resolution to the data it was trained on"
         )
 
 
 def summary(made: list[Record]) -> str:
-    """Records of one protocol as a table, with what they were measured by in words."""
+    """Records of one protocol as a table, with a description of the measurement."""
     stamp = made[0]["stamp"]
     rows = [(f"{record['checkpoint']} checkpoint, step {record['step']}", record["scores"]) for record in made]
     if "floor" in made[0]:
@@ -193,7 +193,7 @@ def summary(made: list[Record]) -> str:
     if any("kid" in record["scores"] and "kid_std" not in record["scores"] for record in made):
         notes += f"\nKID's spread needs more than the {stamp['kid'][1]} images of a subset on both sides"
     if "fid" in made[0].get("floor", {}) and made[0]["num_floor"] < stamp["num_samples"]:
-        notes += "\nthe floor's FID is raised by being of fewer images than the samples"
+        notes += "\nthe floor's FID is biased upwards because it has fewer images than the samples"
     return (
         f"{made[0]['protocol']}: {stamp['num_samples']} samples{few} of the {stamp['generator']} generator against "
         f"{stamp['num_reference']} {stamp['reference']} images of {stamp['data']}, {stamp['extractor']} features\n"

@@ -1,4 +1,4 @@
-"""What can be scored: a run, a generator as TorchScript, a function, or images of any kind."""
+"""What can be scored: a run, a TorchScript generator, a function, or images of any kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPTS = (".pt", ".pth", ".ts", ".torchscript")
 
 
 def draw(generator: nn.Module, inputs: Inputs, seed: int) -> Draw:
-    """Images of a generator by number: image i depends on the seed and on i alone."""
+    """Images of a generator by number: image i depends only on the seed and i."""
 
     def images(start: int, stop: int) -> Tensor:
         (made,) = generate(generator, inputs(seed, start, stop), stop - start)
@@ -34,14 +34,14 @@ def draw(generator: nn.Module, inputs: Inputs, seed: int) -> Draw:
 
 
 def run_of(text: str) -> tuple[Path, Literal["best", "last"] | int] | None:
-    """The run that `text` names as RUN or RUN:CHECKPOINT, and its checkpoint; None where it names none."""
+    """The run that `text` names as RUN or RUN:CHECKPOINT, and its checkpoint; None if it names none."""
     name, _, which = text.rpartition(":")
     for folder, checkpoint in ((text, "last"), (name, which)):
         path = Path(folder).expanduser()
         if folder and (path / "config.yaml").is_file():
             if checkpoint in ("best", "last") or checkpoint.isdecimal():
                 return path, checkpoint if checkpoint in ("best", "last") else int(checkpoint)  # type: ignore[return-value]
-            raise UserError(f"{text}: a checkpoint is best, last, or the step of one that was kept")
+            raise UserError(f"{text}: a checkpoint is best, last, or the step of a saved one")
     return None
 
 
@@ -54,11 +54,11 @@ def open_source(
     z_dim: int | None = None,
     trust: bool = False,
 ) -> Source:
-    """What `text` names: a run's folder, a file of TorchScript, a data set, a folder, a file of images, a function.
+    """What `text` names: a run folder, a TorchScript file, a data set, a folder or file of images, or a function.
 
-    `data` says where a data set is; `resize`, the pixels of a folder's images, which may be of several sizes;
-    `weights`, which generator of a run; `z_dim`, how many latents one of TorchScript takes. Raises UserError for
-    anything else.
+    `data` locates a data set; `resize` is the size in pixels for a folder's images, which may have several sizes;
+    `weights` selects a run's generator; `z_dim` is the number of latents of a TorchScript generator. Raises UserError
+    for anything else.
     """
     path = Path(text).expanduser()
     if run := run_of(text):
@@ -70,17 +70,17 @@ def open_source(
             return source.of_files(replace(named, resolution=resize if named.name == "folder" else None), accelerator)
         return source.of_data(named, accelerator, square=False)
     checkpoint = text.rpartition(":")[2]
-    a_run = checkpoint in ("best", "last") or checkpoint.isdecimal()  # that is not there
+    a_run = checkpoint in ("best", "last") or checkpoint.isdecimal()  # but a missing one
     if not a_run and (function := source.of_function(text)):
         return function
     raise UserError(
-        f"{text} is no run, no folder, zip, .npy or .npz of images, no data set, no file of TorchScript "
-        f"({', '.join(SCRIPTS)}), and no function as module:function"
+        f"{text} is not a run, a folder, zip, .npy or .npz of images, a data set, a TorchScript file "
+        f"({', '.join(SCRIPTS)}), or a function as module:function"
     )
 
 
 def of_run(run: GANRun) -> Source:
-    """The generator of a run; its name says which weights, raw or ema. Its classes are as `of_files` has them."""
+    """The generator of a run; its name gives the weights, raw or ema. Its classes are those of `of_files`."""
     inputs, content = run.inputs, hash_of(run.generator)
     made = Source(run.weights, lambda seed: draw(run.generator, inputs, seed), run.shape, content, seeded=True)
     if not inputs.names:
@@ -90,19 +90,19 @@ def of_run(run: GANRun) -> Source:
 
 
 def of_script(file: Path, z_dim: int | None, device: torch.device) -> Source:
-    """A generator in a file of TorchScript: latents [N, z_dim], N(0, 1), to images [N, 1 or 3, H, W].
+    """A generator in a TorchScript file: from latents [N, z_dim], N(0, 1), to images [N, 1 or 3, H, W].
 
-    Those are uint8, or floating point in [-1, 1]. `z_dim` is the network's attribute of that name where it has one.
-    Raises UserError for another file, or other images.
+    Images are uint8, or floating point in [-1, 1]. `z_dim` defaults to the network's attribute of that name. Raises
+    UserError for other files or images.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # PyTorch would rather have torch.export
+        with warnings.catch_warnings(action="ignore"):  # PyTorch recommends torch.export instead
             generator = torch.jit.load(str(file), map_location=device).eval()
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{file} is no TorchScript ({str(error).partition(chr(10))[0]})") from error
+        raise UserError(f"{file} is not TorchScript ({str(error).partition(chr(10))[0]})") from error
     size = z_dim or getattr(generator, "z_dim", None)
     if size is None:
-        raise UserError(f"{file} does not say how many latents it takes; set z_dim")
+        raise UserError(f"{file} does not define the number of its latents; set z_dim")
 
     @torch.no_grad()
     def images(seed: int, start: int, stop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A GAN in training: networks, optimisers and the generator's average, and how they are kept in a checkpoint."""
+"""A GAN in training: networks, optimisers and the generator's average, and how a checkpoint saves them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from mmgan.gan.schedule import Rates
 
 
 def build(config: GANConfig, resolution: int, channels: int, classes: int = 0) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator for images of `resolution` pixels; raises UserError where there are none."""
+    """Generator and discriminator for images of `resolution` pixels; raises UserError if they cannot be built."""
     given = {"classes": classes} if classes else {}
     for one in (config.generator, config.discriminator):
         if classes and "classes" not in inspect.signature(one.build).parameters:
-            raise UserError(f"conditional: {type(one).__name__} has no such networks, for its build takes no classes")
+            raise UserError(
+                f"conditional: {type(one).__name__} has no conditional networks, since its build takes no classes"
+            )
     try:
         generator = config.generator.build(resolution, channels, **given)
         return generator, config.discriminator.build(resolution, channels, **given)
@@ -35,11 +37,11 @@ def build(config: GANConfig, resolution: int, channels: int, classes: int = 0) -
 
 
 STANDING = (16, 64)
-"""Batches, and latents in each, of which the batch norm statistics of the generator's average are computed."""
+"""Batches, and latents per batch, used to compute the batch norm statistics of the generator's average."""
 
 
 class State:
-    """What training changes. `generator` and `discriminator` are called; `networks` are the same without DDP."""
+    """What training changes. Call `generator` and `discriminator`; `networks` are the same without DDP."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class State:
         accelerator: Accelerator,
         inputs: Inputs | None = None,
     ) -> None:
-        """`inputs`: what the generator is given; None: latents alone."""
+        """`inputs`: the generator's inputs; None: latents only."""
         self.accelerator = accelerator
         self.inputs = inputs or Inputs(config.generator.z_dim)
         self.networks = {"generator": generator, "discriminator": discriminator}
@@ -66,28 +68,28 @@ class State:
         )
 
     def set_rates(self, now: Rates) -> None:
-        """Set what optimisers and average are told."""
+        """Set the rates of the optimisers and the average."""
         for group in (*self.adam_g.param_groups, *self.adam_d.param_groups):
             group["lr"], group["betas"] = now.lr, now.betas
         if self.average and now.ema is not None:
             self.average.multi_avg_fn = get_ema_multi_avg_fn(now.ema)
 
     def sampler(self) -> nn.Module:
-        """The generator to sample from: the average of its weights where one is kept."""
+        """The generator to sample from: the average of its weights, if there is one."""
         return self.average.module if self.average else self.networks["generator"]
 
     def refresh(self) -> None:
-        """Compute the average's batch norm statistics again, for its own weights: "standing statistics".
+        """Recompute the average's batch norm statistics for its weights: "standing statistics".
 
-        Each step leaves it those of the generator. They are of fixed inputs: the same whenever and in whatever number
-        of processes they are computed (Brock et al. 2019, appendix B).
+        Each step leaves it with those of the generator. They are computed from fixed inputs, so they are the same at
+        any time and for any number of processes (Brock et al. 2019, appendix B).
         """
         if self.average:
             update_bn(self.standing, self.average.module, self.accelerator.device)
 
     @contextmanager
     def one_sampler(self) -> Iterator[nn.Module]:
-        """The sampler as the main process has it: without this, batch norm's statistics are each process's own."""
+        """The main process's sampler: otherwise batch norm statistics would differ between processes."""
         buffers = list(self.sampler().buffers())
         own = [buffer.clone() for buffer in buffers]
         for buffer in buffers:
@@ -98,7 +100,7 @@ class State:
 
     @property
     def kept(self) -> dict[str, nn.Module]:
-        """The networks that a checkpoint keeps."""
+        """The networks that a checkpoint saves."""
         return self.networks | ({"ema": self.average.module} if self.average else {})
 
     def state(self) -> dict[str, Any]:
@@ -109,13 +111,13 @@ class State:
         return state | {"processes": self.accelerator.num_processes}
 
     def start_average(self, source: Checkpoint) -> None:
-        """Start from the average of another run, whose networks these are, where both keep one."""
+        """Start from the average of the run that the weights come from, if both runs have one."""
         if self.average and "ema" in source.weights:
             source.restore("ema", self.average.module)
             self.average.n_averaged.fill_(1)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go back to a checkpoint; raises UserError when it was made of other networks."""
+        """Restore a checkpoint; raises UserError if it holds other networks."""
         for name, network in self.kept.items():
             saved.restore(name, network)
         if self.average:

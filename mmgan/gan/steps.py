@@ -16,20 +16,20 @@ from mmgan.mixup import Plans, discriminator_loss, generator_loss
 
 
 class Steps:
-    """How one step changes a GAN. Every draw is a function of the seed and the step's number, counted from 0."""
+    """The discriminator's and the generator's step. Draws are functions of the seed and the step, counted from 0."""
 
     def __init__(self, config: GANConfig, gan: State, images: Tensor, labels: Tensor | None = None) -> None:
-        """`images`: uint8 [N, C, R, R], the real data, and of a conditional GAN their `labels`, int64 [N]."""
+        """`images`: uint8 [N, C, R, R], the real data; `labels`: for a conditional GAN, int64 [N]."""
         self.config, self.gan, self.accelerator = config, gan, gan.accelerator
         world = self.accelerator.num_processes
         self.draws = Draws(config.seed, self.accelerator.process_index, world, self.accelerator.device)
         self.real = Batches(config, images, self.draws, labels)
 
     def rehearse(self) -> None:
-        """Take a first step and undo it, where there are several processes.
+        """Take a first step and undo it, if there are several processes.
 
-        DistributedDataParallel sorts its sums of gradients anew after its first backward pass, and the rounding of
-        three and more terms depends on their place: with that behind it, a run that is resumed ends as the whole one.
+        DistributedDataParallel regroups its sums of gradients after its first backward pass, and the rounding of three
+        or more terms depends on their order: after this, a resumed run ends like an uninterrupted one.
         """
         gan = self.gan
         parts = (*gan.networks.values(), gan.average, gan.adam_g, gan.adam_d, self.accelerator.scaler)
@@ -38,7 +38,7 @@ class Steps:
                 self.both(1)
 
     def both(self, step: int) -> dict[str, Tensor]:
-        """Generator step `step`, counted from 1, and its `n_dis` discriminator steps; their terms, as means."""
+        """Generator step `step`, counted from 1, and its `n_dis` discriminator steps; returns the mean terms."""
         numbers = range((step - 1) * self.config.n_dis, step * self.config.n_dis)
         if self.config.reuse_fakes:
             terms_g, fake = self.generator(step - 1)
@@ -49,7 +49,7 @@ class Steps:
         return {name: torch.stack([terms[name] for terms in terms_d]).mean() for name in terms_d[0]} | terms_g
 
     def discriminator(self, number: int, fake: Tensor | None = None) -> dict[str, Tensor]:
-        """The discriminator's step on Eq. 10-11; its terms. `fake` instead of fresh fakes where given."""
+        """The discriminator's step on Eq. 10-11; returns its terms. `fake`, if given, replaces new fakes."""
         config, gan, size = self.config, self.gan, self.config.batch_size
         self._seed("discriminator", number)
         classes = self._classes(number, size)
@@ -69,9 +69,9 @@ class Steps:
         return terms
 
     def generator(self, number: int) -> tuple[dict[str, Tensor], Tensor]:
-        """The generator's step on its side of Eq. 10; its terms, and the fakes it was made on.
+        """The generator's step on its side of Eq. 10; returns its terms and its fakes.
 
-        The discriminator's weights stay as they are; its spectral norm continues its power iteration.
+        The discriminator's weights do not change, but its spectral norm continues the power iteration.
         """
         config, gan, size = self.config, self.gan, self.config.generator_batch
         self._seed("generator", number + 1)  # plus 1 here and in the next line, as version 0.1 counted
@@ -82,7 +82,7 @@ class Steps:
         )
         real = self.real(number, size, "g-") if plans or config.loss.needs_real else None
         gan.discriminator.requires_grad_(False)
-        with self.accelerator.no_sync(gan.discriminator):  # without gradients of its own, DDP has nothing to wait for
+        with self.accelerator.no_sync(gan.discriminator):  # it has no gradients for DDP to wait for
             augment = self._augment("g-augment", number, size, 1 if real is None else 2)
             terms = generator_loss(gan.discriminator, fake, real, plans, config.loss, augment, classes)
         gan.discriminator.requires_grad_(True)
@@ -94,12 +94,12 @@ class Steps:
         return terms, fake.detach()
 
     def _inputs(self, purpose: str, number: int, size: int, classes: Tensor | None) -> Tensor:
-        """Fresh latents, and the classes of fakes behind them, where there are classes of `[real; fake]`."""
+        """New latents, followed by the classes of the fakes if `classes` of `[real; fake]` are given."""
         z = self.draws.normal(purpose, number, size, self.config.generator.z_dim)
         return z if classes is None else torch.cat([z, classes[-len(z) :]], 1)
 
     def _classes(self, number: int, size: int, step: str = "") -> Tensor | None:
-        """Class vectors of this process's rows `[real; fake]`; None where the GAN is not conditional."""
+        """Class vectors of this process's rows `[real; fake]`; None if the GAN is unconditional."""
         if not self.config.conditional:
             return None
         inputs, real = self.gan.inputs, self.real.labels(number, size, step)
@@ -109,7 +109,7 @@ class Steps:
         return inputs.vectors(torch.cat([real, fake]))
 
     def _augment(self, step: str, number: int, size: int, sections: int) -> Augmentation | None:
-        """This process's share of what the global batch's rows are changed by, `size` in each section."""
+        """This process's share of the augmentation of the global batch, `size` rows in each section."""
         if not self.config.augment:
             return None
         drawn = self.config.augment.draw(sections * size, stream(self.config.seed, step, number))
@@ -120,5 +120,5 @@ class Steps:
         return plans.share(self.draws.rank, self.draws.world).to(self.draws.device)
 
     def _seed(self, step: str, number: int) -> None:
-        """Make what networks draw themselves (dropout) a function of the seed and the step, too."""
+        """Make the networks' random numbers (dropout) a function of the seed and the step, too."""
         torch.manual_seed(stream(self.config.seed, f"{step}/{self.draws.rank}", number).initial_seed())

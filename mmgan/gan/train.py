@@ -34,12 +34,12 @@ from mmgan.scoring.cache import content_hash
 
 
 def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
-    """Train the GAN that `config` describes in `folder`, or go on from its last checkpoint.
+    """Train the GAN that `config` describes in `folder`, or resume from its last checkpoint.
 
-    `config` is a GANConfig, a dictionary of its options, a YAML file, or the name of one that comes with mmgan
-    (gan/digits); with `trust` it may name classes that are not mmgan's own. Raises UserError for what the user can put
-    right. After SIGINT or SIGTERM the step at hand is finished and a checkpoint written, and the process ends with 128
-    + the signal.
+    `config` is a GANConfig, a dictionary of its options, a YAML file, or the name of one shipped with mmgan
+    (gan/digits); with `trust` it may name classes from outside mmgan. Raises UserError for mistakes that the user can
+    fix. After SIGINT or SIGTERM, it finishes the current step, writes a checkpoint, and ends the process with exit code
+    128 + the signal.
 
     >>> import mmgan
     >>> mmgan.train({"data": {"name": "digits"}, "steps": 2, "n_dis": 1, "tracker": None, **small}, folder)
@@ -60,14 +60,14 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     if source:
         theirs = source.state.get("classes", [])
         if isinstance(theirs, list) and theirs != list(inputs.names):
-            raise UserError(f"init_from: {config.init_from} is of {_said(theirs)}, not of {_said(inputs.names)}")
+            raise UserError(f"init_from: {config.init_from} has {_said(theirs)}, not {_said(inputs.names)}")
         source.restore("generator", networks[0])
         source.restore("discriminator", networks[1])
     with Run(folder, yaml, accelerator) as run:
         saved = checkpoint.latest(run.checkpoints)
         run.agree_on(saved, config.keep_checkpoints)
         if saved and extractor and saved.state.get("extractor", extractor.hash) != extractor.hash:
-            raise UserError(f"{saved.path} was scored with another extractor than score.extractor gives now")
+            raise UserError(f"{saved.path} was scored with a different extractor from the current score.extractor")
         if saved and saved.step == config.steps:
             accelerator.print(f"{folder} is finished: {config.steps} steps")
             if extractor:
@@ -85,8 +85,8 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         if saved:
             if any(saved.state.get(name) != facts.get(name) for name in ("data", "classes", "labels")):
                 raise UserError(
-                    f"{saved.path} was trained on other images, or labels, than data.name and data.root give now; to "
-                    f"train on these from its weights, take another --output and --init_from {folder}"
+                    f"{saved.path} was trained on images or labels that differ from those of data.name and data.root; "
+                    f"to train on these from its weights, use another --output and --init_from {folder}"
                 )
             gan.restore(saved)
             accelerator.print(f"{folder}: resuming after step {saved.step}")
@@ -115,21 +115,21 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
                     if stopped:
                         break
             if not stopped:
-                accelerator.print(f"{folder} is finished: samples, plots and checkpoints are in it")
+                accelerator.print(f"{folder} is finished and contains samples, plots and checkpoints")
                 if extractor:
                     final_scores(config, folder, extractor, accelerator)
     if stopped:
-        accelerator.print(f"stopped after step {step}; the same command goes on from there")
+        accelerator.print(f"stopped after step {step}; run the same command to continue")
         sys.exit(128 + stop.signal)
 
 
 def _said(names: Sequence[str]) -> str:
-    """Classes in words."""
+    """Class names as text."""
     return f"the classes {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "no classes"
 
 
 def check(config: GANConfig) -> None:
-    """Raise UserError where a run of `config` could not begin because of its data, batches, networks or layers."""
+    """Raise UserError if a run of `config` could not begin because of its data, batches, networks or layers."""
     images, labels = training_images(config)
     _check_batches(config, len(images), 1)
     _networks(config, images, inputs_of(config, labels), 1, torch.device("cpu"))
@@ -138,7 +138,7 @@ def check(config: GANConfig) -> None:
 def _networks(
     config: GANConfig, images: Tensor, inputs: Inputs, processes: int, device: torch.device
 ) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator for `images`, weights by the seed; raises UserError where the mixup cannot be."""
+    """Generator and discriminator for `images`, initialised from the seed; raises UserError if mixup is impossible."""
     channels, resolution, classes = *images.shape[1:3], len(inputs.names)
     rows = max(config.batch_size, config.generator_batch) // processes // (2 if config.mixed_precision else 1)
     needed = memory.needed_for(
@@ -161,11 +161,11 @@ def _networks(
 
 
 def _check_batches(config: GANConfig, size: int, processes: int) -> None:
-    """Raise UserError for a batch that the data or the processes do not allow."""
+    """Raise UserError for a batch size that the data or the number of processes does not allow."""
     if config.batch_size > size:
         raise UserError(f"batch_size {config.batch_size} is larger than the data set of {size} images")
     if processes > 1 and config.mixup and config.mixup.rows == "first":
-        raise UserError("mixup.rows first repeats one pair for the whole batch, so it needs a single process")
+        raise UserError("mixup.rows first repeats one pair over the whole batch, so it needs a single process")
     for name, batch in (("batch_size", config.batch_size), ("g_batch_size", config.generator_batch)):
         if processes > 1 and batch % (2 * processes):
             raise UserError(f"{name} {batch} must be a multiple of {2 * processes} for {processes} processes")

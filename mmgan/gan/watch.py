@@ -1,4 +1,4 @@
-"""What a GAN's run measures and keeps on its way, none of which changes training: scores, samples, checkpoints."""
+"""What a GAN's run measures and saves during training, without affecting it: scores, samples, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmgan.gan.steps import Steps
 from mmgan.scoring import Scorer
 
 GRID, COLUMNS = 100, 10
-"""Images of a grid, and of a row of it; of a conditional GAN's, rows, for as many classes."""
+"""Images in a grid, and in a row of it; for a conditional GAN, the largest number of rows (one per class)."""
 
 
 class Watch:
@@ -37,7 +37,7 @@ class Watch:
         facts: dict[str, Any],
         best: float,
     ) -> None:
-        """`fresh`: real images not trained on; `facts`: what a checkpoint says of its images.
+        """`fresh`: real images not trained on; `facts`: what a checkpoint records about its images.
 
         `best`: the lowest FID so far; infinity before the first.
         """
@@ -51,7 +51,7 @@ class Watch:
         self.best = best
 
     def __call__(self, step: int, stopped: bool) -> None:
-        """Do what is due after `step`; a run that ends or is stopped keeps a checkpoint of it."""
+        """Do what is due after `step`; a run that ends or is stopped saves a checkpoint."""
         config, last = self.config, step == self.config.steps
         score = config.score is not None and (step % config.score.every == 0 or last)
         sample = step % config.sample_every == 0 or last
@@ -66,7 +66,7 @@ class Watch:
             self._save(step)
 
     def _score(self, step: int, scorer: Scorer) -> None:
-        """Scores of samples, the same latents for all runs; the checkpoint of the lowest FID is kept in best/."""
+        """Score samples, from the same latents in all runs; keep the checkpoint with the lowest FID in best/."""
         with self.gan.one_sampler() as sampler:
             scores = scorer.score(draw(sampler, self.gan.inputs, seed=0))
         self.log.record(step, {f"score/{name}": score for name, score in scores.items()})
@@ -76,7 +76,7 @@ class Watch:
                 checkpoint.save(self.run.best, step, self.gan.kept, self.facts | scores, keep=1)
 
     def _sample(self, step: int) -> None:
-        """A grid of the same inputs every time, a row per class if there are any; diagnostics of the discriminator."""
+        """A grid of the same inputs every time, one row per class if there are any, and discriminator diagnostics."""
         seed, inputs, real, folder = self.config.seed, self.gan.inputs, self.steps.real, self.run.folder / "samples"
         made = torch.cat(list(generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))))
         grid = made[:GRID]
@@ -94,7 +94,7 @@ class Watch:
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], shown, made, fresh, classes))
 
     def _save(self, step: int) -> None:
-        """A checkpoint, last: what comes before it is done again if it fails."""
+        """Save a checkpoint after everything else: if that fails, the rest is repeated."""
         state = self.gan.state() | self.facts | {"log": self.log.state(step), "best": self.best}
         if self.main:
             plot_losses(self.run.metrics, self.run.folder / "plots" / "losses.png")

@@ -1,4 +1,4 @@
-"""Mixup of hidden states in any network. Imports torch alone, so that the folder can be copied into other projects."""
+"""Mixup of hidden states in any network. Imports only torch, so the folder can be copied into other projects."""
 
 import importlib
 import pkgutil
@@ -45,6 +45,6 @@ __all__ = [
     "generator_loss",
 ]
 
-for _package in (losses, rules):  # a rule or loss in a file of its own needs no entry here
+for _package in (losses, rules):  # new files with rules or losses need no entry here
     for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
         importlib.import_module(_module.name)

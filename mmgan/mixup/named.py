@@ -1,4 +1,4 @@
-"""Mixup in networks nobody here wrote: layers by module name."""
+"""Mixup in any existing network: layers by module name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .plans import Plans
 
 
 class Mixable(nn.Module):
-    """Make a network mix: layer 0 is its input, layer k the output of the module `names[k - 1]`.
+    """Add mixup to a network: layer 0 is its input, layer k the output of the module `names[k - 1]`.
 
-    `names` are those of `network.named_modules()`, in the order in which these modules run. The hooks live for one
-    forward pass only: copying, saving or compiling the network sees none of them. Where plain rows are kept, a batch
-    norm above the mix sees them and the mixed ones together; then a mixed row no longer depends on its two rows alone.
-    A module that `torch.utils.checkpoint` calls runs again in the backward pass, without its hook: there nothing can be
-    mixed. The module around it, whose forward calls `checkpoint`, can be named.
+    `names` are from `network.named_modules()`, in the order in which these modules run. Hooks exist only during a
+    forward pass, so copying, saving or compiling the network is not affected. If plain rows are kept, a batch norm
+    above the mix sees them together with the mixed ones, so a mixed row then depends on more than its two rows. A
+    module called by `torch.utils.checkpoint` runs again in the backward pass, without its hook, so its output cannot be
+    mixed; name the module around it, whose forward calls `checkpoint`.
 
-    Raises ValueError, naming the modules there are, for a name that is not among them.
+    Raises ValueError, listing the network's modules, for an unknown name.
 
     >>> import torch
     >>> from mmgan.mixup import ClassifierMixup, Mixable
@@ -44,15 +44,15 @@ class Mixable(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Number of layers there are to mix at: 0 to depth - 1."""
+        """Number of layers available for mixing: 0 to depth - 1."""
         return len(self.names) + 1
 
     def forward(self, x: Tensor, plans: Plans = Plans(), y: Tensor | None = None) -> Any:  # noqa: B008
-        """The network's output for `x` [N, ...], mixed by `plans` on the way; with targets `y` [N, ...], theirs too.
+        """The network's output for `x` [N, ...], mixed by `plans`; with targets `y` [N, ...], the mixed targets too.
 
-        Raises ValueError for a layer without a name or other rows than `x` has, RuntimeError when a named module did
-        not run exactly once, ran before one named before it, is within a checkpointed part, or returned something other
-        than one tensor (the mix would then silently be none, or another than asked for).
+        Raises ValueError for a layer without a name or plans for another number of rows; RuntimeError if a named module
+        did not run exactly once, ran before an earlier one in `names`, is inside a checkpointed part, or did not return
+        a single tensor (mixing would otherwise silently be missing or wrong).
         """
         if not plans:
             return self.network(x) if y is None else (self.network(x), y)
@@ -66,12 +66,12 @@ class Mixable(nn.Module):
             if layer in mixed_at and layer in ran:
                 raise RuntimeError(f"module {name!r} runs more than once in a pass")
             if ran and layer < max(ran):
-                raise RuntimeError(f"module {self.names[max(ran) - 1]!r} runs before {name!r}; name it before")
+                raise RuntimeError(f"module {self.names[max(ran) - 1]!r} runs before {name!r}; list it before")
             if layer in mixed_at:
                 if _is_checkpointed():
                     raise RuntimeError(
-                        f"module {name!r} is within a part that activation checkpointing runs again in the backward "
-                        "pass, unmixed; name a module around that part, or turn the checkpointing off"
+                        f"module {name!r} is inside a part that activation checkpointing runs again in the backward "
+                        "pass, unmixed; name a module around that part, or turn checkpointing off"
                     )
                 if not isinstance(output, Tensor):
                     raise RuntimeError(f"module {name!r} returns {type(output).__name__}, not one tensor")
@@ -96,7 +96,7 @@ class Mixable(nn.Module):
 
 
 def _is_checkpointed() -> bool:
-    """Whether a hook of `Mixable.forward` runs within `torch.utils.checkpoint`, which says so nowhere but here."""
+    """Whether a hook of `Mixable.forward` runs inside `torch.utils.checkpoint`, which only the call stack shows."""
     frame = None if torch.compiler.is_compiling() else sys._getframe(1)
     while frame and frame.f_code is not Mixable.forward.__code__:
         if frame.f_globals.get("__name__") == torch.utils.checkpoint.__name__:

@@ -27,13 +27,13 @@ def discriminator_loss(
 ) -> dict[str, Tensor]:
     """Eq. 10-11 in one pass over real, fake and mixed rows: scalar terms by name, whose sum `discriminator` minimises.
 
-    `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, whose plans are drawn now, or plans drawn for B
-    rows, for which the discriminator must be `Staged` or `Mixable`; None is the plain objective. It returns logits
-    [rows]. `r1_gamma` and `r2_gamma` add R1 and R2, gamma / 2 times the mean squared gradient norm at real images
-    and at fakes (Mescheder et al. 2018), of plain rows alone. `augment` changes the rows `[real; fake]` before any mix;
-    R1 and R2 are of the images as they were, through it. `classes`, vectors [2B, C] of the rows `[real; fake]`, are for
-    a conditional discriminator: it is called with (rows, plans, `[target | class]`) and returns logits and what the
-    plans made of the last.
+    `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, from which plans are drawn here, or plans drawn
+    for B rows; the discriminator must then be `Staged` or `Mixable`. None: the plain objective. The discriminator
+    returns logits [rows]. `r1_gamma` and `r2_gamma` add R1 and R2, gamma / 2 times the mean squared gradient norm at
+    real images and at fakes (Mescheder et al. 2018), only for plain rows. `augment` changes the rows `[real; fake]`
+    before any mixing; R1 and R2 differentiate through it, with respect to the original images. `classes`, vectors
+    [2B, C] for the rows `[real; fake]`, are for a conditional discriminator: it is called with (rows, plans,
+    `[target | class]`) and returns logits and the mixed `[target | class]`.
 
     >>> import torch
     >>> from mmgan.mixup import DiscriminatorMixup, Mixable, discriminator_loss
@@ -46,7 +46,7 @@ def discriminator_loss(
     plans = _plans(mixup, size, DiscriminatorRule.draw)
     penalised = slice(0 if r1_gamma else size, 2 * size if r2_gamma else size)
     if (r1_gamma or r2_gamma) and not plans.plain:
-        raise ValueError("R1 and R2 are of plain rows, which mixup.replace drops")
+        raise ValueError("R1 and R2 need plain rows, which mixup.replace drops")
     batch = torch.cat([real, fake])
     if r1_gamma or r2_gamma:
         batch.requires_grad_()
@@ -68,12 +68,12 @@ def generator_loss(
     augment: Callable[[Tensor], Tensor] | None = None,
     classes: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The generator's side of Eq. 10: its plain term, and minus the mixup term, which it maximises.
+    """The generator's side of Eq. 10: its plain term minus the mixup term, which it maximises.
 
-    Scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient; `real`,
-    [B, ...] without, is needed for mixup and by losses that compare. Without mixup this is the generator of Eq. 11.
-    `augment` changes the rows that are passed, `[real; fake]`, or the fakes alone where no real ones are needed;
-    `classes` are vectors as for `discriminator_loss`, of which the last B are the fakes'.
+    Returns scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient;
+    `real`, [B, ...] without gradient, is needed for mixup and for losses that compare. Without mixup this is the
+    generator of Eq. 11. `augment` changes the rows that are passed, `[real; fake]`, or only the fakes if no real ones
+    are needed; `classes` are vectors as in `discriminator_loss`, the last B of which belong to the fakes.
 
     >>> import torch
     >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
@@ -90,7 +90,7 @@ def generator_loss(
     if real is None:
         raise ValueError("the generator's step needs real images for this mixup or loss")
     if not plans.plain:
-        raise ValueError("the generator's loss is of plain rows, which these plans drop; use draw_for_generator")
+        raise ValueError("the generator's loss needs plain rows, which these plans drop; use draw_for_generator")
     if not loss.needs_real:
         plans = replace(plans, first=size)
     logits, target = _pass(discriminator, torch.cat([real, fake]), size, plans, augment, classes)
@@ -100,7 +100,7 @@ def generator_loss(
 
 
 def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """||grad d(x)||^2 of every image [N, C, H, W] in the graph of `logits`: [N], differentiable."""
+    """||grad d(x)||^2 for every image [N, C, H, W] in the graph of `logits`: [N], differentiable."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.flatten(1).square().sum(1)
 
@@ -121,7 +121,7 @@ def _pass(
     augment: Callable[[Tensor], Tensor] | None,
     classes: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits and targets, Eq. 9, of the rows that come out, [R] each, for `batch`, whose first `real` rows are real."""
+    """Logits and targets, Eq. 9, of the output rows, [R] each, for `batch`, whose first `real` rows are real."""
     batch = augment(batch) if augment else batch
     target = torch.zeros(len(batch), device=batch.device)
     target[:real] = 1
@@ -130,7 +130,7 @@ def _pass(
         target = rows[:, 0]
     elif plans:
         logits, target = discriminator(batch, plans, target)
-    else:  # a discriminator that has nothing to mix need not know of plans
+    else:  # without mixing, a discriminator need not accept plans
         logits = discriminator(batch)
     if plans.label is not None:
         target = torch.cat([target[: plans.plain], torch.full_like(target[plans.plain :], plans.label)])

@@ -5,8 +5,8 @@ Manifold Mixup applies the same interpolation to hidden states and to targets:
     h~ = lam * h[left] + (1 - lam) * h[right]
     y~ = lam * y[left] + (1 - lam) * y[right]
 
-A `Plan` holds those numbers for one layer, `Plans` all plans of one pass. They are drawn before the forward pass; from
-then on everything is a pure, differentiable function of tensors.
+A `Plan` holds these numbers for one layer, `Plans` all plans of one pass. They are drawn before the forward pass; after
+that, everything is a pure, differentiable function of tensors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What to mix at one layer, and by how much. Another way to mix is a subclass that overrides both halves' parts."""
+    """What to mix at one layer, and by how much. For other operations, subclasses override states and targets."""
 
     layer: int
-    """Where: 0 is the network's input, k the output of its stage k."""
+    """Layer to mix at: 0 is the network's input, k the output of its stage k."""
     left: Tensor
     """Plain rows weighted by `lam`: int64 [M], values in [0, N)."""
     right: Tensor
@@ -32,7 +32,7 @@ class Plan:
     lam: Tensor
     """Interpolation coefficients in [0, 1]: floating point, shape [] (one for all pairs) or [M]."""
     detach: bool = False
-    """Block the gradient right after the mix: the ablation of section 5.1."""
+    """Stop the gradient at the mixed states: the ablation of section 5.1."""
 
     def mix_states(self, h: Tensor) -> Tensor:
         """The mixed rows [M, ...] of hidden states `h`, floating point [N, ...], in the dtype of `h`."""
@@ -40,14 +40,14 @@ class Plan:
         return mixed.detach() if self.detach else mixed
 
     def mix_targets(self, y: Tensor, h: Tensor) -> Tensor:
-        """The targets [M, ...] of the mixed rows of `h`, of whose shape alone they may depend, for `y` [N, ...]."""
+        """The targets [M, ...] of the mixed rows, for `y` [N, ...]; they may depend on `h` only through its shape."""
         return interpolate(y, self.left, self.right, self.share_of_left(h))
 
     def _states(self, h: Tensor) -> Tensor:
         return interpolate(h, self.left, self.right, self.lam)
 
     def share_of_left(self, h: Tensor) -> Tensor:  # noqa: ARG002
-        """How much of each mixed row of the states `h` [N, ...] comes from its left row, in [0, 1]: [] or [M]."""
+        """The fraction of each mixed row of states `h` [N, ...] that comes from its left row, in [0, 1]: [] or [M]."""
         return self.lam
 
     def to(self, device: torch.device | str) -> Self:
@@ -55,7 +55,7 @@ class Plan:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def take(self, rows: Tensor) -> Self:
-        """The plan of some of its pairs: `rows` is int64 [K] or bool [M]."""
+        """The plan for some of its pairs: `rows` is int64 [K] or bool [M]."""
         return self._map(lambda tensor: tensor[rows] if tensor.ndim else tensor)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -66,25 +66,25 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Plans:
-    """All that one pass mixes, in the order in which the mixed rows come out; with no plan, the plain pass.
+    """Everything that one pass mixes, in the order of the mixed output rows; without plans, the plain pass.
 
-    The rows that come out are the N plain ones, if they are kept, then the mixed ones of each plan, plans ordered by
-    layer. Every plan mixes plain rows.
+    The output rows are the N plain ones, if they are kept, then the mixed ones of each plan, in the order of layers.
+    Every plan mixes plain rows.
     """
 
     plans: tuple[Plan, ...] = ()
     rows: int = 0
-    """N, the plain rows that go in."""
+    """N, the number of plain input rows."""
     sections: int = 1
-    """Equal parts of these rows of which every process has a share: 1 for a classifier, 2 for real and fake images."""
+    """Number of equal parts of these rows that processes share: 1 for a classifier, 2 for real and fake images."""
     keep: bool = False
-    """Keep the plain rows (a discriminator sees real, fake and mixed rows in one pass), or only the mixed ones."""
+    """Keep the plain rows (a discriminator sees real, fake and mixed rows in one pass) or only the mixed ones."""
     first: int = 0
-    """First of the plain rows that are kept; those before it are mixed, and then dropped as well."""
+    """First plain row to keep; those before it are mixed and then dropped as well."""
     weight: float = 1.0
     """Weight of the mixed rows' term in a GAN's objective (Eq. 10)."""
     label: float | None = None
-    """Target that the objective gives every mixed row instead of the interpolated one."""
+    """Target that the objective uses for every mixed row instead of the interpolated one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plans", tuple(sorted(self.plans, key=lambda plan: plan.layer)))
@@ -95,7 +95,7 @@ class Plans:
 
     @property
     def plain(self) -> int:
-        """Number of plain rows that come out."""
+        """Number of plain output rows."""
         if not self:
             return self.rows
         return self.rows - self.first if self.keep else 0
@@ -105,34 +105,34 @@ class Plans:
     @overload
     def mix(self, layer: int, h: Tensor, y: Tensor | None = ...) -> tuple[Tensor, Tensor | None]: ...
     def mix(self, layer: int, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """States and targets as they leave `layer`, for those that enter it: [R, ...] each, R rows mixed so far.
+        """Mix states and targets at `layer`; returns [R, ...] each, where R counts all rows mixed so far.
 
-        Raises ValueError where `h` is not of the rows that these plans were drawn for.
+        Raises ValueError if `h` does not have the number of rows that these plans were drawn for.
         """
         here = [plan for plan in self.plans if plan.layer == layer]
         if not here:
             return h, y
         entering = self.rows + sum(len(plan.left) for plan in self.plans if plan.layer < layer)
         if len(h) != entering or (y is not None and len(y) != entering):
-            raise ValueError(f"these plans are of {entering} rows at layer {layer}, not of {len(h)}")
+            raise ValueError(f"these plans are for {entering} rows at layer {layer}, not {len(h)}")
         drop = self.rows - self.plain if layer == self.plans[-1].layer else 0
         mixed = self._append(h, [plan.mix_states(h) for plan in here], drop)
         return mixed, None if y is None else self._append(y, [plan.mix_targets(y, h) for plan in here], drop)
 
     @staticmethod
     def _append(rows: Tensor, mixed: list[Tensor], drop: int) -> Tensor:
-        """`rows`, without the first `drop`, then the mixed ones."""
+        """`rows` without the first `drop`, followed by the mixed ones."""
         before = [rows[drop:]] if len(rows) > drop else []
         return torch.cat([*before, *mixed]) if len(before + mixed) > 1 else mixed[0]
 
     def check(self, start: int, stop: int) -> None:
-        """Raise ValueError for a plan at a layer that a pass from layer `start` to before `stop` does not reach."""
+        """Raise ValueError for a plan at a layer outside a pass from layer `start` to before `stop`."""
         for plan in self.plans:
             if not start <= plan.layer < stop:
                 raise ValueError(f"cannot mix at layer {plan.layer}; this pass has layers {start} to {stop - 1}")
 
     def sources(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """The left and the right plain row of every row that comes out, int64 [R]; a plain row is both of its own."""
+        """The left and right plain row of every output row, int64 [R]; for a plain row, both are the row itself."""
         rows = torch.arange(self.rows - self.plain, self.rows, device=device)
         left, right = ([rows, *(getattr(plan, half) for plan in self.plans)] for half in ("left", "right"))
         return torch.cat(left), torch.cat(right)
@@ -142,9 +142,9 @@ class Plans:
         return replace(self, plans=tuple(plan.to(device) for plan in self.plans))
 
     def share(self, rank: int, world: int) -> Plans:
-        """The part that belongs to process `rank` of `world`, which has that share of every section's rows, in order.
+        """The part of process `rank` of `world`, which has the corresponding share of every section's rows.
 
-        Raises ValueError when a pair would cross processes or the rows do not divide evenly.
+        Raises ValueError if a pair would cross processes or the rows do not divide evenly.
         """
         size = self.rows // self.sections
         part, rest = divmod(size, world)
@@ -159,7 +159,7 @@ class Plans:
             mine = plan.left % size // part == rank
             if not torch.equal(mine, plan.right % size // part == rank):
                 raise ValueError(
-                    f"pairs cross the border between processes; take a multiple of {2 * world} as batch size"
+                    f"pairs cross the border between processes; use a multiple of {2 * world} as batch size"
                 )
             kept = plan.take(mine)
             found.append(replace(kept, left=local(kept.left), right=local(kept.right)))
@@ -168,10 +168,10 @@ class Plans:
 
 
 def interpolate(h: Tensor, left: Tensor, right: Tensor, lam: Tensor) -> Tensor:
-    """Lam * h[left] + (1 - lam) * h[right], Eq. 1 and 3, for hidden states and targets alike: [M, ...].
+    """Lam * h[left] + (1 - lam) * h[right], Eq. 1 and 3, for hidden states and for targets: [M, ...].
 
     `h` is floating point [N, ...], `lam` [] or [M]; the result has the dtype of `h`. It is computed in the wider of the
-    two dtypes, so that half precision states are mixed by the very coefficient their targets are.
+    two dtypes, so that half precision states are mixed by exactly the same coefficient as their targets.
     """
     dtype = torch.promote_types(h.dtype, lam.dtype)
     lam = lam.to(dtype).reshape(-1, *[1] * (h.ndim - 1))
@@ -180,7 +180,7 @@ def interpolate(h: Tensor, left: Tensor, right: Tensor, lam: Tensor) -> Tensor:
 
 
 def select(h: Tensor, rows: Tensor) -> Tensor:
-    """`h[rows]` in the memory format of `h`; its gradient costs a fraction of that of `h[rows]`."""
+    """`h[rows]` in the memory format of `h`, with a much cheaper gradient."""
     if h.ndim == 4 and h.is_contiguous(memory_format=torch.channels_last):
         return h.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
     return h.index_select(0, rows)

@@ -1,4 +1,4 @@
-"""Networks as a row of stages, so that a plan can mix between any two of them."""
+"""Networks as a sequence of stages, so that a plan can mix between any two of them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Staged(nn.Module):
     """
 
     def __init__(self, *stages: nn.Module, preprocess: nn.Module | None = None) -> None:
-        """`preprocess`, where there is one, makes h_0(x), the input that is mixed at layer 0, from x."""
+        """`preprocess`, if given, computes h_0(x), the input that is mixed at layer 0, from x."""
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.preprocess = preprocess
 
     @property
     def depth(self) -> int:
-        """Number of layers there are to mix at: 0 to depth - 1."""
+        """Number of layers available for mixing: 0 to depth - 1."""
         return len(self.stages)
 
     @overload
@@ -55,10 +55,10 @@ class Staged(nn.Module):
         start: int | None = None,
         stop: int | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """f(x), mixed by `plans` on the way; h_k(x) with `stop=k`; g_k(h) with `start=k`, for k = 0 not preprocessed.
+        """f(x), mixed by `plans`; h_k(x) with `stop=k`; g_k(h) with `start=k`, without preprocessing even for k = 0.
 
-        `x` is [N, ...]. With targets `y` [N, ...], also the targets of the rows that come out, mixed where these were.
-        Raises ValueError for a plan at a layer that is not passed on the way, or for other rows than `x` has.
+        `x` is [N, ...]. With targets `y` [N, ...], also returns the targets of the output rows, mixed like the rows.
+        Raises ValueError for a plan at a layer outside the pass, or for another number of rows than in `x`.
         """
         stop = len(self.stages) if stop is None else stop
         h = self.preprocess(x) if start is None and self.preprocess is not None else x
@@ -72,10 +72,10 @@ class Staged(nn.Module):
 
 @torch.no_grad()
 def check_layers(rule: Any, network: nn.Module, x: Tensor, generator: Callable[[int], Generator]) -> None:
-    """Raise ValueError for layers that `network` does not have, or at which `rule` cannot mix.
+    """Raise ValueError for layers that `network` does not have or at which `rule` cannot mix.
 
-    A copy of the network, whose statistics may change, mixes the rows `x`, as many as plans drawn for two need, once at
-    each of the rule's layers, by draws of `generator`(layer).
+    A copy of the network, whose statistics may change, mixes the rows `x` (as many as plans for a batch of two need)
+    once at each of the rule's layers, with draws from `generator`(layer).
     """
     depth = getattr(network, "depth", None)
     if depth is None:

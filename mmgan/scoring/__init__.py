@@ -1,4 +1,4 @@
-"""Inception Score, FID, KID, precision and recall through torch-fidelity, each with the protocol it was measured by."""
+"""Inception Score, FID, KID, precision and recall from torch-fidelity, each recorded with its protocol."""
 
 from mmgan.scoring.extractors import Extractor, ExtractorConfig, Fidelity, Inception, Torchvision, register
 from mmgan.scoring.protocol import PROTOCOLS, Protocol

@@ -1,4 +1,4 @@
-"""Statistics of real images, kept on disk under a hash of everything they depend on."""
+"""Statistics of real images, cached on disk under a hash of everything they depend on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FORMAT = 1
 
 
 def folder() -> Path:
-    """`mmgan/scores` in XDG_CACHE_HOME, else in ~/.cache."""
+    """`mmgan/scores` in XDG_CACHE_HOME, or in ~/.cache if that is not set."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / "scores"
 
 
 def content_hash(images: Tensor) -> str:
-    """SHA-256 of all of the uint8 images [N, C, R, R]."""
+    """SHA-256 of uint8 images [N, C, R, R]."""
     digest = hashlib.sha256(repr(list(images.shape)).encode())
     for part in images.split(4096):
         digest.update(part.contiguous().numpy().tobytes())
@@ -32,25 +32,25 @@ def content_hash(images: Tensor) -> str:
 
 
 def path(facts: Mapping[str, Any]) -> Path:
-    """Where the tensors that follow from `facts` are kept."""
+    """The file of the tensors that `facts` determine."""
     key = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
     return folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 
 def read(file: Path) -> dict[str, Tensor] | None:
-    """The tensors in `file`; None where there is none, and with a warning where it is damaged."""
+    """The tensors in `file`; None if it is missing or, with a warning, damaged."""
     try:
         return safetensors.torch.load(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        warnings.warn(f"computing the statistics in {file} again, for the file is damaged ({error})", stacklevel=2)
+        warnings.warn(f"computing the statistics in {file} again, because the file is damaged ({error})", stacklevel=2)
         return None
 
 
 def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Keep the tensors, whole or not at all; where they cannot be written, warn and go on without."""
-    part = file.with_name(f"{uuid.uuid4().hex}.part")  # others may be writing the same
+    """Save the tensors atomically; if they cannot be written, warn and continue."""
+    part = file.with_name(f"{uuid.uuid4().hex}.part")  # others may be writing the same file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}))
@@ -58,4 +58,4 @@ def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         advice = "set XDG_CACHE_HOME to another folder"
-        warnings.warn(f"cannot keep statistics in {file.parent} ({error.strerror}); {advice}", stacklevel=2)
+        warnings.warn(f"cannot cache statistics in {file.parent} ({error.strerror}); {advice}", stacklevel=2)

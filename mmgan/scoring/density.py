@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 ROWS = 1000
-"""Of one set, whose distances to all of the other are in memory at once."""
+"""Rows of one set whose distances to all rows of the other are in memory at a time."""
 
 
 def density_coverage(made: Tensor, real: Tensor, neighbours: int = 5) -> dict[str, float]:
     """`density` (Eq. 4) and `coverage` (Eq. 5) of features [M, d] of generated images and [N, d] of real ones.
 
-    The ball of a real image reaches to its `neighbours`-th nearest other real image. Density is how many balls a
-    generated image is in, over `neighbours`, and can exceed 1; coverage is the share of balls with one in it.
-    Features in float64, with the real ones' mean taken off, keep their distances exact.
+    The ball around a real image reaches its `neighbours`-th nearest other real image. Density is the mean number of
+    balls that contain a generated image, divided by `neighbours`, and can exceed 1; coverage is the fraction of balls
+    that contain one. Features should be float64 with the real mean subtracted, so that distances are accurate.
 
     >>> line = torch.arange(10.0, dtype=torch.float64)[:, None]
     >>> density_coverage(line + 0.1, line, neighbours=1)

@@ -12,13 +12,13 @@ from torch import Tensor
 from mmgan.scoring.source import Draw
 
 BATCH = 1024
-"""Images of a set whose fingerprints are computed at once."""
+"""Images whose fingerprints are computed at a time."""
 
 
 def fingerprints(images: Tensor) -> Tensor:
-    """int64 [N] on the images' device: equal for equal images, and for unlike ones with a probability below 2^-56.
+    """int64 [N] on the images' device: equal for equal images, and for different ones with a probability below 2^-56.
 
-    They are sums of the bytes, uint8 [N, C, H, W], each times a random number of 64 bits, modulo 2^64.
+    They are sums of the bytes, uint8 [N, C, H, W], each times a random 64-bit number, modulo 2^64.
 
     >>> x = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
     >>> a, b, c = fingerprints(torch.cat([x, x[:1]])).tolist()
@@ -36,7 +36,7 @@ def _factors(n: int, device: torch.device) -> Tensor:
 
 
 class Remembered:
-    """A source of images by number, 0 to n - 1, that keeps the fingerprints of those it has made."""
+    """A source of images by number, 0 to n - 1, that stores the fingerprints of those it has made."""
 
     def __init__(self, draw: Draw, n: int, device: torch.device) -> None:
         self.draw = draw
@@ -44,14 +44,14 @@ class Remembered:
         self.made = torch.zeros(n, dtype=torch.bool)
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Images number `start` to `stop` - 1, uint8 [stop - start, C, H, W]."""
+        """Images `start` to `stop` - 1, uint8 [stop - start, C, H, W]."""
         images = self.draw(start, stop)
         self.kept[start:stop] = fingerprints(images)[: len(self.kept[start:stop])]
         self.made[start:stop] = True
         return images
 
     def of_all(self) -> Tensor:
-        """Fingerprints of all images, which the processes have made between them: int64 [n] on the CPU."""
+        """Fingerprints of all images, gathered from all processes: int64 [n] on the CPU."""
         found = torch.zeros(len(self.kept), dtype=torch.int64)
         for kept, made in gather_object([(self.kept.cpu(), self.made)]):
             found[made] = kept[made]
@@ -64,13 +64,13 @@ def fingerprints_of(draw: Draw, n: int) -> Tensor:
 
 
 def digest(found: Tensor) -> str:
-    """SHA-256 of fingerprints, in order: what images were scored, wherever they came from."""
+    """SHA-256 of fingerprints, in order: identifies the scored images regardless of their source."""
     return hashlib.sha256(found.numpy().tobytes()).hexdigest()
 
 
 def duplicates(made: Tensor, real: Tensor) -> dict[str, int]:
-    """How many images, of fingerprints int64 [M] and [N], repeat an earlier one of the same set, `fake` and `real`, and
-    how many of the first occur in the second, `both`.
+    """The number of images, given by fingerprints int64 [M] and [N], that repeat an earlier one in their set (`fake`,
+    `real`), and the number of those in the first set that occur in the second (`both`).
     """
     unlike = [len(found.unique()) for found in (made, real)]
     return {

@@ -1,4 +1,4 @@
-"""Networks whose features images are compared by."""
+"""Networks whose features are used to compare images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mmgan.errors import UserError
 
 
 class Extractor:
-    """A network that maps uint8 images [B, C, R, R] to (features [B, d], logits [B, K]), and its stamp.
+    """A network that maps uint8 images [B, C, R, R] to (features [B, d], logits [B, K]), and a description of it.
 
-    The logits are None where the network has no classes, or returns features alone: there is no IS by it.
+    The logits are None if the network has no classes or returns only features; IS is then unavailable.
 
     >>> import torch
     >>> class Means(torch.nn.Module):
@@ -41,17 +41,17 @@ class Extractor:
         shape: tuple[int, int, int] | None = None,
         code: str = "",
     ) -> None:
-        """`preprocessing` says in words what the module does to the images first: resizing above all.
+        """`preprocessing` describes how the module first processes the images, in particular any resizing.
 
-        `shape`: the only images it takes, (C, R, R); None for any. `code`: what else its features depend on besides its
-        layers and weights.
+        `shape`: the only shape of images it accepts, (C, R, R); None for any. `code`: anything that its features depend
+        on besides its layers and weights.
         """
         self.name, self.module, self.preprocessing = name, module.eval().requires_grad_(False), preprocessing
         self.shape, self.code = shape, code
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of its layers and weights, wherever they come from."""
+        """SHA-256 of its layers and weights, regardless of their source."""
         content = hash_of(self.module)
         return hashlib.sha256(f"{content} {self.code}".encode()).hexdigest() if self.code else content
 
@@ -63,14 +63,14 @@ class Extractor:
         for part in (features, logits):
             if part is not None and (part.ndim != 2 or len(part) != len(images)):
                 raise UserError(
-                    f"the extractor {self.name} makes {list(part.shape)} of {len(images)} images; features must be "
+                    f"the extractor {self.name} returns {list(part.shape)} for {len(images)} images; features must be "
                     "[B, d], and logits [B, K]"
                 )
         return features.float(), None if logits is None else logits.float()
 
 
 def hash_of(module: nn.Module) -> str:
-    """SHA-256 of a network's layers, as they describe themselves, and of its weights."""
+    """SHA-256 of a network's layers, in the form of its `repr`, and weights."""
     digest = hashlib.sha256(repr(module).encode())
     for key, tensor in module.state_dict().items():
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -79,20 +79,20 @@ def hash_of(module: nn.Module) -> str:
 
 
 class _Fidelity(nn.Module):
-    """One of torch-fidelity's networks, with grey images repeated to three channels."""
+    """One of torch-fidelity's networks; grey images are repeated to three channels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`images` uint8 [B, 1 or 3, R, R]."""
+        """`images`: uint8 [B, 1 or 3, R, R]."""
         found = self.network(images.expand(-1, 3, -1, -1))
         return found[0], found[1] if len(found) > 1 else None
 
 
 class _Torchvision(nn.Module):
-    """A classifier of torchvision's: what its last linear layer is given, and its logits."""
+    """A torchvision classifier: the input of its last linear layer, and its logits."""
 
     def __init__(self, network: nn.Module, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Torchvision(nn.Module):
         self.given = inputs[0].flatten(1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`images` uint8 [B, 1 or 3, R, R]."""
+        """`images`: uint8 [B, 1 or 3, R, R]."""
         x = images.expand(-1, 3, -1, -1).float() / 255
         x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         logits = self.network((x - self.mean) / self.std)
@@ -116,22 +116,22 @@ class _Torchvision(nn.Module):
 
 
 class ExtractorConfig(ABC):
-    """What images are compared by: options of an extractor, which `build` makes."""
+    """Options of the extractor whose features are compared; `build` makes it."""
 
     @abstractmethod
     def build(self) -> Extractor:
-        """The extractor; raises UserError, saying what to do, where its weights cannot be had."""
+        """The extractor; raises UserError, saying what to do, if its weights are not available."""
 
 
 @dataclass(frozen=True)
 class Inception(ExtractorConfig):
-    """torch-fidelity's `inception-v3-compat`: FID's 2,048 features and the logits, without bias, IS is made of."""
+    """torch-fidelity's `inception-v3-compat`: the 2,048 features for FID and the logits, without bias, for IS."""
 
     weights: str | None = None
-    """Local file of its weights; null: torch-fidelity's own, which it fetches once."""
+    """Local file of its weights; null: torch-fidelity's, which it downloads once."""
 
     def build(self) -> Extractor:
-        """The extractor; raises UserError, saying what to fetch and where to put it, where there are no weights."""
+        """The extractor; raises UserError, saying what to download and where to put it, if there are no weights."""
         from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415  # takes a second to import
             URL_INCEPTION_V3,
             FeatureExtractorInceptionV3,
@@ -139,21 +139,21 @@ class Inception(ExtractorConfig):
 
         name = URL_INCEPTION_V3.rsplit("/", 1)[1]
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
-        advice = f"fetch {URL_INCEPTION_V3} and put it at {place}, or give its path by extractor.weights"
+        advice = f"download {URL_INCEPTION_V3} to {place}, or set extractor.weights to its path"
         file = self.weights or (str(place) if place.exists() else None)
         layers = ["2048", "logits_unbiased"]
         try:
             if file and not Path(file).is_file():
                 raise FileNotFoundError(f"no file {file}")
-            with warnings.catch_warnings(action="ignore"):  # of pickles that are none of torch's
-                if file:  # torch-fidelity would unpickle whatever is there
+            with warnings.catch_warnings(action="ignore"):  # about pickles not made by torch
+                if file:  # torch-fidelity would unpickle anything in it
                     torch.load(file, map_location="cpu", weights_only=True)
             network = FeatureExtractorInceptionV3("inception-v3-compat", layers, file, verbose=False)
         except (OSError, URLError) as error:
             raise UserError(f"no Inception weights ({error}): {advice}") from error
-        except Exception as error:  # the reader of a damaged file may raise anything
+        except Exception as error:  # reading a damaged file may raise anything
             raise UserError(
-                f"{file or URL_INCEPTION_V3} does not hold torch-fidelity's Inception weights: {advice}"
+                f"{file or URL_INCEPTION_V3} does not contain torch-fidelity's Inception weights: {advice}"
             ) from error
         preprocessing = "bilinear to 299x299 as in TensorFlow 1, grey to RGB"
         return Extractor("inception-v3-compat", _Fidelity(network), preprocessing)
@@ -161,34 +161,34 @@ class Inception(ExtractorConfig):
 
 @dataclass(frozen=True)
 class Fidelity(ExtractorConfig):
-    """Another network that torch-fidelity has: vgg16, clip-vit-b-32, dinov2-vit-b-14 and more."""
+    """Another torch-fidelity network: vgg16, clip-vit-b-32, dinov2-vit-b-14 and more."""
 
     name: str
-    """As torch-fidelity calls it."""
+    """torch-fidelity's name of the network."""
     weights: str | None = None
-    """Local file of its weights; null: torch-fidelity fetches them once. DINOv2's networks take none."""
+    """Local file of its weights; null: torch-fidelity downloads them once. Not for DINOv2 networks."""
 
     def build(self) -> Extractor:
-        """The extractor, of the layer that is torch-fidelity's default for FID; raises UserError where it has none."""
+        """The extractor, with torch-fidelity's default layer for FID; raises UserError if it is unavailable."""
         from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY  # noqa: PLC0415  # takes a second to import
 
         if self.name not in FEATURE_EXTRACTORS_REGISTRY:
-            raise UserError(f"extractor.name {self.name!r} is none of {', '.join(FEATURE_EXTRACTORS_REGISTRY)}")
+            raise UserError(f"extractor.name {self.name!r} is not one of {', '.join(FEATURE_EXTRACTORS_REGISTRY)}")
         kind = FEATURE_EXTRACTORS_REGISTRY[self.name]
         layer = kind.get_default_feature_layer_for_metric("fid")
         try:
-            with warnings.catch_warnings(action="ignore"):  # of what torch-fidelity still uses
-                if self.weights and not _is_script(self.weights):  # it would unpickle whatever is there
+            with warnings.catch_warnings(action="ignore"):  # about deprecated features used by torch-fidelity
+                if self.weights and not _is_script(self.weights):  # it would unpickle anything in it
                     torch.load(self.weights, map_location="cpu", weights_only=True)
                 network = kind(self.name, [layer], feature_extractor_weights_path=self.weights, verbose=False)
         except NotImplementedError as error:
             raise UserError(
-                f"{self.name} takes no extractor.weights: it comes by torch.hub, from TORCH_HOME"
+                f"{self.name} does not support extractor.weights: torch.hub loads it from TORCH_HOME"
             ) from error
-        except Exception as error:  # the reader of a damaged file, and one that fetches, may raise anything
+        except Exception as error:  # reading a damaged file, or a download, may raise anything
             raise UserError(
-                f"{self.weights or 'what torch-fidelity fetches'} does not hold the weights of {self.name} "
-                f"({_first_line(error)}); give a file of them by extractor.weights"
+                f"{self.weights or 'the download of torch-fidelity'} does not contain the weights of {self.name} "
+                f"({_first_line(error)}); set extractor.weights to a file of them"
             ) from error
         size = getattr(network, "resolution", None) or kind.INPUT_IMAGE_SIZE
         preprocessing = f"bilinear to {size}x{size} as in TensorFlow 1, not antialiased; grey to RGB; {layer}"
@@ -197,22 +197,22 @@ class Fidelity(ExtractorConfig):
 
 @dataclass(frozen=True)
 class Torchvision(ExtractorConfig):
-    """A classifier of torchvision's, with a file of weights."""
+    """A torchvision classifier, with a file of weights."""
 
     weights: str
-    """Local file of its weights, a state_dict as torchvision publishes it."""
+    """Local file of its weights, a state_dict as published by torchvision."""
     name: str = "resnet50"
-    """As torchvision calls it."""
+    """torchvision's name of the network."""
 
     def build(self) -> Extractor:
-        """The extractor: features are what the last linear layer is given. Raises UserError where there is none."""
+        """The extractor: features are the input of the last linear layer. Raises UserError if it is unavailable."""
         from torchvision import models  # noqa: PLC0415  # takes a second to import
 
         try:
             preset = models.get_model_weights(self.name).DEFAULT.transforms()
             size, mean, std = preset.crop_size[0], preset.mean, preset.std
         except (ValueError, AttributeError) as error:  # a detector has no such preset
-            raise UserError(f"extractor.name {self.name!r} is no classifier of images in torchvision") from error
+            raise UserError(f"extractor.name {self.name!r} is not an image classifier in torchvision") from error
         try:
             state = torch.load(self.weights, map_location="cpu", weights_only=True)
             extra = (
@@ -220,9 +220,9 @@ class Torchvision(ExtractorConfig):
             )
             network = models.get_model(self.name, num_classes=next(reversed(state.values())).shape[0], **extra)
             network.load_state_dict(state)
-        except Exception as error:  # the reader of a damaged file may raise anything
+        except Exception as error:  # reading a damaged file may raise anything
             raise UserError(
-                f"extractor.weights: {self.weights} does not hold the weights of {self.name} ({_first_line(error)})"
+                f"extractor.weights: {self.weights} does not contain the weights of {self.name} ({_first_line(error)})"
             ) from error
         if not any(isinstance(module, nn.Linear) for module in network.modules()):
             raise UserError(f"{self.name} has no linear layer, whose input would be its features")
@@ -240,9 +240,9 @@ def _first_line(error: Exception) -> str:
 
 
 def register(extractor: Extractor) -> None:
-    """Make the extractor known to `torch_fidelity.calculate_metrics(feature_extractor=extractor.name)`.
+    """Register the extractor for `torch_fidelity.calculate_metrics(feature_extractor=extractor.name)`.
 
-    Raises ValueError when torch-fidelity has one of that name already.
+    Raises ValueError if torch-fidelity already has one of that name.
     """
     from torch_fidelity import register_feature_extractor  # noqa: PLC0415  # takes a second to import
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: PLC0415

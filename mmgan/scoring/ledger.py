@@ -1,4 +1,4 @@
-"""All scores below some folders, in tables: one for each protocol, so that unlike numbers never stand in one."""
+"""All scores in some folders as tables, one per protocol, so that a table only contains comparable numbers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mmgan.scoring.records import Record
 
 SIGNIFICANCE = 0.05
 OF_IMAGES = ("seed", "generator")
-"""What a stamp says of the images scored, not of the protocol."""
+"""Entries of a stamp that describe the scored images rather than the protocol."""
 
 
 class Entry(NamedTuple):
-    """A line of a table."""
+    """A row of a table."""
 
     name: str
     """What was scored."""
@@ -31,10 +31,10 @@ class Entry(NamedTuple):
 
 
 def tables(folders: list[Path], form: Literal["text", "markdown", "csv"] = "text") -> None:
-    """Print every score below some folders, a table for each protocol, the lowest FID first.
+    """Print every score in some folders, in one table per protocol, lowest FID first.
 
     Args:
-        folders: folders of runs, and of records that scripts/score.py --output kept
+        folders: folders of runs, and of records saved by scripts/score.py --output
         form: text, markdown or csv
     """
     groups: dict[str, list[Entry]] = {}
@@ -42,20 +42,20 @@ def tables(folders: list[Path], form: Literal["text", "markdown", "csv"] = "text
         by = {key: value for key, value in entry.record["stamp"].items() if key not in OF_IMAGES}
         groups.setdefault(json.dumps(by, sort_keys=True), []).append(entry)
     if not groups:
-        raise UserError(f"there is no score below {', '.join(map(str, folders))}")
+        raise UserError(f"there are no scores in {', '.join(map(str, folders))}")
     print("\n\n".join(_table(sorted(group, key=_rank), form) for group in groups.values()))
 
 
 def entries(folders: Sequence[Path]) -> list[Entry]:
-    """Every record below `folders`: a run's scores, and files of one record each.
+    """Every record in `folders`: a run's scores, and files of one record each.
 
-    A result of somebody else's is a file like these whose `source` says where it is from. A damaged file is left out
-    with a warning. Raises UserError for a folder that is not there.
+    A published result is such a file with a `source` that says where it is from. A damaged file is left out with a
+    warning. Raises UserError for a missing folder.
     """
-    there: dict[Path, Path] = {}  # each once, also of folders in one another
+    there: dict[Path, Path] = {}  # each once, even in nested folders
     for folder in folders:
         if not folder.exists():
-            raise UserError(f"there is no {folder}")
+            raise UserError(f"{folder} does not exist")
         for file in sorted(folder.rglob("*.json")) if folder.is_dir() else [folder]:
             there.setdefault(file.resolve(), file)
     found: list[Entry] = []
@@ -69,12 +69,12 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _checked(record: Record) -> Record:
-    """A record as it is; raises ValueError where its scores or seeds are no numbers."""
+    """The record itself; raises ValueError if its scores or seeds are not numbers."""
     if not all(type(score) in (int, float) and math.isfinite(score) for score in record["scores"].values()):
         raise ValueError("its scores are not finite numbers")
     seeds = record.get("fake", {}).get("seeds", [])
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError("its seeds are no list of numbers")
+        raise ValueError("its seeds are not a list of numbers")
     return record
 
 
@@ -90,7 +90,7 @@ def _name(file: Path, record: Record) -> str:
 
 
 def _record(file: Path) -> list[Record]:
-    """The one record in a file; none where there is something else in it."""
+    """The record in a file; none if the file holds anything else."""
     try:
         found = json.loads(files.read(file))
     except (UserError, ValueError, RecursionError):
@@ -123,7 +123,7 @@ def _table(group: Sequence[Entry], form: str) -> str:
 
 
 def _differences(group: Sequence[Entry]) -> list[str]:
-    """Of entries next to each other that have several sampling seeds, whether their FIDs differ by more than noise."""
+    """For adjacent entries with several sampling seeds, whether their FIDs differ by more than noise."""
     from scipy.stats import ttest_ind_from_stats  # noqa: PLC0415  # takes a second to import
 
     said = []
@@ -138,13 +138,13 @@ def _differences(group: Sequence[Entry]) -> list[str]:
             verdict = "more than" if p < SIGNIFICANCE else "no more than"
             said.append(
                 f"{better.name} is {facts[1][0] - facts[0][0]:.3g} below {worse.name} in FID: {verdict} the noise of "
-                f"sampling (Welch's t-test, p = {p:.2g}), which is not that of training"
+                f"sampling (Welch's t-test, p = {p:.2g}), which does not include the noise of training"
             )
     return said
 
 
 def described(record: Record) -> str:
-    """The protocol of a record in words."""
+    """A description of the record's protocol."""
     stamp = record["stamp"]
     split = stamp.get("reference", "")
     real = stamp.get("data") if split != "all" else record.get("real", {}).get("name", stamp.get("data"))

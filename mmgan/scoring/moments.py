@@ -1,4 +1,4 @@
-"""Mean and covariance of features, summed as they come."""
+"""Mean and covariance of features, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Moments:
         self.outer = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor) -> None:
-        """Take more rows, floating point [B, d]."""
+        """Add rows, floating point [B, d]."""
         x = features.double()
         self.count += len(x)
         self.sum += x.sum(0)

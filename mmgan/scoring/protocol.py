@@ -1,4 +1,4 @@
-"""What a score is measured by. Numbers of unlike protocols are never put beside each other."""
+"""Protocols of scores. Scores by different protocols are never compared."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ FIRST |= {"prc": "precision", "dc": "density", "intra": "intra_fid"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """How many generated images are compared with which real ones."""
+    """The number of generated images and the real images to compare them with."""
 
     num_samples: int
-    """Generated images."""
+    """Number of generated images."""
     reference: str = "train"
-    """Split the real images are of."""
+    """Split of the real images."""
     num_reference: int | None = None
-    """Real images, drawn at random from the split; None: all of it."""
+    """Number of real images, drawn at random from the split; None: all."""
     is_samples: int | None = None
-    """Generated images for the Inception Score alone; None: num_samples."""
+    """Number of generated images for the Inception Score; None: num_samples."""
     metrics: Sequence[Metric] = ("is", "fid")
-    """is, fid, kid, prc for precision and recall, dc for density and coverage, intra for the FID
-    of each class."""
+    """is, fid, kid, prc (precision and recall), dc (density and coverage), intra (FID of each class)."""
 
     def __post_init__(self) -> None:
         if (least := min(self.num_samples, self.for_is)) < 10:
@@ -40,7 +39,7 @@ class Protocol:
             raise UserError(f"metrics must be some of {', '.join(known)}, not {unknown or 'none'}")
 
     def of(self, metrics: str) -> Protocol:
-        """The same with other metrics, as options name them: `is,fid,prc`. Raises UserError for unknown ones.
+        """The same protocol with other metrics, as in options: `is,fid,prc`. Raises UserError for unknown ones.
 
         >>> PROTOCOLS["test-10k"].of("fid, kid").metrics
         ('fid', 'kid')
@@ -49,18 +48,18 @@ class Protocol:
 
     @property
     def drawn(self) -> int:
-        """Images that have to be generated."""
+        """Number of images to generate."""
         only_is = set(self.metrics) == {"is"}
         return max(0 if only_is else self.num_samples, self.for_is if "is" in self.metrics else 0)
 
     @property
     def for_is(self) -> int:
-        """Generated images the Inception Score is of."""
+        """Number of generated images for the Inception Score."""
         return self.is_samples or self.num_samples
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Its part of a score's stamp."""
+        """The protocol's part of a score's stamp."""
         numbers = {"reference": self.reference, "num_samples": self.num_samples, "is_samples": self.for_is}
         return numbers | {"quantisation": "floor to 256 levels"}
 
@@ -73,12 +72,12 @@ PROTOCOLS = {
 }
 """Protocols by name.
 
-`paper`: the paper states no protocol; this is what its authors' launcher does (`gan/task_launcher.py` of the branch
+`paper`: the paper states no protocol; this is that of its authors' launcher (`gan/task_launcher.py` in the branch
 new_gan): 50,000 images, floored to 8 bits, FID against the test set, IS in ten parts.
 
-`miyato`: Miyato et al.'s, FID of 5,000 images against 10,000 of the test set, IS of ten times 5,000. The paper's
-figures may be by it: its baseline, FID 21.9 at IS 7.97, is their network and lies beside their own 21.7, while that
-network scores about 14 to 17 with 50,000 samples against the training set.
+`miyato`: Miyato et al.'s, FID of 5,000 images against 10,000 of the test set, IS of ten times 5,000. The paper may
+have used it: its baseline, FID 21.9 at IS 7.97, is their network and close to their 21.7, while this network scores
+about 14 to 17 with 50,000 samples against the training set.
 """
 
 
@@ -88,6 +87,6 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Raise UserError, naming the fields, when two stamps differ."""
+    """Raise UserError, naming the fields, if two stamps differ."""
     if fields := differing(a, b):
-        raise UserError(f"scores by different protocols are not compared: {'; '.join(fields)}")
+        raise UserError(f"scores by different protocols cannot be compared: {'; '.join(fields)}")

@@ -1,4 +1,4 @@
-"""The scores of a run: RUN/scores.json, and as a table."""
+"""The scores of a run: RUN/scores.json, and tables of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "stamp": dict,
     "scores": dict,
 }
-"""What every record has, and its types."""
+"""The keys of every record, and their types."""
 
 
 def read(run: Path) -> list[Record]:
@@ -44,9 +44,9 @@ def read(run: Path) -> list[Record]:
 
 
 def keep(run: Path, record: Record) -> None:
-    """Add a record, in place of one of the same checkpoint by the same protocol, whose other metrics stay.
+    """Add a record, replacing one of the same checkpoint by the same protocol, whose other metrics are kept.
 
-    Records of scripts/score.py say more than their scores: they take the place of one of the same metrics alone.
+    Records of scripts/score.py contain more than scores, so they only replace one with the same metrics.
     """
     before = read(run)
     twins = [old for old in before if _replaced(old, record)]
@@ -72,14 +72,14 @@ def same(a: Record, b: Record) -> bool:
 
 
 def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
-    """Scores as aligned columns, a line each: mean +- spread where there is one."""
+    """Scores as aligned columns, one line each: mean +- standard deviation, if there is one."""
     lines = cells(rows)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
 
 
 def cells(rows: Sequence[tuple[str, dict[str, float]]]) -> list[list[str]]:
-    """The same as words, the heads of the columns first."""
+    """The cells of such a table as text, with the column heads first."""
     names = [
         name
         for name in ("is", "fid", "kid", "precision", "recall", "density", "coverage", "intra_fid")

@@ -24,20 +24,20 @@ IS_SPLITS, KID_SUBSETS, KID_SUBSET_SIZE, PRC_NEIGHBOURS, RNG_SEED = 10, 100, 100
 """torch-fidelity's defaults."""
 NO_CLASS = "intra: the two sets of images have no class of which both have two, or no labels"
 DC_NEIGHBOURS = 5
-"""Of density and coverage, as in its authors' README."""
+"""For density and coverage, as in the README of its authors."""
 LEAST: dict[Metric, int] = {"is": IS_SPLITS, "fid": 2, "kid": 2, "intra": 2}
 LEAST |= {"prc": PRC_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}
-"""Images without which a score means nothing."""
+"""The smallest number of images for a meaningful score."""
 FEATURES: set[Metric] = {"kid", "prc", "dc", "intra"}
-"""Metrics of single features."""
+"""Metrics that need individual features."""
 NEAREST: tuple[Metric] = ("kid",)
-"""What nearest images need as much as this metric does: single features."""
+"""A metric with the same needs as nearest images: individual features."""
 NEEDS: dict[Metric, str] = {"fid": "moments", "kid": "features", "is": "logits"}
-"""What to ask `extract` for, to have a part of `Features`."""
+"""The metric to request from `extract` for each part of `Features`."""
 
 
 class Features(NamedTuple):
-    """What images are compared by; a part is None where no metric asks for it."""
+    """Features used to compare images; a part is None if no metric needs it."""
 
     moments: dict[str, Tensor] | None
     """`mean` [d] and `covariance` [d, d], float64."""
@@ -48,12 +48,12 @@ class Features(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Samples, and the real images whose features are nearest to theirs: has a generator learnt them by heart?"""
+    """Samples and the real images with the nearest features, to see whether a generator has memorised them."""
 
     samples: Tensor
     """uint8 [M, C, H, W]."""
     images: Tensor
-    """Real ones, uint8 [M, K, C, H, W], the nearest first, by the Euclidean distance between features."""
+    """Real images, uint8 [M, K, C, H, W], nearest first, by Euclidean distance between features."""
 
 
 class Scorer:
@@ -67,9 +67,9 @@ class Scorer:
         accelerator: Accelerator,
         batch_size: int = 256,
     ) -> None:
-        """`real`: all of the real images, whose size must be that of the samples.
+        """`real`: all real images, of the same size as the samples.
 
-        Their statistics are computed here, or come from the cache. Raises UserError for what cannot be scored so.
+        Their statistics are computed here or read from the cache. Raises UserError if scoring is impossible.
         """
         assert real.number is not None
         self.extractor, self.reference, self.protocol = extractor, real, protocol
@@ -82,18 +82,18 @@ class Scorer:
                 raise UserError(f"{metric} needs at least {LEAST[metric]} real images, not {found}")
         if extractor.shape not in (None, self.shape):
             raise UserError(
-                f"the extractor {extractor.name} takes images of {_size(extractor.shape)}, not {_size(self.shape)}: "
+                f"the extractor {extractor.name} needs images of {_size(extractor.shape)}, not {_size(self.shape)}: "
                 "train one on images of that size"
             )
         noise = torch.randint(256, (2, *self.shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         features, logits = extractor(noise.to(accelerator.device))
         if "is" in protocol.metrics and logits is None:
-            raise UserError(f"{extractor.name} has no classes, of which IS is made; leave is out of metrics")
-        self.probe = features.cpu()  # by which statistics of another network with the same weights are known
+            raise UserError(f"{extractor.name} has no classes, which IS needs; remove is from metrics")
+        self.probe = features.cpu()  # detects cached statistics of another network with the same weights
         self.real = self._cached(real, protocol.metrics)
 
     def stamp(self, seed: int, generator: str) -> dict[str, Any]:
-        """All that a score depends on besides the generator's weights: what makes two scores comparable."""
+        """Everything that a score depends on besides the generator's weights; decides if scores are comparable."""
         protocol = self.protocol
         return {
             "extractor": self.extractor.name,
@@ -114,20 +114,20 @@ class Scorer:
 
     @property
     def dimension(self) -> int | None:
-        """Of the features; None where FID is not asked for, and on other processes than the main one."""
+        """Dimension of the features; None if FID is not among the metrics, and on processes other than the main one."""
         return len(self.real.moments["mean"]) if self.real.moments else None
 
     def score(self, draw: Draw, labels: Tensor | None = None) -> dict[str, float]:
-        """Scores of the images that `draw` makes: `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`,
-        `density`, `coverage`, and, by `labels`, int64 [N], `fid/CLASS` and their mean `intra_fid`, those asked for.
+        """Scores of the images that `draw` makes, as requested: `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`,
+        `recall`, `density`, `coverage` and, with `labels`, int64 [N], `fid/CLASS` and their mean `intra_fid`.
 
-        `kid_std` is left out where one of the two sets is no larger than a subset. The same for any batch size and
-        number of processes, but for rounding. Raises UserError when they or their features cannot be scored.
+        `kid_std` is left out if either set is no larger than a subset. Apart from rounding, scores do not depend on the
+        batch size or the number of processes. Raises UserError if images or features cannot be scored.
         """
         return self.compare(self.extracted(draw), labels)
 
     def extracted(self, draw: Draw) -> Features:
-        """What `compare` needs of the images that `draw` makes; all processes extract a share of them."""
+        """What `compare` needs from the images that `draw` makes; each process extracts a share of them."""
         protocol, work = self.protocol, "scoring samples"
         made = self._extract(draw, protocol.drawn, protocol.metrics, work, protocol.num_samples)
         if made.features is not None:
@@ -137,21 +137,21 @@ class Scorer:
         return made
 
     def floor(self, real: Source) -> dict[str, float]:
-        """The same scores of real images that are not in the reference: what a perfect model gets."""
+        """The same scores of real images outside the reference: the scores of a perfect model."""
         assert real.number is not None
         metrics = [metric for metric in self.protocol.metrics if real.number >= LEAST[metric]]
         return self.compare(self._cached(real, metrics, logits=True), real.labels)
 
     def nearest(self, draw: Draw, samples: int = 10, neighbours: int = 5) -> Nearest | None:
-        """The first `samples` images that `draw` makes, and their nearest neighbours in the reference.
+        """The first `samples` images from `draw`, and their nearest neighbours in the reference.
 
-        All processes have to call this; the main one has the result.
+        All processes must call this; only the main one gets the result.
         """
         made = self._extract(draw, samples, NEAREST, "nearest images", samples).features
         real = self._cached(self.reference, NEAREST).features
         if made is None or real is None:
             return None
-        centre = real.double().mean(0)  # distances stay, and are not rounded by it
+        centre = real.double().mean(0)  # keeps distances and avoids rounding
         distances = torch.cdist(made.double() - centre, real.double() - centre)
         found = distances.topk(min(neighbours, len(real)), largest=False)
         show = self.reference.draws(0)
@@ -162,9 +162,9 @@ class Scorer:
         return extract(self.extractor, draw, n, metrics, self.accelerator, self.batch_size, moments_of, what)
 
     def compare(self, made: Features, labels: Tensor | None = None) -> dict[str, float]:
-        """Scores of `made` against the reference; computed on the main process, known to all.
+        """Scores of `made` against the reference; computed on the main process and sent to all.
 
-        Raises UserError for the FID of each class of images without labels.
+        Raises UserError if the FID of each class is requested for images without labels.
         """
         if "intra" in self.protocol.metrics and not shared_classes(labels, self.reference.labels):
             raise UserError(NO_CLASS)
@@ -174,7 +174,7 @@ class Scorer:
         return broadcast_object_list(found)[0]
 
     def _numbers(self, made: Features, labels: Tensor | None) -> dict[str, float]:
-        """torch-fidelity's scores; of features in float64, for differences of large numbers are what they measure."""
+        """torch-fidelity's scores, from float64 features because they measure differences of large numbers."""
         from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
         from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
         from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: PLC0415
@@ -182,7 +182,7 @@ class Scorer:
         scores: dict[str, float] = {}
         if made.logits is not None:
             logits = made.logits.double()
-            # A class that no image is of would have the logarithm of 0: it keeps a probability of exp(-700).
+            # Avoids the logarithm of 0 for classes without images: they keep a probability of exp(-700).
             logits = (logits - logits.amax(1, keepdim=True)).clamp(min=-700)
             isc = isc_features_to_metric(logits, IS_SPLITS, shuffle=True, rng_seed=RNG_SEED)
             scores |= {"is": isc["inception_score_mean"], "is_std": isc["inception_score_std"]}
@@ -191,7 +191,7 @@ class Scorer:
             scores["fid"] = fid["frechet_inception_distance"]
         if made.features is not None and self.real.features is not None:
             x, y = made.features.double(), self.real.features.double()
-            centre = y.mean(0)  # distances stay, and are not rounded by it
+            centre = y.mean(0)  # keeps distances and avoids rounding
             if "kid" in self.protocol.metrics:
                 scores |= self._kid(x, y)
             if "prc" in self.protocol.metrics:
@@ -211,10 +211,10 @@ class Scorer:
         return scores
 
     def _kid(self, made: Tensor, real: Tensor) -> dict[str, float]:
-        """The mean over subsets, and its spread where subsets are drawn of both sets: of a whole set all are the same.
+        """The mean over subsets and, if subsets are drawn from both sets, its spread: subsets of a whole set are equal.
 
-        A set that is no larger than a subset is taken whole: the mean is then without bias as ever, and of all its
-        images, but the spread would say nothing of how few they are.
+        A set no larger than a subset is used whole: the mean is still unbiased and uses all its images, but the spread
+        would not reflect how few they are.
         """
         from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: PLC0415
 
@@ -233,7 +233,7 @@ class Scorer:
         return min(KID_SUBSET_SIZE, made, real)
 
     def _cached(self, real: Source, metrics: Collection[Metric], logits: bool = False) -> Features:
-        """Features of real images, from the cache where they are there; logits only where asked for."""
+        """Features of real images, from the cache if available; logits only if requested."""
         assert real.number is not None
         wanted = {"moments": "fid" in metrics, "features": bool(FEATURES & set(metrics))}
         wanted["logits"] = logits and "is" in metrics
@@ -257,9 +257,9 @@ class Scorer:
 
 
 def intra_fid(made: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> dict[str, float]:
-    """FID of each class that both sets have two images of, `fid/CLASS`, and their mean, `intra_fid`.
+    """FID of each class with at least two images in both sets, `fid/CLASS`, and their mean, `intra_fid`.
 
-    Features are float64, [M, d] with labels [M] and [N, d] with [N]; an image with -1 is in no class.
+    Features are float64, [M, d] with labels [M] and [N, d] with [N]; label -1 means no class.
     """
     from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: PLC0415  # takes a second to import
 
@@ -272,7 +272,7 @@ def intra_fid(made: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -
 
 
 def shared_classes(labels: Tensor | None, real_labels: Tensor | None) -> list[int]:
-    """Classes of which both sets have two images; none where one has no labels."""
+    """Classes with at least two images in both sets; none if either has no labels."""
     if labels is None or real_labels is None:
         return []
     often = [values[counts > 1] for values, counts in (x.unique(return_counts=True) for x in (labels, real_labels))]
@@ -289,11 +289,10 @@ def extract(
     moments_of: int | None = None,
     what: str | None = None,
 ) -> Features:
-    """Features of images 0 to n - 1, each process a share of them; whole on every process.
+    """Features of images 0 to n - 1; each process extracts a share of them and receives all.
 
-    What `metrics` do not need is neither computed nor kept; moments are those of the first `moments_of` images (None:
-    of all). `what` names the work to a progress bar, on the main process's terminal. Raises UserError for features
-    that are not finite.
+    Only what `metrics` need is computed; moments are those of the first `moments_of` images (None: all). `what` labels
+    the progress bar on the main process's terminal. Raises UserError for features that are not finite.
     """
     world, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
     shares = [range(n * r // world, n * (r + 1) // world) for r in range(world)]
@@ -303,7 +302,7 @@ def extract(
     mine = shares[rank]
     starts = range(mine.start, max(mine.stop, mine.start + 1), batch_size)
     with tqdm(total=len(mine), unit="image", desc=what, leave=False, disable=hidden) as bar:
-        for start in starts:  # with more processes than images some have none, and one is passed for its shape
+        for start in starts:  # a process without images still passes one for its shape
             images = draw(start, max(start + 1, min(start + batch_size, mine.stop)))
             features, logits = extractor(images.to(device, non_blocking=True))
             features = features[: len(mine)]
@@ -321,7 +320,7 @@ def extract(
         moments.over_processes(accelerator)
     parts = [*whole.values(), moments.outer if moments else None]
     if any(part is not None and not part.isfinite().all() for part in parts):
-        raise UserError("the images' features are not finite: the generator has diverged, or the extractor")
+        raise UserError("the images' features are not finite: the generator or the extractor has diverged")
     both = {"mean": moments.mean, "covariance": moments.covariance} if moments is not None else None
     return Features(both, whole["features"], whole["logits"])
 

@@ -1,4 +1,4 @@
-"""Images that are scored, or compared with, by number, whatever they come from."""
+"""Images to score or to compare with, by number, from any source."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from mmgan.errors import UserError
 from mmgan.scoring import cache
 
 Draw = Callable[[int, int], Tensor]
-"""Images number `start` to `stop` - 1: uint8 [stop - start, C, H, W]."""
+"""Images `start` to `stop` - 1: uint8 [stop - start, C, H, W]."""
 
 DENSE = 4
-"""Images of a set are taken one by one where fewer than one in so many is wanted."""
+"""Images are read one by one if fewer than one in this many is needed."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of images, or a generator of as many as are asked for."""
+    """A set of images, or a generator of any number of them."""
 
     name: str
-    """What it is: a data set's name, `folder`, `array`, or what a generator is made of."""
+    """The name of a data set, `folder`, `array`, or the origin of a generator."""
     draws: Callable[[int], Draw]
-    """Images by number, of a sampling seed, which a set of images takes no notice of."""
+    """Images by number for a sampling seed, which a set of images ignores."""
     shape: tuple[int, int, int]
     """(C, H, W) of every image."""
     hash: str
     """SHA-256 of the images, or of the generator; empty for a function."""
     split: str = ""
-    """Part of a data set."""
+    """Split of a data set."""
     number: int | None = None
-    """How many images there are; None: a generator makes as many as are asked for."""
+    """Number of images; None: a generator, which has no limit."""
     labels: Tensor | None = None
-    """int64 [number], -1 for an image without one; None where there are none."""
+    """int64 [number], -1 for an image without a label; None if there are no labels."""
     labelled: Callable[[int, int], Tensor] | None = None
-    """Of a conditional generator: the labels, int64 [n], of its first n images of a sampling seed."""
+    """For a conditional generator: labels, int64 [n], of the first n images of a sampling seed."""
     drawn: str = ""
-    """How those are drawn, in words."""
+    """How those labels are drawn, as text."""
     changed: str = ""
-    """How they were brought to their size and channels, in words; empty where they were not."""
+    """How their size and channels were changed, as text; empty if they were not."""
     classes: tuple[str, ...] = ()
-    """Names of the labels; empty where those are numbers that mean the same everywhere."""
+    """Names of the classes; empty if labels are numbers with a fixed meaning."""
     kinds: folder.Kinds | None = None
-    """What its files are, of those that are decoded."""
+    """A description of the files, if they are decoded ones."""
     seeded: bool = False
-    """Whether another sampling seed makes other images."""
+    """Whether different sampling seeds give different images."""
 
 
 def labels_of(source: Source, seed: int, n: int) -> Tensor | None:
-    """The labels of the first `n` images of a sampling seed, int64 [n], -1 for one without; None for no labels."""
+    """Labels of the first `n` images of a sampling seed, int64 [n], -1 for images without one; None if no labels."""
     if source.labelled:
         return source.labelled(seed, n)
     return None if source.labels is None else source.labels[:n]
 
 
 def named_classes(source: Source, names: Sequence[str]) -> Source:
-    """`source`, whose labels count `names`: they become numbers where all names are, different ones, or have names."""
+    """`source`, whose labels index `names`: labels become the names if these are distinct numbers, or get `names`."""
     if not all(name.isdecimal() for name in names) or len(set(map(int, names))) < len(names):
         return replace(source, classes=tuple(names))
-    numbers = torch.tensor([*map(int, names), -1])  # the last is of images in no class
+    numbers = torch.tensor([*map(int, names), -1])  # the last is for images in no class
     labels, labelled = source.labels, source.labelled
     if labelled:
         return replace(source, labelled=lambda seed, n: numbers[labelled(seed, n)])
@@ -77,7 +77,7 @@ def named_classes(source: Source, names: Sequence[str]) -> Source:
 
 
 def resized(source: Source, size: int) -> Source:
-    """Its images at [size, size], antialiased as Pillow does, by bilinear interpolation."""
+    """Its images at [size, size], by bilinear interpolation antialiased as in Pillow."""
     if source.shape[1:] == (size, size):
         return source
     from torchvision.transforms.v2.functional import resize  # noqa: PLC0415  # takes a second to import
@@ -91,7 +91,7 @@ def resized(source: Source, size: int) -> Source:
 
 
 def in_channels(source: Source, channels: int) -> Source:
-    """Its images in 1 channel, the luma of colours, or in 3, grey ones repeated."""
+    """Its images in 1 channel (the luma of colours) or 3 (grey repeated)."""
     if source.shape[0] == channels:
         return source
 
@@ -119,7 +119,7 @@ def part(source: Source, rows: Tensor) -> Source:
 
     def drawn(start: int, stop: int) -> Tensor:
         mine = rows[start:stop].tolist()
-        if mine and mine[-1] - mine[0] < DENSE * len(mine):  # one piece of the set, and most of it not in vain
+        if mine and mine[-1] - mine[0] < DENSE * len(mine):  # read one piece of the set, most of which is needed
             return draw(mine[0], mine[-1] + 1)[torch.tensor(mine) - mine[0]]
         return torch.cat([draw(row, row + 1) for row in mine]) if mine else draw(0, 0)
 
@@ -129,14 +129,14 @@ def part(source: Source, rows: Tensor) -> Source:
 
 
 def apart(source: Source, n: int) -> tuple[Source, Source]:
-    """`n` of the images of a set, drawn at random once and for all, and the others."""
+    """`n` images of a set, a fixed random choice, and the others."""
     assert source.number is not None
     order = torch.randperm(source.number, generator=stream(0, "apart", 0))
     return part(source, order[:n].sort().values), part(source, order[n:].sort().values)
 
 
 def first(source: Source, n: int, seed: int, content: str) -> Source:
-    """The first `n` images that a generator makes of a seed, as a set of the hash `content`."""
+    """The first `n` images of a generator for a seed, as a set with the hash `content`."""
     labels = labels_of(source, seed, n)
     return replace(source, draws=lambda _seed: source.draws(seed), number=n, hash=content, labels=labels, labelled=None)
 
@@ -151,15 +151,15 @@ def of(images: Tensor, name: str, split: str = "", labels: Tensor | None = None)
 
 
 def of_data(data: DataConfig, accelerator: Accelerator, count: int | None = None, square: bool = True) -> Source:
-    """`count` images of a data set, drawn once and for all, or all; raises UserError where they cannot be had.
+    """`count` images of a data set, a fixed random choice, or all; raises UserError if they are not available.
 
-    One process of a machine is the first, which decodes what is then kept for the others.
+    One process per machine goes first and decodes the images into the cache for the others.
     """
     problem = None
     with accelerator.local_main_process_first():
         try:
             images, labels = load(data, square)
-        except UserError as error:  # raised when all processes are past the barrier
+        except UserError as error:  # raised once all processes are past the barrier
             problem = error
     if problem:
         raise problem
@@ -170,7 +170,7 @@ def of_data(data: DataConfig, accelerator: Accelerator, count: int | None = None
 
 
 def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
-    """The images of a folder, a zip or an array; labels are numbers where all names of classes are."""
+    """The images of a folder, a zip or an array; labels are numbers if all class names are."""
     found = replace(of_data(data, accelerator, square=False), split="")
     if data.name != "folder":
         return found
@@ -183,9 +183,9 @@ def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
 
 
 def data_of(text: str, data: DataConfig) -> DataConfig | None:
-    """The data set that `text` names: NAME, NAME:SPLIT, a folder or a zip of images, an .npy or an .npz; None for none.
+    """The data set that `text` names: NAME, NAME:SPLIT, a folder or zip of images, an .npy or .npz; None if none.
 
-    `data` says the rest: its resolution, and the root of a data set that is named.
+    `data` gives the rest: the resolution, and the root of a named data set.
 
     >>> data_of("digits:test", DataConfig()).split
     'test'
@@ -202,10 +202,10 @@ def data_of(text: str, data: DataConfig) -> DataConfig | None:
 
 
 def of_function(text: str) -> Source | None:
-    """The function that `text` names as module:function; None where it names none.
+    """The function that `text` names as module:function; None if it names none.
 
-    It returns images number start to stop - 1, uint8 [stop - start, C, H, W], for (start, stop). Raises UserError where
-    it cannot be imported, or makes something else.
+    For (start, stop), it returns images start to stop - 1, uint8 [stop - start, C, H, W]. Raises UserError if it cannot
+    be imported or returns anything else.
     """
     module, _, name = text.partition(":")
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
@@ -214,18 +214,18 @@ def of_function(text: str) -> Source | None:
     try:
         function = getattr(importlib.import_module(module), name)
     except Exception as error:  # a module may raise anything
-        raise UserError(f"there is no function {text} ({type(error).__name__}: {error})") from error
+        raise UserError(f"cannot import the function {text} ({type(error).__name__}: {error})") from error
     return of_draw(function, text)
 
 
 def of_draw(draw: Draw, name: str) -> Source:
-    """What makes images number start to stop - 1 of (start, stop), uint8 [stop - start, C, H, W]."""
+    """A function from (start, stop) to images start to stop - 1, uint8 [stop - start, C, H, W], as a source."""
     checked, shape = checked_draw(draw, name)
     return Source(name, lambda _seed: checked, shape, "")
 
 
 def checked_draw(draw: Draw, name: str) -> tuple[Draw, tuple[int, int, int]]:
-    """`draw`, which raises UserError wherever it makes something else than images of one size, and that size."""
+    """`draw`, made to raise UserError unless it returns images of one shape, and that shape."""
     shape: tuple[int, ...] | None = None
 
     def checked(start: int, stop: int) -> Tensor:
@@ -233,7 +233,7 @@ def checked_draw(draw: Draw, name: str) -> tuple[Draw, tuple[int, int, int]]:
             images = draw(start, stop)
         except UserError:
             raise
-        except Exception as error:  # it is somebody else's, and may raise anything
+        except Exception as error:  # the user's code may raise anything
             said = str(error).strip().rpartition("\n")[2]
             raise UserError(f"{name} fails at ({start}, {stop}) with {type(error).__name__}: {said}") from error
         wanted = (stop - start, *(shape or ("1 or 3", "H", "W")))
@@ -241,7 +241,7 @@ def checked_draw(draw: Draw, name: str) -> tuple[Draw, tuple[int, int, int]]:
         if not whole or images.shape[1] not in (1, 3) or (shape and images.shape != wanted) or len(images) != wanted[0]:
             found = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
             raise UserError(
-                f"{name} makes {found} for ({start}, {stop}); it must be uint8 [{', '.join(map(str, wanted))}]"
+                f"{name} returns {found} for ({start}, {stop}); it must be uint8 [{', '.join(map(str, wanted))}]"
             )
         return images
 

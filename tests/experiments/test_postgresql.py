@@ -155,7 +155,7 @@ def test_an_outage_longer_than_the_timeout_takes_no_job_from_a_worker(
     time.sleep(5)
     server.start()
     late = worker(script, output, 2, server.url, host=hosts[0])
-    wait_for(late, "of other workers")
+    wait_for(late, "waiting for other workers")
     time.sleep(3)
     (tmp_path / "go").touch()
     ended = [process.communicate(timeout=100)[0] for process in (one, other, late)]
@@ -199,7 +199,7 @@ def test_what_waiting_does_not_put_right_gets_one_line(
     (line,) = said.splitlines()
     assert line.startswith("error: storage postgresql://")
     assert words in line
-    assert "the runs are kept: put that right and run the same command again" in line
+    assert "the runs are kept: fix that and run the same command again" in line
     assert "secret" not in line
 
 

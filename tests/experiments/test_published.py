@@ -152,4 +152,4 @@ def test_numbers_that_are_repeated_in_words_are_right() -> None:
     said = " ".join(Path(protocol.__file__).read_text().split())
     fid, inception = (means[f"appendix-g-{name}"]["none"] for name in ("fid", "is"))
     assert f"FID {fid} at IS {inception}" in said
-    assert f"beside their own {means['miyato-sngan-cifar10-fid']['none']}" in said
+    assert f"close to their {means['miyato-sngan-cifar10-fid']['none']}" in said

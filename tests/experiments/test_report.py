@@ -114,7 +114,7 @@ def test_differences_are_scipys_and_corrected_for_the_number_of_arms(runs: Path,
         assert cells["n"] == "3"
         assert cells["FID"] == f"{np.mean(FID[name]):.3f} +- {np.std(FID[name], ddof=1):.3f}"
         assert cells["FID, best checkpoint"].startswith(f"{np.mean(FID[name]) - 0.5:.3f}")
-        assert cells["minutes of training, as the machine was loaded"].startswith(f"{(20 / 2 + 20 / 0.5) / 60:.1f}")
+        assert cells["minutes of training, at the machine's load"].startswith(f"{(20 / 2 + 20 / 0.5) / 60:.1f}")
     assert "plain" not in rows
 
 
@@ -184,16 +184,16 @@ def test_a_plan_counts_where_it_was_kept_before_the_first_run(
     state(runs)
     (runs / "plain" / "seed-0" / "environment.json").write_text(json.dumps([{"time": f"{started}T00:00:00+00:00"}]))
     page = page_of(runs, tmp_path / "page", None)
-    assert ("Planned beforehand: arms, seeds and claims were kept at" in page) == planned
+    assert ("Planned beforehand: arms, seeds and claims were fixed at" in page) == planned
     assert ("Not planned beforehand" in page) == (not planned)
 
 
 def test_what_was_planned_and_is_not_there_is_named_and_what_was_not_planned_too(runs: Path, tmp_path: Path) -> None:
     state(runs, seeds=[0, 1, 3])
     page = page_of(runs, tmp_path / "page", None)
-    planned = page[page.index("Planned, and not here:") : page.index("Here, and not planned:")]
+    planned = page[page.index("Planned but missing:") : page.index("Present but not planned:")]
     assert re.findall("`(.*)`", planned) == sorted(f"{name}/seed-3" for name in NAMES.values())
-    assert f"- `{runs / 'plain' / 'seed-2'}`" in page[page.index("Here, and not planned:") :]
+    assert f"- `{runs / 'plain' / 'seed-2'}`" in page[page.index("Present but not planned:") :]
 
 
 def test_a_claim_without_runs_counts_neither_for_the_correction_nor_for_the_power(runs: Path, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_measure_that_is_no_number_is_named_and_the_others_are_counted(runs: P
     (folder / "scores.json").unlink()
     score(folder, "last", 40, {"is": 7.0, "fid": float("nan")})
     page = page_of(runs, tmp_path / "page")
-    assert f"- `{folder}`: fid is nan, and left out" in page
+    assert f"- `{folder}`: fid is nan and was left out" in page
     cells = dict(zip(table(page, "Measures")["arm"], table(page, "Measures")["plain"], strict=True))
     assert cells["FID"] == f"22.000 +- {np.std([21, 23], ddof=1):.3f} (n = 2)"
 
@@ -246,7 +246,7 @@ def test_a_damaged_record_gets_one_line_and_shows_no_other_file(runs: Path, tmp_
     file = tmp_path / "results" / "page" / "record.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change if change else change))
     (tmp_path / "results" / "page" / "report.html").unlink()
-    with pytest.raises(UserError, match=r"damaged|of its own folder alone"):
+    with pytest.raises(UserError, match=r"damaged|only show pictures in its folder"):
         remake(tmp_path / "results")
     assert not (tmp_path / "results" / "page" / "report.html").exists()
 
@@ -267,7 +267,7 @@ def test_the_record_is_enough_to_make_the_page_again(runs: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert folder.with_name("page.md").read_text() == before
     assert sorted(path.name for path in folder.iterdir()) == drawn
-    with pytest.raises(UserError, match="holds no record"):
+    with pytest.raises(UserError, match="holds no records"):
         remake(folder)
 
 
@@ -402,14 +402,14 @@ def test_logarithmic_axes_are_labelled_by_plain_numbers() -> None:
 def test_scores_by_other_protocols_are_refused(runs: Path, change: dict[str, Any], words: str) -> None:
     folder = make(runs, "1.0 [1]", 0, None)
     score(folder, "last", 40, {"is": 7.0, "fid": 20.0}, **change)
-    with pytest.raises(UserError, match=f"is measured by another protocol than .*: {words}"):
+    with pytest.raises(UserError, match=f"was measured by a different protocol from .*: {words}"):
         read([runs], None)
 
 
 def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no run in"):
+    with pytest.raises(UserError, match="there are no runs in"):
         read([tmp_path / "nothing"], None)
-    with pytest.raises(UserError, match="no arm 'nothing' to compare with; --baseline can be 0"):
+    with pytest.raises(UserError, match="unknown arm 'nothing' as baseline; --baseline can be 0"):
         page_of(runs, tmp_path / "page", "nothing")
     twin = runs / "plain" / "again"
     shutil.copytree(runs / "plain" / "seed-0", twin)
@@ -417,7 +417,7 @@ def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -
         read([runs], None)
     shutil.rmtree(twin)
     other = make(runs, "null", 7, 20.0, lr=3.0)
-    with pytest.raises(UserError, match=r"plain/seed-\d is no repetition of .*plain/seed-\d: lr"):
+    with pytest.raises(UserError, match=r"plain/seed-\d is not a repetition of .*plain/seed-\d: lr"):
         read([runs], None)
     shutil.rmtree(other)
     make(runs, "1.0 [1]", 0, None, score={"final": "paper"})
@@ -433,7 +433,7 @@ def test_scores_of_runs_that_name_no_protocol_count_where_all_are_by_one(tmp_pat
     file = tmp_path / "plain" / "seed-0" / "scores.json"
     more = json.loads(file.read_text())
     file.write_text(json.dumps([*more, more[0] | {"protocol": "paper"}]))
-    with pytest.raises(UserError, match=r"2 protocols \(paper, train-50k\); choose one by --protocol"):
+    with pytest.raises(UserError, match=r"2 protocols \(paper, train-50k\); choose one with --protocol"):
         read([tmp_path], None)
 
 

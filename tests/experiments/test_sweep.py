@@ -103,7 +103,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again_by_the_nex
     assert done.returncode == 2
     assert "2 jobs: 1 done, 1 failed" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: mixup-null/seed-0 failed; the lines above say why"
-    assert "is not empty and not a run" in done.stderr
+    assert "is neither empty nor a run" in done.stderr
     (taken / "notes.txt").unlink()
     done = run("sweep", *options)
     assert done.stdout.splitlines()[-1] == "2 jobs: 2 done"
@@ -169,8 +169,8 @@ def test_a_step_follows_its_run_and_waits_for_another_that_it_names() -> None:
         ({}, "arms and grids are both empty"),
         ({"arms": {"../a": {}}}, "it names a folder"),
         ({"arms": {"a": {"seed": 3}}}, "seed must be a list of whole numbers, not 3"),
-        ({"arms": {"a": {}}, "baseline": "b"}, "baseline: there is no arm b; there are a"),
-        ({"arms": {"a": {}}, "claims": [{"arm": "a", "other": "b", "measure": "fid"}]}, "claims: there is no arm b"),
+        ({"arms": {"a": {}}, "baseline": "b"}, "baseline: unknown arm b; the arms are a"),
+        ({"arms": {"a": {}}, "claims": [{"arm": "a", "other": "b", "measure": "fid"}]}, "claims: unknown arm b"),
         (
             {"arms": {"a": {}, "b": {}}, "claims": [{"arm": "a", "other": "b", "measure": "f", "source": "table-9"}]},
             "no published figure is called table-9",
@@ -178,11 +178,11 @@ def test_a_step_follows_its_run_and_waits_for_another_that_it_names() -> None:
         ({"arms": {"a": {}}, "steps": [{"script": "x", "makes": "y"}] * 2}, "two steps have the same makes"),
         ({"arms": {"a": {}}, "steps": [{"script": "x", "makes": "/y"}]}, "makes must be a file, or a pattern of files"),
         ({"arms": {"a": {"configs": "a.yaml"}}}, "arms.a.configs must be a list"),
-        ({"arms": {"a": {}}, "options": {"seed": 3}}, "options: seed has an option of its own, seeds"),
+        ({"arms": {"a": {}}, "options": {"seed": 3}}, "options: seed is not allowed here; set seeds"),
         ({"arms": {"a": {}}, "claims": [{"arm": "a", "other": "a", "measure": "f"}]}, "a is compared with itself"),
         (
             {"arms": {"a": {}, "b": {}}, "claims": [{"arm": "a", "other": "b", "measure": "f"}] * 2},
-            "one is there twice",
+            "one occurs twice",
         ),
     ],
 )
@@ -196,7 +196,7 @@ def test_two_runs_of_one_folder_two_arms_that_are_one_and_a_step_on_no_run_are_r
         experiment(grids=[{"lr": [1]}, {"lr": [1]}]).lines()
     with pytest.raises(UserError, match="the arms a and b have the same options"):
         experiment(arms={"a": {"lr": 1}, "b": {"lr": 1}}).lines()
-    with pytest.raises(UserError, match="names nnoe/seed-0, which is no run of this sweep"):
+    with pytest.raises(UserError, match="names nnoe/seed-0, which is not a run of this sweep"):
         jobs_of(
             experiment(arms={"a": {}}, steps=[{"script": "x", "makes": "y", "options": {"z": "$output/nnoe/seed-0"}}])
         )
@@ -228,7 +228,7 @@ def test_a_sweep_that_is_refused_leaves_the_plan_of_the_one_before(tmp_path: Pat
     database = tmp_path / "runs" / "sweep.db"
     Worker(jobs, tmp_path / "runs", database, 9, begin=lambda: begin(first, tmp_path / "runs")).work()
     second = experiment(arms={"a": {"lr": 3}}, title="second")
-    with pytest.raises(UserError, match="has other options"):
+    with pytest.raises(UserError, match="has different options"):
         Worker(jobs_of(second), tmp_path / "runs", database, 9, begin=lambda: begin(second, tmp_path / "runs"))
     assert json.loads((tmp_path / "runs" / "experiment.json").read_text())["experiment"]["title"] == "first"
 
@@ -254,7 +254,7 @@ def test_other_options_for_a_run_in_the_storage_are_refused_and_more_runs_are_we
     Worker({"a": a, "b": b}, tmp_path, file, timeout=9)
     study = open_study(file, tmp_path, create=False)
     assert states({"a": a, "b": b}, study, tmp_path) == {"a": "waiting", "b": "waiting"}
-    with pytest.raises(UserError, match="whose b has other options"):
+    with pytest.raises(UserError, match="whose b has different options"):
         Worker({"b": a_run("b", "--lr", "3")}, tmp_path, file, timeout=9)
 
 
@@ -346,7 +346,7 @@ def test_what_a_killed_worker_left_at_work_is_waited_for_and_resumed(tmp_path: P
     killed.kill()
     quick(tmp_path, "print(folder.name, 'after the end:', (folder / 'end').exists(), flush=True)")
     other = worker(script, output, 1)
-    wait_for(other, "waiting for a of other workers")
+    wait_for(other, "waiting for other workers to do a")
     time.sleep(3)  # longer than the timeout
     (tmp_path / "go").touch()
     said = rest_of(other)
@@ -363,7 +363,7 @@ def test_a_worker_that_is_suspended_for_longer_than_the_timeout_keeps_its_job(tm
     try:
         (tmp_path / "go").touch()
         other = worker(script, output, 1)
-        wait_for(other, "waiting for a of other workers")
+        wait_for(other, "waiting for other workers to do a")
         time.sleep(3)
     finally:
         suspended.send_signal(signal.SIGCONT)
@@ -417,8 +417,8 @@ def test_a_database_that_fails_gets_one_line_and_the_same_command_recovers(tmp_p
     [
         ("nowhere://me:secret@host/x", "storage nowhere://me:***@host/x failed: "),
         ("sqlite:////no/such/folder/x.db?password=secret", "storage sqlite:////no/such/folder/x.db failed: "),
-        ("me:secret@host", "storage is no URL of a database"),
-        ("postgresql://me:secret@host:port/x", "storage is no URL of a database"),
+        ("me:secret@host", "storage is not the URL of a database"),
+        ("postgresql://me:secret@host:port/x", "storage is not the URL of a database"),
     ],
 )
 def test_a_storage_that_cannot_be_opened_gets_one_line_without_its_password(

@@ -36,9 +36,9 @@ def test_shares_add_up(world: int, half: int, seed: int) -> None:
 
 
 def test_what_cannot_be_halved_or_learnt_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 rows do not have"):
+    with pytest.raises(ValueError, match="3 rows do not work"):
         AdaMixUp().draw(6, blocks=2)
-    with pytest.raises(ValueError, match="policy learns by"):
+    with pytest.raises(ValueError, match="policy learns from"):
         AdaMixUp(detach=True)
 
 

@@ -90,7 +90,7 @@ def test_states_without_a_map_are_refused(rule: Any) -> None:
     flat = [nn.Flatten(), nn.Linear(24, 1).double(), nn.Identity()]
     for network in (Staged(*flat), Mixable(nn.Sequential(*flat), ["0", "1"])):
         plans = rule(layers=(1,)).draw(4)
-        with pytest.raises(ValueError, match=r"\[N, C, H, W\], not \[\d, 24\]; take another of mixup.layers"):
+        with pytest.raises(ValueError, match=r"\[N, C, H, W\], not \[\d, 24\]; choose other mixup.layers"):
             network(images(plans.rows), plans)
 
 

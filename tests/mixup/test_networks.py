@@ -263,7 +263,7 @@ def test_a_mix_that_checkpointing_would_undo_is_refused(name: str, reentrant: bo
     """The body is computed again in the backward pass, when the hooks are gone: its gradient was that of no mix."""
     network = Mixable(nn.Sequential(Checkpointed(reentrant), nn.Linear(4, 2)), [name])
     x = torch.randn(2, 3, requires_grad=True)
-    with pytest.raises(RuntimeError, match=f"'{name}' is within a part that activation checkpointing runs again"):
+    with pytest.raises(RuntimeError, match=f"'{name}' is inside a part that activation checkpointing runs again"):
         network(x, at(1))
     assert hooks(network) == 0
     network(x, at(0)).sum().backward()
@@ -295,5 +295,5 @@ def test_a_module_that_changes_the_number_of_rows_is_refused() -> None:
             return torch.cat(x.chunk(2, 1))
 
     for network in (Staged(Halves(), nn.Identity()), Mixable(nn.Sequential(Halves()), ["0"])):
-        with pytest.raises(ValueError, match="of 2 rows at layer 1, not of 4"):
+        with pytest.raises(ValueError, match="for 2 rows at layer 1, not 4"):
             network(torch.randn(2, 4), at(1))

@@ -118,7 +118,7 @@ def test_lam_one_returns_the_left_rows(plans: Plans) -> None:
 def test_rows_that_the_plans_were_not_drawn_for_are_refused(plans: Plans) -> None:
     for network in both_ways(small_stages()):
         for rows in (plans.rows - 1, plans.rows + 1):
-            with pytest.raises(ValueError, match=rf"of {plans.rows} rows at layer \d, not of {rows}"):
+            with pytest.raises(ValueError, match=rf"for {plans.rows} rows at layer \d, not {rows}"):
                 network(images(rows), plans)
     with pytest.raises(ValueError, match=f"of {plans.rows} rows"):
         plans.mix(plans.plans[0].layer, images(plans.rows), torch.ones(plans.rows - 1))

@@ -1,4 +1,4 @@
-"""What the data sets of torchvision have in common."""
+"""Code shared by the data sets from torchvision."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def open_set(make: Callable[..., VisionDataset], config: DataConfig, **arguments: Any) -> Any:
-    """`make(root, download=..., **arguments)`; raises UserError, saying what to do, where the files are not in root."""
+    """`make(root, download=..., **arguments)`; raises UserError, saying what to do, if the files are not in root."""
     try:
         return make(config.root, download=config.download, **arguments)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # the last two: a damaged MNIST
         if config.download:
             raise UserError(f"cannot download {config.name} into {config.root}: {error}") from error
         raise UserError(
-            f"{config.name} is not in {config.root}, or damaged there; pass --data.download true or another --data.root"
+            f"{config.name} is missing or damaged in {config.root}; pass --data.download true or another --data.root"
         ) from error
 
 
 def from_raw(kind: type[MNIST]) -> type[MNIST]:
-    """`kind` read from its raw files alone: torchvision prefers the pickles of its older versions, `processed/*.pt`."""
-    return type(kind.__name__, (kind,), {"_check_legacy_exist": lambda _: False})  # the name is the folder's
+    """`kind`, read only from its raw files: torchvision prefers pickles of its older versions, `processed/*.pt`."""
+    return type(kind.__name__, (kind,), {"_check_legacy_exist": lambda _: False})  # the folder has the class's name
 
 
 def tensors(images: np.ndarray | Tensor, labels: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 [N, H, W] or [N, C, H, W], and labels, as the tensors of an image set."""
+    """Images, uint8 [N, H, W] or [N, C, H, W], and labels as the tensors of an image set."""
     images = torch.as_tensor(images)
     return images.unsqueeze(1) if images.ndim == 3 else images, torch.as_tensor(labels).long()

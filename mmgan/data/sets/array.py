@@ -1,7 +1,7 @@
-"""Images in a file of NumPy's: an `.npy`, or the array `arr_0` of an `.npz`.
+"""Images in a NumPy file: an `.npy`, or the array `arr_0` of an `.npz`.
 
-They are uint8, [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, or grey, [N, H, W]. An `.npz` may hold labels as
-`arr_1`, int [N]. An `.npy` is mapped into memory; an `.npz` is unpacked once, into the user's cache folder, and mapped.
+They are uint8, [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, or grey, [N, H, W]. An `.npz` may also hold labels,
+`arr_1`, int [N]. An `.npy` is memory-mapped; an `.npz` is unpacked once, into the user's cache folder, and mapped.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mmgan.data.config import DataConfig
 from mmgan.errors import UserError
 
 PIECE = 2**24
-"""Bytes that are unpacked at once."""
+"""Bytes to unpack at a time."""
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """All images of the file `root`, one split; labels are -1 where the file has none."""
+    """All images of the file `root`, one split; labels are -1 if the file has none."""
     config.split_of("train")
     if config.download:
         raise UserError("a file of images cannot be downloaded; leave data.download false")
     file = Path(config.root)
     if file.suffix not in (".npy", ".npz") or not file.is_file():
-        raise UserError(f"{file} is no file that ends in .npy or .npz; set data.root")
+        raise UserError(f"{file} is not an .npy or .npz file; set data.root")
     try:
         images, labels = _npy(file) if file.suffix == ".npy" else _npz(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} holds no images that can be read ({error})") from error
+        raise UserError(f"{file} contains no readable images ({error})") from error
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise UserError(f"{file}: its labels must be whole numbers, one for each of {len(images)} images")
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
@@ -53,7 +53,7 @@ def _npz(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         arrays = [name.removesuffix(".npy") for name in archive.namelist()]
         if "arr_0" not in arrays:
-            raise ValueError(f"its arrays are {', '.join(arrays) or 'none'}, and the images must be arr_0")
+            raise ValueError(f"its arrays are {', '.join(arrays) or 'none'}, but the images must be arr_0")
         name = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
         found = cached(f"{file.stem[:50]}-{name}", key, lambda put: _unpack(archive, put))
         labels = np.full(len(found.images), -1)
@@ -64,7 +64,7 @@ def _npz(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unpack(archive: zipfile.ZipFile, put: Callable[[bytes], object]) -> dict[str, Any]:
-    """Hand the images to `put`, [C, H, W] each, a piece at a time; their shape."""
+    """Pass the images to `put` in pieces, [C, H, W] each; returns their shape."""
     with archive.open("arr_0.npy") as stream:
         shape, dtype = _header(stream)
         size = int(np.prod(shape[1:]))
@@ -84,13 +84,13 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if fortran:
-        raise ValueError("it is in Fortran's order; save numpy.ascontiguousarray of it")
+        raise ValueError("it is in Fortran order; save numpy.ascontiguousarray of it")
     _layout(shape, dtype)
     return shape, dtype
 
 
 def _channels_first(images: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """`images`, some of an array of `shape`, as [N, C, H, W]."""
+    """`images`, a part of an array of `shape`, as [N, C, H, W]."""
     layout = _layout(shape, dtype)
     if layout == "NHW":
         return images[:, None]
@@ -98,13 +98,13 @@ def _channels_first(images: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[
 
 
 def _layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """NHWC, NCHW or NHW; raises ValueError for what is none of them, or could be two of them."""
+    """NHWC, NCHW or NHW; raises ValueError if it is none of them or ambiguous."""
     said = f"{dtype} {list(shape)}"
     if dtype != np.uint8:
-        raise ValueError(f"it is {said}, and must be uint8, from 0 to 255")
+        raise ValueError(f"it is {said}, but must be uint8, from 0 to 255")
     if len(shape) == 3 and all(shape):
         return "NHW"
     channels = [len(shape) == 4 and all(shape) and shape[axis] in (1, 3) for axis in (1, -1)]
     if channels[0] == channels[1]:  # neither, or, in images of 1 or 3 pixels, both
-        raise ValueError(f"it is {said}, and must be [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, or [N, H, W]")
+        raise ValueError(f"it is {said}, but must be [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, or [N, H, W]")
     return "NCHW" if channels[0] else "NHWC"

@@ -1,6 +1,6 @@
-"""scikit-learn's handwritten digits: 1,797 grey images of 8x8 from the UCI repository, part of the package.
+"""scikit-learn's handwritten digits: 1,797 grey images of 8x8 from the UCI repository, included in the package.
 
-Its file is read without scikit-learn, whose import takes longer than the rest of a small run's start.
+The file is read without importing scikit-learn, which takes longer than the rest of a small run's start.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TRAIN = 1500
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """1,500 images for `train` and the other 297 for `test`, split at random once and for all."""
+    """1,500 images for `train` and the other 297 for `test`, a fixed random split."""
     package = find_spec("sklearn")
     assert package
     assert package.origin
     data = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     order = np.random.default_rng(0).permutation(len(data))
     rows = order[:TRAIN] if config.split_of("train", "test") == "train" else order[TRAIN:]
-    images = np.rint(data[rows, :64] * (255 / 16)).astype(np.uint8)  # their levels are 0 to 16
+    images = np.rint(data[rows, :64] * (255 / 16)).astype(np.uint8)  # levels are 0 to 16
     return tensors(images.reshape(-1, 8, 8), data[rows, 64])

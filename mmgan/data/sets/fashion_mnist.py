@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 and 10,000 grey images of 28x28, from `root` or where a Linux package puts them."""
+"""Fashion-MNIST: 60,000 and 10,000 grey images of 28x28, from `root` or a Linux package."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mmgan.data.config import DataConfig
 from mmgan.data.sets._torchvision import from_raw, open_set, tensors
 
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
-"""Debian's package dataset-fashion-mnist."""
+"""The folder of Debian's package dataset-fashion-mnist."""
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """The files in `root` where there are any, else the system's."""
+    """The files in `root` if there are any, otherwise the system's."""
     train = config.split_of("train", "test") == "train"
     there = (Path(config.root) / "FashionMNIST" / "raw").is_dir()
     if SYSTEM.is_dir() and not there and not config.download:

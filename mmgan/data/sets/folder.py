@@ -1,7 +1,7 @@
-"""Any tree of images, a folder or a zip of it: every file Pillow can read, of any size, as a viewer shows it.
+"""Any tree of images, a folder or a zip of one: every file Pillow can read, of any size, as a viewer shows it.
 
-The orientation in a file's EXIF is applied, and what is transparent shows white. The images are decoded once, into an
-array in the user's cache folder that is then mapped into memory; its key is a hash of the files' names and contents.
+The orientation in a file's EXIF data is applied, and transparency is shown on white. The images are decoded once, into
+an array in the user's cache folder that is then memory-mapped; its key is a hash of the files' names and contents.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from mmgan.errors import UserError
 
 Tree = Path | zipfile.Path
 """A folder, a folder in a zip, or a file in one of them."""
-FORMAT = 2  # part of the key: raise it when the same files are decoded differently
+FORMAT = 2  # part of the key: increase it whenever decoding changes
 LABELS = "dataset.json"
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
-"""What reading a file raises; the last, one of an encrypted zip, or of a compression that is not known."""
+"""What reading a file raises; the last one for an encrypted zip or an unknown compression."""
 LISTED = 10
-"""Of a longer list, a message names the first."""
+"""How many entries of a list a message names."""
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """All images under `root`, one split; labels count the folders right under it, -1 for images not in any.
+    """All images under `root`, one split; labels number the folders directly under it, -1 for images in none of them.
 
-    A `dataset.json` in `root`, as StyleGAN's tool writes it, says the labels instead: {"labels": [[file, label], ...]}.
-    Links are followed, hidden files and folders passed over. A folder without an image keeps its number. Images are
-    colour unless all are grey. With `resolution` the shorter side is scaled to it and the middle kept; without, all
-    must have one size. One line is printed that says what was found.
+    A `dataset.json` in `root`, as written by StyleGAN's tool, takes precedence: {"labels": [[file, label], ...]}. Links
+    are followed; hidden files and folders are skipped. A folder without images keeps its number. Images are colour
+    unless all are grey. With `resolution`, the shorter side is scaled to it and the centre is kept; otherwise all must
+    have the same size. Prints one line that describes what was found.
     """
     config.split_of("train")
     if config.download:
@@ -57,7 +57,7 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
         said = _said(tree / LABELS)
     except OSError as error:
         raise UserError(f"cannot read {error.filename} ({error.strerror})") from error
-    over = f"passed over: {_list([f'{passed[kind]} {kind}' for kind in sorted(passed)])}" if passed else ""
+    over = f"skipped: {_list([f'{passed[kind]} {kind}' for kind in sorted(passed)])}" if passed else ""
     if not names:
         raise UserError(f"no images under {root}" + (f" ({over})" if over else ""))
     with ThreadPoolExecutor() as pool:
@@ -83,20 +83,20 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
 
 
 class Kinds(NamedTuple):
-    """What the first files of a data set are."""
+    """A description of the first files of a data set."""
 
     formats: Counter[str]
-    """How many are PNG, JPEG and so on, as Pillow calls them."""
+    """Number of files of each format (PNG, JPEG, ...), by Pillow's name for it."""
     sizes: Counter[tuple[int, int]]
-    """How many have which width and height."""
+    """Number of files of each width and height."""
     alpha: int
-    """How many have transparency."""
+    """Number of files with transparency."""
     classes: list[str]
-    """The folders right under it, in the order of their labels; none where `dataset.json` has the labels."""
+    """The folders directly under it, in the order of their labels; empty if `dataset.json` has the labels."""
 
 
 def kinds(config: DataConfig, most: int = 256) -> Kinds:
-    """What the first `most` images of `root` are, or, where they are resized, all of them, and the names of classes."""
+    """Describe the first `most` images of `root` (all of them, if they are resized) and name the classes."""
     root = Path(config.root)
     tree, names = _zipped(root, Counter()) if root.is_file() else _tree(root, Counter())
     found = Kinds(Counter(), Counter(), 0, classes(config))
@@ -112,7 +112,7 @@ def kinds(config: DataConfig, most: int = 256) -> Kinds:
 
 
 def classes(config: DataConfig) -> list[str]:
-    """The folders right under `root`, in the order of their labels; none where `dataset.json` has the labels."""
+    """The folders directly under `root`, in the order of their labels; empty if `dataset.json` has the labels."""
     root = Path(config.root)
     tree = zipfile.Path(root) if root.is_file() else root
     return [] if (tree / LABELS).is_file() else _classes(tree)
@@ -123,24 +123,24 @@ def _classes(tree: Tree) -> list[str]:
 
 
 def _tree(root: Path, passed: Counter[str]) -> tuple[Path, list[str]]:
-    """A folder, and its images."""
+    """A folder and its images."""
     if not root.is_dir():
         raise UserError(f"no folder or zip {root}; set data.root")
     return root, [str(name) for name in sorted(Path(file).relative_to(root) for file in _files(str(root), (), passed))]
 
 
 def _zipped(root: Path, passed: Counter[str]) -> tuple[zipfile.Path, list[str]]:
-    """The top of a zip, and its images, in the order in which they would be in a folder."""
+    """The root of a zip and its images, in the order that they would have in a folder."""
     try:
         archive = zipfile.ZipFile(root)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{root} is no zip, nor a folder ({error}); set data.root") from error
+        raise UserError(f"{root} is neither a zip nor a folder ({error}); set data.root") from error
     files = [name for name in archive.namelist() if not name.endswith("/")]
     return zipfile.Path(archive), [str(name) for name in sorted(map(Path, files)) if _is_image(name, passed)]
 
 
 def _is_image(file: Path, passed: Counter[str]) -> bool:
-    """Whether Pillow has a reader for a file of a zip; `passed` counts what is not one."""
+    """Whether Pillow has a reader for a file in a zip; `passed` counts the other files."""
     hidden = next((f"{part}/" for part in file.parts[:-1] if _hidden(part)), "hidden" if _hidden(file.name) else "")
     over = hidden or _unread(file.name)
     if over and str(file) != LABELS:
@@ -149,7 +149,7 @@ def _is_image(file: Path, passed: Counter[str]) -> bool:
 
 
 def _unread(name: str) -> str:
-    """The suffix of a file that Pillow has no reader for; empty for one that it has."""
+    """The suffix of a file, if Pillow has no reader for it; otherwise empty."""
     suffix = Path(name).suffix.lower()
     return "" if suffix in _suffixes() else suffix or "without a suffix"
 
@@ -159,14 +159,14 @@ def _hidden(name: str) -> bool:
 
 
 def _said(file: Tree) -> dict[str, int] | None:
-    """The labels that a `dataset.json` says, by file; None where there is none. Raises UserError for another form."""
+    """The labels in a `dataset.json`, by file; None if it is missing. Raises UserError if its form is wrong."""
     if not file.is_file():
         return None
     try:
         labels = json.loads(file.read_bytes())["labels"] or []
         found = {name: label for name, label in labels}  # noqa: C416  # a list of pairs, or an error
         if not all(type(label) is int and label >= 0 for label in found.values()):
-            raise ValueError("a label is no whole number")
+            raise ValueError("a label is not a whole number")
     except (ValueError, TypeError, KeyError) as error:
         form = '{"labels": [[file, number], ...]}, or null in place of the list'
         raise UserError(f"{file} is not of the form {form} ({error}); repair or remove it") from error
@@ -175,7 +175,7 @@ def _said(file: Tree) -> dict[str, int] | None:
 
 @cache
 def _say(line: str) -> None:
-    """Print a line, once a process."""
+    """Print a line, once per process."""
     print(line, flush=True)
 
 
@@ -183,7 +183,7 @@ def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterato
     """The files under `folder` that Pillow has a reader for; `passed` counts the others. `above`: real folders."""
     real = os.path.realpath(folder)
     if real in above:
-        passed["link to a folder that it is in"] += 1
+        passed["link to a folder that contains it"] += 1
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -194,7 +194,7 @@ def _files(folder: str, above: tuple[str, ...], passed: Counter[str]) -> Iterato
             elif entry.is_dir():
                 yield from _files(entry.path, (*above, real), passed)
             elif not entry.is_file():
-                passed["broken link, or no plain file"] += 1
+                passed["broken link or not a regular file"] += 1
             elif over := _unread(entry.name):
                 passed[over] += 1
             else:
@@ -207,7 +207,7 @@ def _suffixes() -> set[str]:
 
 
 def _digest(file: Tree) -> str:
-    """SHA-256 of a file; empty where it cannot be read, which is told when it is decoded."""
+    """SHA-256 of a file; empty if it cannot be read, which is reported when it is decoded."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except UNREADABLE:
@@ -223,7 +223,7 @@ class _Header(NamedTuple):
 def _decode(
     root: Tree, names: Sequence[str], resolution: int | None, skip_broken: bool, put: Callable[[bytes], object]
 ) -> dict[str, Any]:
-    """Hand all images [N, C, H, W] to `put`, one after the other; their facts. Raises UserError for broken ones."""
+    """Pass all images, [C, H, W] each, to `put` and return their facts. Raises UserError for broken ones."""
     with ThreadPoolExecutor() as pool:
         found = _bar(pool.map(lambda name: _header(root / name), names), "reading headers", names)
         headers = dict(zip(names, found, strict=True))
@@ -292,24 +292,24 @@ def _opened(file: Tree) -> Image.Image | str:
     try:
         image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
     except (*UNREADABLE, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return error.strerror or "no image Pillow can read" if isinstance(error, OSError) else str(error)
+        return error.strerror or "not an image that Pillow can read" if isinstance(error, OSError) else str(error)
     if image.mode.startswith(("I", "F")):
         image.close()
-        return f"more than 8 bits a channel (mode {image.mode}), convert it to 8"
+        return f"more than 8 bits per channel (mode {image.mode}), convert it to 8"
     return image
 
 
 def _refusal(root: Tree, broken: Mapping[str, str], of: int) -> UserError:
-    """What to say of files that cannot be used."""
+    """The error for files that cannot be used."""
     files = _list([f"{name} ({why})" for name, why in broken.items()])
     return UserError(
         f"{len(broken)} of {of} images under {root} cannot be used: {files}; repair or remove them, or leave them out "
-        "by --data.skip_broken true"
+        "with --data.skip_broken true"
     )
 
 
 def _summary(folders: Sequence[str], labels: Tensor, facts: Mapping[str, Any]) -> str:
-    """Number, classes and sizes of the images, and how they are cropped, in words."""
+    """Number, classes, sizes and cropping of the images, as text."""
     n, _, height, width = facts["shape"]
     counts = Counter(labels.tolist())
     loose = counts.pop(-1, 0)
@@ -333,6 +333,6 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
 
 
 def _list(words: Sequence[str]) -> str:
-    """The first of them, and how many more."""
+    """The first words, and the number of others."""
     more = [f"{len(words) - LISTED} more"] if len(words) > LISTED else []
     return ", ".join([*words[:LISTED], *more])

@@ -1,4 +1,4 @@
-"""STL-10: 5,000 training, 8,000 test and 100,000 unlabelled colour images of 96x96 (GANs usually take them at 48)."""
+"""STL-10: 5,000 training, 8,000 test and 100,000 unlabelled colour images of 96x96 (GANs usually use them at 48)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Generators and discriminators, a family a file. Each is a class of its options, which `build` makes the network of.
+"""Generators and discriminators, one family per file. Each is a class of options with a `build` method.
 
-A file added to this folder is imported with it, so that its classes are values of the options `generator` and
+Files added to this folder are imported automatically, so their classes become values of the options `generator` and
 `discriminator`.
 """
 
@@ -28,8 +28,8 @@ class GeneratorConfig(ABC):
     def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """A network from latents [N, z_dim] to images [N, channels, resolution, resolution] in [-1, 1].
 
-        With `classes`, which a family that has no conditional networks need not take, it is given latents and class
-        vectors, [N, z_dim + classes]. Raises ValueError for a size that there is no such network for.
+        With `classes`, a parameter that families without conditional networks may omit, its inputs are latents and
+        class vectors, [N, z_dim + classes]. Raises ValueError for an unsupported size.
         """
 
 
@@ -41,14 +41,14 @@ class DiscriminatorConfig(ABC):
     def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """A network from images [N, channels, resolution, resolution] in [-1, 1] to logits [N].
 
-        With `classes`, which a family that has no conditional networks need not take, a `conditional.Projection`.
-        `Staged` or `Mixable`, if it is to be mixed. Nothing but `forward` may be called on it in training, so that it
-        works under DDP and autocast. Raises ValueError for a size that there is no such network for.
+        With `classes`, a parameter that families without conditional networks may omit, a `conditional.Projection`. It
+        must be `Staged` or `Mixable` to be mixed. Training calls only `forward`, so that it works under DDP and
+        autocast. Raises ValueError for an unsupported size.
         """
 
 
 def check_positive(section: str, **values: float) -> None:
-    """Raise ValueError, naming the option, for a value that is not positive."""
+    """Raise ValueError, naming the option, if a value is not positive."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{section}.{name} must be positive, not {value}")

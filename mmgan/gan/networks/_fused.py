@@ -1,4 +1,4 @@
-"""Two exact identities that cut the multiplications of a resampling 3x3 convolution to 4/9.
+"""Two exact identities that reduce the multiplications of a resampling 3x3 convolution to 4/9.
 
 Averaging, or repeating, pixels commutes with a convolution once it is folded into the kernel: sliding a 3x3 kernel
 over a 2x2 box makes a 4x4 kernel of stride 2. Both results equal the two-step form up to rounding.
@@ -30,6 +30,6 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     `x` is [N, I, H, W], `weight` [O, I, 3, 3]; the result is [N, O, 2H, 2W].
     """
     h = F.conv_transpose2d(x, _box(weight).flip(2, 3).transpose(0, 1), stride=2, padding=1)
-    # On a CPU, the gradient of a bias inside of the transposed convolution takes a third of its backward pass.
-    # Added in another precision than the map's, it would have the map copied twice.
+    # On a CPU, the gradient of a bias inside the transposed convolution takes a third of its backward pass.
+    # If it were added in a precision other than the map's, the map would be copied twice.
     return h if bias is None else h.add_(bias.to(h.dtype)[:, None, None])

@@ -1,4 +1,4 @@
-"""Spectral normalisation (Miyato et al. 2018), torch's own, in full precision."""
+"""Spectral normalisation (Miyato et al. 2018), PyTorch's implementation, in full precision."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 
 def normalise(layer: nn.Module, power_iterations: int = 1) -> None:
-    """Divide the weight of `layer` by its largest singular value, of which a training pass improves the estimate."""
+    """Divide the weight of `layer` by its largest singular value, whose estimate improves in every training pass."""
     spectral_norm(layer, n_power_iterations=power_iterations)
     weight = cast("ParametrizationList", layer.get_submodule("parametrizations.weight"))
     weight[0] = _FullPrecision(weight[0])
 
 
 class _FullPrecision(nn.Module):
-    """A parametrization outside autocast, whose half precision would blur the spectral norm's power iteration."""
+    """A parametrization outside autocast: half precision would make the power iteration inaccurate."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

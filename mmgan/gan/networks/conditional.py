@@ -1,6 +1,6 @@
 """What makes networks class-conditional: batch norm by class in a generator, projection in a discriminator.
 
-Classes are vectors [N, C]: one-hot for a class, and a mixture of those where rows are mixed or classes interpolated.
+Classes are vectors [N, C]: one-hot for a class, and mixtures of these if rows are mixed or classes interpolated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mmgan.mixup import Plans
 
 
 class ConditionalNorm(nn.Module):
-    """Batch norm whose scale and shift are those of the class: y gamma * norm(x) + y beta, gamma 1 and beta 0 at first.
+    """Batch norm with a scale and shift per class: y gamma * norm(x) + y beta; initially gamma is 1 and beta is 0.
 
     (Dumoulin et al. 2017, arXiv:1610.07629, Eq. 5.)
     """
@@ -28,7 +28,7 @@ class ConditionalNorm(nn.Module):
         nn.init.zeros_(self.beta.weight)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Maps `x` [N, width, H, W] of classes `y` [N, C]."""
+        """`x`: maps [N, width, H, W]; `y`: classes [N, C]."""
         h = self.norm(x)
         with torch.autocast(x.device.type, enabled=False):  # half precision would round scales to three digits
             gamma, beta = self.gamma(y), self.beta(y)
@@ -38,8 +38,8 @@ class ConditionalNorm(nn.Module):
 class Projection(nn.Module):
     """d(x, y) = (w + E y) . phi(x), the projection discriminator (Miyato & Koyama 2018, arXiv:1802.05637, Eq. 3).
 
-    `features` is phi, `Staged` or `Mixable` if it is to be mixed, from images to [N, width]. The class of a mixed row
-    is mixed by the plan that mixes its states, as its target is, so that mixing phi itself by lam gives
+    `features` is phi, from images to [N, width], `Staged` or `Mixable` if it is to be mixed. The class of a mixed row,
+    like its target, is mixed by the plan that mixes its states, so mixing phi itself by lam gives
     lam d(a, y_a) + (1 - lam) d(b, y_b) - lam (1 - lam) (E y_a - E y_b) . (phi(a) - phi(b)).
 
     >>> import torch
@@ -61,13 +61,13 @@ class Projection(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Number of layers there are to mix at: those of `features`."""
+        """Number of layers available for mixing: those of `features`."""
         return self.features.depth  # type: ignore[return-value]
 
     def forward(self, x: Tensor, plans: Plans = Plans(), y: Tensor | None = None) -> Any:  # noqa: B008
-        """Logits [R] of images `x` [N, ...], mixed by `plans`; with `y`, whose last C columns are classes, also its.
+        """Logits [R] of images `x` [N, ...], mixed by `plans`; with `y`, whose last C columns are classes, its mix too.
 
-        `y` is [N, C], or with the target before, [N, 1 + C]. Without it, the part that all classes share: w . phi(x).
+        `y` is [N, C], or [N, 1 + C] with the target first. Without it, the part shared by all classes: w . phi(x).
         """
         if y is None:
             return self.linear(self.features(x, plans) if plans else self.features(x)).squeeze(1)

@@ -1,6 +1,6 @@
 """DCGAN (Radford et al. 2016, arXiv:1511.06434), for images of 8, 16, 32, 64, ... pixels.
 
-Between a map of 4x4 and the image, strided 4x4 convolutions without biases where a norm follows; weights ~ N(0, 0.02).
+Strided 4x4 convolutions between a 4x4 map and the image, without biases if a norm follows; weights ~ N(0, 0.02).
 The discriminator has no batch norm, which would make a mixed row depend on more than its two rows; spectral
 normalisation takes its place.
 """
@@ -19,7 +19,7 @@ from mmgan.gan.networks.conditional import ConditionalNorm, Projection
 from mmgan.mixup import Mixable
 
 STD = 0.02
-"""Standard deviation of all weights at the start."""
+"""Initial standard deviation of all weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class DCGANGenerator(GeneratorConfig):
     """The DCGAN generator's size."""
 
     width: int = 64
-    """Channels of the last hidden map; each one before has twice as many."""
+    """Channels of the last hidden map; each earlier map has twice as many as the next."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,9 +43,9 @@ class DCGANDiscriminator(DiscriminatorConfig):
     """The DCGAN discriminator's size and variants."""
 
     width: int = 64
-    """Channels of the first hidden map; each one after has twice as many."""
+    """Channels of the first hidden map; each later map has twice as many as the one before."""
     slope: float = 0.2
-    """Of the leaky ReLUs for negative values."""
+    """Slope of the leaky ReLUs for negative values, in [0, 1)."""
     spectral_norm: bool = True
     """Whether weights are spectrally normalised."""
 
@@ -59,7 +59,7 @@ class DCGANDiscriminator(DiscriminatorConfig):
         n = _doublings(resolution)
         widths = [channels, *(self.width * 2**i for i in range(n))]
         blocks = [(f"down{k}", _down(widths[k - 1], widths[k], self.slope)) for k in range(1, n + 1)]
-        if classes:  # its last layer is linear in what is left, 4 x 4 pixels of it
+        if classes:  # its last layer is linear in the remaining map of 4 x 4 pixels
             head: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
         else:
             head = [("logit", nn.Conv2d(widths[n], 1, 4, bias=False)), ("flatten", nn.Flatten(0))]
@@ -75,9 +75,9 @@ class DCGANDiscriminator(DiscriminatorConfig):
 
 
 class Generator(nn.Module):
-    """Latents [N, z_dim], and class vectors behind them, to images [N, channels, resolution, resolution] in [-1, 1].
+    """Latents [N, z_dim], followed by class vectors, to images [N, channels, resolution, resolution] in [-1, 1].
 
-    Where there are classes, all norms but the last of several are conditional.
+    If there are classes, all norms except the last of several are conditional.
     """
 
     def __init__(self, resolution: int, channels: int, config: DCGANGenerator, classes: int = 0) -> None:
@@ -95,7 +95,7 @@ class Generator(nn.Module):
                 nn.init.normal_(layer.weight, 0, STD)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images of latents and, behind them, class vectors."""
+        """Images from latents followed by class vectors."""
         h, y = z[:, : self.z_dim, None, None], z[:, self.z_dim :]
         for layer in self.layers:
             h = layer(h, y) if isinstance(layer, ConditionalNorm) else layer(h)
@@ -103,10 +103,10 @@ class Generator(nn.Module):
 
 
 def _doublings(resolution: int) -> int:
-    """How often a map of 4 pixels is doubled."""
+    """How many times a map of 4 pixels is doubled."""
     n = resolution.bit_length() - 3
     if n < 1 or resolution != 4 * 2**n:
-        raise ValueError(f"no DCGAN for {resolution} pixels; take 8, 16, 32, 64 or another power of 2")
+        raise ValueError(f"no DCGAN for {resolution} pixels; use 8, 16, 32, 64 or another power of 2")
     return n
 
 

@@ -1,10 +1,10 @@
 """The residual networks of Miyato et al. (2018, arXiv:1802.05957), for images of twenty sizes, 8 to 224.
 
-At 32x32 with the default options these are their CIFAR-10 networks (Table 4) exactly, and at 128x128 with `table:
-imagenet` and widths of 64 those of ImageNet (Table 6), of which the conditional ones are Miyato & Koyama's (2018).
-For other sizes the same blocks are stacked: the generator doubles a map of 4 to 7 pixels up to the image; the
-discriminator halves the image, once at least, until its map is at most 8 pixels wide, and two blocks without resampling
-follow; or, in `imagenet`, until it is at most 7 wide, and one follows.
+At 32x32 with the default options these are exactly their CIFAR-10 networks (Table 4), and at 128x128 with `table:
+imagenet` and widths of 64 those for ImageNet (Table 6), whose conditional versions are Miyato & Koyama's (2018).
+For other sizes the same blocks are stacked: the generator doubles a map of 4 to 7 pixels up to the image size; the
+discriminator halves the image, at least once, until the map is at most 8 pixels wide, followed by two blocks without
+resampling; or, in `imagenet`, until it is at most 7 wide, followed by one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmgan.mixup import Staged
 
 Table = Literal["cifar10", "imagenet"]
 TABLES: dict[Table, tuple[int, int, int]] = {"cifar10": (8, 2, 1), "imagenet": (7, 1, 2)}
-"""Of a discriminator: the widest map that is not halved, blocks without resampling, and growth of channels."""
+"""For the discriminator: the widest map that is not halved, blocks without resampling, and growth of channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class ResNetGenerator(GeneratorConfig):
     shortcut_conv: bool = True
     """Whether shortcuts have a 1x1 convolution (the official code's have none)."""
     table: Table = "cifar10"
-    """cifar10: `width` channels everywhere; imagenet: `width` in the last block, and twice as many in each one before,
-    but the first two, which have as many."""
+    """cifar10: `width` channels everywhere; imagenet: `width` after the last block, twice as many after each earlier
+    one, and as many before the first block as after it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class ResNetGenerator(GeneratorConfig):
             raise ValueError("generator.table imagenet changes the number of channels, so it needs shortcut_conv")
 
     def build(self, resolution: int, channels: int, classes: int = 0) -> Generator:
-        """The network, for images of 4 to 7 pixels doubled one to five times."""
+        """The network, for image sizes of 4 to 7 pixels doubled one to five times."""
         return Generator(resolution, channels, self, classes)
 
 
@@ -69,22 +69,22 @@ class ResNetDiscriminator(DiscriminatorConfig):
     pool: Literal["sum", "mean"] = "sum"
     """Global pooling before the last layer (the official code's is mean)."""
     spectral_norm: Literal["all", "main", "none"] = "all"
-    """Which weights are normalised: all; all but the shortcuts', as in a version of the official code; or none."""
+    """Weights to normalise: all; main: all except the shortcuts', as in one version of the official code; or none."""
     power_iterations: int = 1
-    """Power iterations of the spectral norm in a training pass (the official code runs one for each of its passes)."""
+    """Power iterations of the spectral norm per training pass, at most 1000 (the official code: one per pass)."""
     table: Table = "cifar10"
-    """cifar10: `width` channels everywhere; imagenet: `width` in the first block, and twice as many in each one after
+    """cifar10: `width` channels everywhere; imagenet: `width` in the first block, and twice as many in each later one
     that halves the map."""
 
     def __post_init__(self) -> None:
         check_positive("discriminator", width=self.width, power_iterations=self.power_iterations)
         check_positive("discriminator", gain=self.gain, shortcut_gain=self.shortcut_gain)
         if self.power_iterations > 1000:
-            said = f"must be at most 1000, not {self.power_iterations}: every pass of training runs all of them"
+            said = f"must be at most 1000, not {self.power_iterations}: every training pass runs all of them"
             raise ValueError(f"discriminator.power_iterations {said}")
 
     def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
-        """The network, for images of 4 to 7 pixels doubled one to five times."""
+        """The network, for image sizes of 4 to 7 pixels doubled one to five times."""
         if not classes:
             return Discriminator(resolution, channels, self)
         features = Discriminator(resolution, channels, self, head=False)
@@ -96,9 +96,9 @@ class ResNetDiscriminator(DiscriminatorConfig):
 
 
 class Generator(nn.Module):
-    """Latents [N, z_dim], and class vectors behind them, to images [N, channels, resolution, resolution] in [-1, 1].
+    """Latents [N, z_dim], followed by class vectors, to images [N, channels, resolution, resolution] in [-1, 1].
 
-    Where there are classes, the norms of the blocks are conditional.
+    If there are classes, the norms of the blocks are conditional.
     """
 
     def __init__(self, resolution: int, channels: int, config: ResNetGenerator, classes: int = 0) -> None:
@@ -117,7 +117,7 @@ class Generator(nn.Module):
         self.image = _glorot(nn.Conv2d(last, channels, 3, padding=1), 1.0)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images of latents and, behind them, class vectors."""
+        """Images from latents followed by class vectors."""
         h, y = self.linear(z[:, : self.z_dim]), z[:, self.z_dim :]
         h = h.reshape(-1, self.width, self.bottom, self.bottom).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
@@ -129,7 +129,7 @@ class Discriminator(Staged):
     """Images [N, channels, resolution, resolution] to logits [N].
 
     Layer 0 is the input and layer k the output of residual block k: layers 0, 1, 2 are the paper's `input`, `h1`, `h2`.
-    Without its `head` it returns what that is linear in, [N, `width`].
+    Without its `head` it returns the features [N, `width`] that the head is linear in.
     """
 
     def __init__(self, resolution: int, channels: int, config: ResNetDiscriminator, head: bool = True) -> None:
@@ -149,11 +149,11 @@ class Discriminator(Staged):
 
 
 def _doublings(resolution: int) -> int:
-    """How often the generator doubles its first map of 4 to 7 pixels."""
+    """How many times the generator doubles its first map of 4 to 7 pixels."""
     sizes = {bottom * 2**n: n for n in range(1, 6) for bottom in range(4, 8)}
     if resolution not in sizes:
         there = ", ".join(map(str, sorted(sizes)))
-        raise ValueError(f"no ResNet for {resolution} pixels; take one of {there}; DCGAN takes powers of 2")
+        raise ValueError(f"no ResNet for {resolution} pixels; use one of {there}; DCGAN supports powers of 2")
     return sizes[resolution]
 
 
@@ -177,7 +177,7 @@ def _conv1(inputs: int, outputs: int, gain: float) -> nn.Conv2d:
 
 
 EPS = 2e-5
-"""Of batch norm: the authors' framework's default."""
+"""Epsilon of batch norm: the default of the authors' framework."""
 
 
 def _batch_norm(width: int) -> nn.BatchNorm2d:
@@ -191,7 +191,7 @@ def _norm(width: int, classes: int) -> nn.Module:
 class _Up(nn.Module):
     """Generator block: batch norm, ReLU, doubling, 3x3, batch norm, ReLU, 3x3.
 
-    The 1x1 shortcut runs before its nearest upsampling, with which it commutes.
+    The 1x1 shortcut runs before nearest-neighbour upsampling, with which it commutes.
     """
 
     def __init__(self, before: int, after: int, config: ResNetGenerator, classes: int) -> None:
@@ -208,7 +208,7 @@ class _Up(nn.Module):
 
 
 class _First(nn.Module):
-    """Discriminator's first block: 3x3, ReLU, 3x3, halving; its shortcut halves, then 1x1."""
+    """The discriminator's first block: 3x3, ReLU, 3x3, halving; its shortcut halves, then 1x1."""
 
     def __init__(self, channels: int, config: ResNetDiscriminator) -> None:
         super().__init__()

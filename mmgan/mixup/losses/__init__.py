@@ -1,6 +1,6 @@
-"""GAN losses: what a discriminator minimises on the rows that come out of it, and a generator on its fakes.
+"""GAN losses: what a discriminator minimises over its output rows, and a generator over its fakes.
 
-A file added to this folder is imported with `mmgan.mixup`, so that its losses are known by name.
+Files added to this folder are imported with `mmgan.mixup`, so their losses are known by name.
 """
 
 from .relativistic import Relativistic

@@ -1,4 +1,4 @@
-"""The relativistic pairing loss: of the logits of all rows, and not of single ones."""
+"""The relativistic pairing loss: a function of the logits of all rows rather than single ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Relativistic(Loss):
     """The relativistic pairing loss (Jolicoeur-Martineau 2018; R3GAN, Huang et al. 2024): real i against fake i."""
 
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
-        """`pair`, the mean of softplus(-(d(real) - d(fake))), and `mix`, the same of mixed rows by their target.
+        """`pair`, the mean of softplus(-(d(real) - d(fake))), and `mix`, the same for mixed rows with their targets.
 
-        A mixed row of target t is compared with the fake row it is made of (the left one of two, and of two real rows
-        with the fake that the left one is paired with): binary cross entropy of the difference, with target (1 + t) / 2
-        (our extension; 1 gives R3GAN's pair, and a fake mixed with itself is stationary). Raises ValueError without the
+        A mixed row with target t is compared with the fake row it is made of (the left one of two fakes; for two real
+        rows, the fake paired with the left one): binary cross entropy of the difference, with target (1 + t) / 2 (our
+        extension; t = 1 gives R3GAN's pair, and a fake mixed with itself is stationary). Raises ValueError without
         plain rows.
         """
         if not plans.plain:
@@ -35,7 +35,7 @@ class Relativistic(Loss):
         return terms | ({"mix": plans.weight * losses[plans.plain :].mean()} if plans else {})
 
     def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
-        """The mean of softplus(-(d(fake) - d(real)))."""
+        """Mean of softplus(-(d(fake) - d(real)))."""
         if real is None:
             raise ValueError("the relativistic loss needs real images in the generator's step")
         return F.softplus(real - fake).mean()

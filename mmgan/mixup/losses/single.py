@@ -1,6 +1,6 @@
-"""What every loss is, and losses of single logits.
+"""The base class of losses, and losses of single logits.
 
-A loss of single logits is a pair (l_real, l_fake), and for a target t in [0, 1] (Eq. 9)
+A loss of single logits is a pair (l_real, l_fake); for a target t in [0, 1] (Eq. 9)
 
     l(d, t) = t * l_real(d) + (1 - t) * l_fake(d).
 """
@@ -25,15 +25,15 @@ class Loss(ABC):
 
     @abstractmethod
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
-        """The terms of the discriminator's loss by name, scalars whose sum it minimises; `mix` is that of mixed rows.
+        """The terms of the discriminator's loss by name, scalars whose sum it minimises; `mix` is for mixed rows.
 
-        `logits` and `target`, in [0, 1], are [R]: of the rows that come out under `plans`, B real, B fake, then mixed.
-        In the generator's step, of which `mix` alone is taken, a loss without `needs_real` is given no real rows.
+        `logits` and `target`, in [0, 1], are [R], for the output rows of `plans`: B real, B fake, then mixed. In the
+        generator's step, which uses only `mix`, a loss without `needs_real` gets no real rows.
         """
 
     @abstractmethod
     def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:
-        """What the generator minimises, a scalar, for the logits [B] of its fakes and, where it needs them, of real."""
+        """The generator's loss, a scalar, for the logits [B] of its fakes and, if needed, of real images."""
 
 
 class SingleLogit(Loss):
@@ -62,7 +62,7 @@ class JS(SingleLogit):
     """Binary cross entropy on logits (Goodfellow et al. 2014)."""
 
     saturating: bool = False
-    """The generator maximises l_fake, as Eq. 10 prints its plain term, instead of minimising -log d(g(z))."""
+    """The generator maximises l_fake, as in the plain term of Eq. 10, instead of minimising -log d(g(z))."""
 
     def real(self, d: Tensor) -> Tensor:
         """-log sigmoid(d)."""
@@ -99,7 +99,7 @@ class Hinge(SingleLogit):
 
 @dataclass(frozen=True)
 class LeastSquares(SingleLogit):
-    """Least squares, targets 1 and 0 (Mao et al. 2017, Eq. 9)."""
+    """Least squares with targets 1 and 0 (Mao et al. 2017, Eq. 9)."""
 
     def real(self, d: Tensor) -> Tensor:
         """(d - 1)^2 / 2."""
@@ -116,7 +116,7 @@ class LeastSquares(SingleLogit):
 
 @dataclass(frozen=True)
 class Wasserstein(SingleLogit):
-    """Wasserstein loss (Arjovsky et al. 2017); the Lipschitz bound is the spectral norm's."""
+    """Wasserstein loss (Arjovsky et al. 2017); the Lipschitz bound comes from the spectral norm."""
 
     def real(self, d: Tensor) -> Tensor:
         """-d."""

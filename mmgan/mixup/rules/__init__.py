@@ -1,6 +1,6 @@
-"""Rules: how the plans of a batch are drawn. A rule is a class with options of its own, one kind a file.
+"""Rules: how the plans of a batch are drawn. A rule is a class with its options, one kind per file.
 
-A file added to this folder is imported with `mmgan.mixup`, so that its rules are known by name.
+Files added to this folder are imported with `mmgan.mixup`, so their rules are known by name.
 """
 
 from .adamixup import AdaMixUp

@@ -1,4 +1,4 @@
-"""What every rule draws and checks."""
+"""Draws and checks shared by all rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..plans import Plan
 
 @contextmanager
 def by(generator: Generator | None) -> Iterator[None]:
-    """While entered, torch's samplers, which know only the global generator, draw by `generator` alone, on the CPU."""
+    """Inside the block, torch's samplers, which use the global generator, depend only on `generator`, on the CPU."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -24,10 +24,11 @@ def by(generator: Generator | None) -> Iterator[None]:
 
 
 def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Tensor:
-    """Draws of Beta(alpha, alpha) that depend on `generator` alone: float32 of `shape`, on the CPU.
+    """Draws of Beta(alpha, alpha) that depend only on `generator`: float32 of `shape`, on the CPU.
 
-    A draw is A / (A + B) of two Gamma(alpha) draws. For a small alpha both can be below the smallest float, and torch's
-    sampler then gives 1/2. There it is done in logarithms: Gamma(alpha) is Gamma(alpha + 1) times U(0, 1)^(1 / alpha).
+    A draw is A / (A + B) of two Gamma(alpha) draws. For small alpha both can be below the smallest float, and torch's
+    sampler then returns 1/2. Small alphas therefore use logarithms: Gamma(alpha) is Gamma(alpha + 1) times
+    U(0, 1)^(1 / alpha).
     """
     with by(generator):
         if alpha >= 0.1:  # both are that small in 3 of 10^8 draws
@@ -39,40 +40,40 @@ def beta(alpha: float, shape: Sequence[int], generator: Generator | None) -> Ten
 
 @dataclass(frozen=True, eq=False)
 class Seeded(Plan):
-    """A plan with random numbers for every pair, of a shape that is known only when it meets the states.
+    """A plan with random numbers for every pair, whose shape is known only once the states are.
 
-    They are drawn for the pairs of all processes, on the device of the states, and each pair takes its own: as many
-    processes or layers as share the pairs out, a pair has the same ones.
+    They are drawn for the pairs of all processes, on the device of the states, and each pair takes its own, so they do
+    not depend on how pairs are divided among processes or layers.
     """
 
     seed: int = field(kw_only=True)
-    """Of the numbers."""
+    """Seed of the numbers."""
     pairs: int = field(kw_only=True)
-    """How many pairs were drawn, over all processes and layers."""
+    """Number of pairs drawn, over all processes and layers."""
     row: Tensor = field(kw_only=True)
-    """Which of them these are: int64 [M], values in [0, pairs)."""
+    """Indices of this plan's pairs among them: int64 [M], values in [0, pairs)."""
 
     def generator(self, device: torch.device) -> Generator:
-        """What the random numbers of this plan come from, always at its start."""
+        """The generator of this plan's random numbers, in its initial state."""
         return Generator(device).manual_seed(self.seed + self.layer)
 
 
 def seeded(left: Tensor, generator: Generator | None) -> dict[str, Any]:
-    """The fields of a `Seeded` plan for all pairs of a batch, of which `left` are the left rows."""
+    """The fields of a `Seeded` plan for all pairs of a batch, whose left rows are `left`."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return {"seed": seed, "pairs": len(left), "row": torch.arange(len(left))}
 
 
 def one_of(layers: Sequence[int], generator: Generator | None) -> int:
-    """One of the layers, drawn uniformly."""
+    """A layer, drawn uniformly."""
     return layers[int(torch.randint(len(layers), (), generator=generator))]
 
 
 def check(rule: Any) -> None:
-    """Raise ValueError, naming the option, for unusable layers or a value that its type does not allow."""
+    """Raise ValueError, naming the option, for invalid layers or a value that its type does not allow."""
     whole = all(isinstance(layer, int) and layer >= 0 for layer in rule.layers)
     if not whole or not 0 < len(set(rule.layers)) == len(rule.layers):
-        raise ValueError(f"mixup.layers must name different layers, 0 or more, not {list(rule.layers)}")
+        raise ValueError(f"mixup.layers must be distinct layers, 0 or more, not {list(rule.layers)}")
     for name, hint in get_type_hints(type(rule)).items():
         if get_origin(hint) is Literal and getattr(rule, name) not in get_args(hint):
             raise ValueError(f"mixup.{name} must be one of {get_args(hint)}, not {getattr(rule, name)!r}")

@@ -16,10 +16,11 @@ from ._draws import beta, check, one_of
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRule(ABC):
-    """Every row is mixed with another of its batch, at one layer a batch. A rule says how, by `plan`.
+    """Every row is mixed with another of its batch, at one layer per batch. A rule's `plan` defines how.
 
-    A rule that `learns` has parameters: of `policy`, from which `complete` takes what `draw` leaves open, and of
-    `head`, whose outputs `terms` may use. They are trained with the network, by the same loss, and saved with it.
+    A rule that `learns` has parameters: those of `policy`, with which `complete` fills in what `draw` leaves open, and
+    those of `head`, whose outputs `terms` may use. They are trained with the network, by the same loss, and saved with
+    it.
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -33,11 +34,11 @@ class ClassifierRule(ABC):
     """
 
     learns: ClassVar[bool] = False
-    """Whether the rule has parameters of its own."""
+    """Whether the rule has parameters."""
     layers: Sequence[int] = (0, 1, 2)
     """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k."""
     detach: bool = False
-    """Block the gradient right after the mix, so that only layers above it learn: the ablation of section 5.1."""
+    """Stop the gradient at the mixed states, so that only layers above them learn: the ablation of section 5.1."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -49,9 +50,9 @@ class ClassifierRule(ABC):
     def draw(self, batch_size: int, generator: Generator | None = None, blocks: int = 1) -> Plans:
         """The plans of one batch: one layer, and a random permutation of the batch as right rows.
 
-        With `blocks` the permutation stays within so many equal parts of the batch, so that as many processes, or a
-        divisor of them, can share out the same pairs. Tensors are on the CPU and depend on the CPU generator
-        `generator` alone. Raises ValueError for a batch that does not divide into blocks.
+        With `blocks`, the permutation stays within this many equal parts of the batch, so that this number of
+        processes, or a divisor of it, can share the same pairs. Tensors are on the CPU and depend only on the CPU
+        generator `generator`. Raises ValueError if the batch does not divide into blocks.
         """
         share, rest = divmod(batch_size, blocks)
         if rest:
@@ -62,18 +63,18 @@ class ClassifierRule(ABC):
         return Plans((replace(plan, layer=layer, detach=self.detach),), rows=batch_size)
 
     def policy(self, backbone: Callable[[], nn.Module], size: int) -> nn.Module | None:  # noqa: ARG002
-        """What the rule learns to mix by, for `complete`; None: nothing.
+        """The network with which the rule learns how to mix, for `complete`; None: none.
 
-        `backbone()` is a new network of the classifier's kind, that makes features [N, size] of images.
+        `backbone()` is a new network of the classifier's kind that maps images to features [N, size].
         """
         return None
 
     def head(self, size: int) -> nn.Module | None:  # noqa: ARG002
-        """A second head on the features [N, size] of the classifier, which makes [N, columns] of them; None: none."""
+        """A second head on the classifier's features, from [N, size] to [N, columns]; None: none."""
         return None
 
     def complete(self, policy: Callable[..., Tensor], x: Tensor, plans: Plans) -> Plans:  # noqa: ARG002
-        """`plans`, as they were drawn, with what `policy` says of the images `x` [N, ...], as layer 0 takes them."""
+        """`plans`, as drawn, completed by the output of `policy` for images `x` [N, ...], the input of layer 0."""
         return plans
 
     def terms(
@@ -85,18 +86,18 @@ class ClassifierRule(ABC):
     ) -> dict[str, Tensor]:
         """Terms of the loss by name, scalars whose sum is minimised: Eq. 1, L(g_k(Mix(h_k(x), h_k(x'))), Mix(y, y')).
 
-        `outputs` [R, classes + columns of the head] and `targets` [R, classes] are of the rows that come out.
+        `outputs` [R, classes + columns of the head] and `targets` [R, classes] are those of the output rows.
         """
         return {"supervised": loss(outputs, targets)}
 
     def watch(self, plans: Plans) -> dict[str, Tensor]:  # noqa: ARG002
-        """Scalars by name to keep beside the losses, of completed plans."""
+        """Scalars by name, from completed plans, to log with the losses."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierMixup(ClassifierRule):
-    """Manifold Mixup, Eq. 1; with layers [0], Input Mixup.
+    """Manifold Mixup, Eq. 1; Input Mixup with layers [0].
 
     >>> from mmgan.mixup import ClassifierMixup
     >>> (plan,) = ClassifierMixup(alpha=2.0, layers=(0, 1)).draw(8).plans
@@ -105,9 +106,9 @@ class ClassifierMixup(ClassifierRule):
     """
 
     alpha: float = 2.0
-    """Strength: lam ~ Beta(alpha, alpha)."""
+    """Strength of mixing, positive: lam ~ Beta(alpha, alpha)."""
     lam_per: Literal["batch", "pair"] = "batch"
-    """One coefficient a minibatch (the paper), or one for every pair."""
+    """Draw one coefficient per minibatch (as in the paper) or one per pair."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

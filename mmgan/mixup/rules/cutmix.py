@@ -1,4 +1,4 @@
-"""CutMix (Yun et al. 2019): a box of one row's map is pasted into another's, and targets are mixed by its area."""
+"""CutMix (Yun et al. 2019): a box from one row's map is pasted into another's, and targets are mixed by its area."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .discriminator import DiscriminatorRule
 
 @dataclass(frozen=True, eq=False)
 class Boxes(Plan):
-    """A box of the right row in the left row, for every pair: its size and place are relative to the map."""
+    """A box of the right row in the left row, for every pair; its size and position are relative to the map."""
 
     centre: Tensor = field(kw_only=True)
-    """Of the boxes, row and column in [0, 1): float32 [M, 2]."""
+    """Centres of the boxes, row and column in [0, 1): float32 [M, 2]."""
 
     def inside(self, height: int, width: int) -> Tensor:
-        """Which pixels of a map lie in each pair's box: bool [M, height, width].
+        """The pixels of a map inside each pair's box: bool [M, height, width].
 
-        Sides are int(r * size), r = sqrt(1 - lam), rounded down to even, around int(centre * size), and cut off at the
-        border, as in the authors' code.
+        Sides are int(r * size), with r = sqrt(1 - lam), rounded down to even, around int(centre * size), and clipped at
+        the border, as in the authors' code.
         """
         r = (1 - self.lam).sqrt()
 
@@ -40,22 +40,22 @@ class Boxes(Plan):
         return torch.where(inside[:, None], select(h, self.right), select(h, self.left))
 
     def share_of_left(self, h: Tensor) -> Tensor:
-        """The share of the area that the box really leaves to the left row, on the map of `h` [N, C, H, W]: [M]."""
+        """The actual fraction of the area outside the box, on the map of `h` [N, C, H, W]: [M]."""
         return 1 - self.inside(*_map_of(h)).float().mean((1, 2))
 
 
 def _map_of(h: Tensor) -> tuple[int, int]:
     if h.ndim != 4:
-        raise ValueError(f"CutMix needs states [N, C, H, W], not {list(h.shape)}; take another of mixup.layers")
+        raise ValueError(f"CutMix needs states [N, C, H, W], not {list(h.shape)}; choose other mixup.layers")
     return h.shape[2], h.shape[3]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _CutMix:
-    """What CutMix is in either network."""
+    """CutMix for both kinds of network."""
 
     alpha: float = 1.0
-    """Strength: 1 - lam, the area of a box before it is cut off, ~ Beta(alpha, alpha)."""
+    """Strength of mixing, positive: 1 - lam, the area of a box before clipping, ~ Beta(alpha, alpha)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]  # the rule's
@@ -63,7 +63,7 @@ class _CutMix:
             raise ValueError(f"mixup.alpha must be positive, not {self.alpha}")
 
     def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
-        """One box for every pair."""
+        """One box per pair."""
         lam = beta(self.alpha, left.shape, generator)
         return Boxes(0, left, right, lam, centre=torch.rand(len(left), 2, generator=generator))
 
@@ -81,7 +81,7 @@ class ClassifierCutMix(_CutMix, ClassifierRule):
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorCutMix(_CutMix, DiscriminatorRule):
-    """CutMix in a discriminator, in place of the interpolation of Eq. 8; targets are shares of real area.
+    """CutMix in a discriminator instead of the interpolation of Eq. 8; targets are fractions of real area.
 
     >>> from mmgan.mixup import DiscriminatorCutMix
     >>> len(DiscriminatorCutMix(layers=(0,)).draw(4).plans[0].left)

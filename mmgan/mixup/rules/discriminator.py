@@ -1,7 +1,7 @@
 """Mixup in a GAN's discriminator: Eq. 8-11 (appendix G).
 
-The discriminator's batch is `[real; fake]`, B rows of each, and its target `[1; 0]`. A pair of two rows is real-fake,
-fake-real, fake-fake or real-real; mixing the target by the plan that mixes the states gives Eq. 9's four label cases.
+The discriminator's batch is `[real; fake]`, B rows of each, and its target `[1; 0]`. A pair of rows is real-fake,
+fake-real, fake-fake or real-real; mixing targets by the same plan as states gives the four label cases of Eq. 9.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Pair = Literal["real-fake", "fake-real", "fake-fake", "real-real"]
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorRule(ABC):
-    """Pairs of real and fake rows are mixed and added to the objective. A rule says how, by `plan`.
+    """Pairs of real and fake rows are mixed and added to the objective. A rule's `plan` defines how.
 
-    The defaults are the paper's where it states a choice, and its authors' later code's where it does not (branch
-    new_gan, 6c39b93).
+    The defaults are the paper's if it states a choice, and otherwise those of its authors' later code (branch new_gan,
+    6c39b93).
 
     >>> from dataclasses import dataclass
     >>> import torch
@@ -41,26 +41,28 @@ class DiscriminatorRule(ABC):
     layers: Sequence[int] = (0, 1, 2)
     """Layers to mix at, drawn uniformly: 0 is the input, k the output of the discriminator's block k."""
     layer_per: Literal["batch", "pair"] = "batch"
-    """One layer a minibatch, or one for every pair."""
+    """Draw one layer per minibatch or one per pair."""
     pairs: Sequence[Pair] = ("real-fake", "fake-real", "fake-fake")
-    """Kinds of pairs. Real-real is left out in the paper, since a mix of two images is not a real image."""
+    """Kinds of pairs. The paper leaves out real-real, because a mix of two images is not a real image."""
     share: Literal["each", "split", "random"] = "each"
-    """How many mixed rows: B of each kind; B in all, in equal parts; or B in all, the kind drawn for every row."""
+    """Number of mixed rows for B images. each: B of each kind; split: B in total, in equal parts; random: B in total,
+    with the kind drawn for every row."""
     rows: Literal["all", "first"] = "all"
-    """Mix row i with row i, or repeat the first pair for the whole minibatch, as a script of the authors does."""
+    """all: mix row i with row i; first: repeat the first pair over the whole minibatch, as in one of the authors'
+    scripts."""
     target: Literal["soft", "fake"] = "soft"
-    """The mixed target of Eq. 9, or 0 for every mix as in the authors' older code."""
+    """soft: the mixed target of Eq. 9; fake: 0 for every mix, as in the authors' older code."""
     weight: float = 1.0
-    """Weight of the mixup term in the discriminator's loss, Eq. 10-11."""
+    """Weight of the mixup term in the discriminator's loss, Eq. 10-11; positive."""
     generator_weight: float = 1.0
-    """Weight of the mixup term that the generator maximises, Eq. 8 and 10; 0: its loss is of plain fakes alone."""
+    """Weight of the mixup term that the generator maximises, Eq. 8 and 10; 0: its loss uses only plain fakes."""
     replace: bool = False
-    """Drop the plain terms of Eq. 10 and keep the mixup term of Eq. 8 alone (Zhang et al.)."""
+    """Drop the plain terms of Eq. 10 and keep only the mixup term of Eq. 8 (Zhang et al.)."""
 
     def __post_init__(self) -> None:
         check(self)
         if not self.pairs or len(set(self.pairs)) < len(self.pairs) or not set(self.pairs) <= set(get_args(Pair)):
-            raise ValueError(f"mixup.pairs must name different ones of {get_args(Pair)}, not {list(self.pairs)}")
+            raise ValueError(f"mixup.pairs must be distinct and among {get_args(Pair)}, not {list(self.pairs)}")
         if not self.weight > 0:
             raise ValueError(f"mixup.weight must be positive, not {self.weight}")
         if not self.generator_weight >= 0:
@@ -71,11 +73,11 @@ class DiscriminatorRule(ABC):
         """How the rows `left` of `[real; fake]` are mixed with the rows `right`, int64 [M]; `draw` sets the layer."""
 
     def draw(self, batch_size: int, generator: Generator | None = None) -> Plans:
-        """The plans of a batch of `batch_size` (B) real and as many fake rows, in the discriminator's step.
+        """The plans for `batch_size` (B) real and B fake rows in the discriminator's step.
 
-        Real row i is mixed with fake row i, and a row with its neighbour of the same kind: random pairs, since both are
-        independent draws, that never leave an even share of the batch (`Plans.share`). Tensors are on the CPU and
-        depend on the CPU generator `generator` alone.
+        Real row i is mixed with fake row i, or a row with its neighbour of the same kind. Since rows are independent
+        draws, these are random pairs, and they never leave an even share of the batch (`Plans.share`). Tensors are on
+        the CPU and depend only on the CPU generator `generator`.
         """
         left, right = self._pairs(batch_size, generator)
         plan = self.plan(left, right, generator)
@@ -89,15 +91,15 @@ class DiscriminatorRule(ABC):
         return Plans(tuple(plans), 2 * batch_size, 2, keep=not self.replace, weight=self.weight, label=label)
 
     def draw_for_generator(self, batch_size: int, generator: Generator | None = None) -> Plans:
-        """The plans of the generator's step, whose loss always has its plain term; none if it plays without mixup."""
+        """The plans for the generator's step, whose loss always has its plain term; none if it does not use mixup."""
         if not self.generator_weight:
             return Plans(rows=2 * batch_size, sections=2)
         return replace(self.draw(batch_size, generator), keep=True, weight=self.generator_weight)
 
     def _pairs(self, batch_size: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Left and right rows of `[real; fake]` for every mixed row, int64 [M]."""
+        """Left and right rows in `[real; fake]` for every mixed row, int64 [M]."""
         if batch_size < 2:
-            raise ValueError("a batch needs two rows to be mixed")
+            raise ValueError("mixing needs a batch of at least two rows")
         kinds, row = len(self.pairs), torch.arange(batch_size)
         if self.share == "each":
             row, kind = row.repeat(kinds), torch.arange(kinds).repeat_interleave(batch_size)
@@ -117,7 +119,7 @@ class DiscriminatorRule(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorMixup(DiscriminatorRule):
-    """Eq. 8-11: interpolations of real and fake rows, with the soft targets of Eq. 9.
+    """Eq. 8-11: interpolations of real and fake rows with the soft targets of Eq. 9.
 
     >>> from mmgan.mixup import DiscriminatorMixup
     >>> plans = DiscriminatorMixup(alpha=0.5, layers=(0, 1)).draw(4)
@@ -126,11 +128,11 @@ class DiscriminatorMixup(DiscriminatorRule):
     """
 
     alpha: float = 0.5
-    """Strength, in (0, 1]: lam ~ U(0, alpha), or the parameter of `lam: folded-beta`."""
+    """Strength of mixing, in (0, 1]: lam ~ U(0, alpha), or the parameter of `lam: folded-beta`."""
     lam: Literal["uniform", "folded-beta"] = "uniform"
-    """U(0, alpha), or the older code's min(l, 1 - l) with l ~ Beta(alpha, alpha)."""
+    """uniform: U(0, alpha); folded-beta: min(l, 1 - l) with l ~ Beta(alpha, alpha), as in the older code."""
     lam_per: Literal["pair", "batch"] = "pair"
-    """One coefficient for every pair, or one a minibatch."""
+    """Draw one coefficient per pair or one per minibatch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,7 +140,7 @@ class DiscriminatorMixup(DiscriminatorRule):
             raise ValueError(f"mixup.alpha must be in (0, 1], not {self.alpha}")
 
     def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
-        """An interpolation by lam ~ U(0, alpha), Eq. 8, or by the older code's."""
+        """An interpolation by lam ~ U(0, alpha), Eq. 8, or by that of the older code."""
         shape = () if self.lam_per == "batch" else left.shape
         if self.lam == "uniform":
             return Plan(0, left, right, torch.rand(shape, generator=generator) * self.alpha)

@@ -1,4 +1,4 @@
-"""Noisy feature mixup (Lim et al. 2022): mixed states with additive and multiplicative noise, their targets without."""
+"""Noisy feature mixup (Lim et al. 2022): mixed states with additive and multiplicative noise; targets without noise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .discriminator import DiscriminatorMixup
 
 @dataclass(frozen=True, eq=False)
 class Noisy(Seeded):
-    """An interpolation of states with noise on it; targets are interpolated alone."""
+    """An interpolation of states with added noise; targets are interpolated without noise."""
 
     additive: Tensor = field(kw_only=True)
-    """Deviation of the normal noise that is added: float32 []."""
+    """Standard deviation of the additive normal noise: float32 []."""
     multiplicative: Tensor = field(kw_only=True)
-    """Largest share of itself by which a state changes: float32 []."""
+    """Largest relative change of a state: float32 []."""
 
     def noise(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """U(-1, 1) and N(0, 1) of every state of every mixed row of `h` [N, ...]: float32 [M, ...] each."""
+        """U(-1, 1) and N(0, 1) for every state of every mixed row of `h` [N, ...]: float32 [M, ...] each."""
         generator, shape = self.generator(h.device), (self.pairs, *h.shape[1:])
         normal, uniform = (draw(shape, device=h.device, generator=generator) for draw in (torch.randn, torch.rand))
         return 2 * uniform[self.row] - 1, normal[self.row]
@@ -38,12 +38,14 @@ class Noisy(Seeded):
 
 @dataclass(frozen=True, kw_only=True)
 class _Noisy:
-    """What noisy mixup is in either network."""
+    """Noisy mixup for both kinds of network."""
 
     additive: float = 0.4
-    """Deviation of normal noise added to every mixed state, times a number ~ Beta(2, 5) a minibatch."""
+    """Standard deviation of the normal noise added to mixed states, 0 or more, times a factor ~ Beta(2, 5) drawn for
+    each minibatch."""
     multiplicative: float = 0.2
-    """Largest share of itself that a mixed state gains or loses, uniformly, times another such number."""
+    """Largest relative change, 0 or more, of mixed states by multiplicative uniform noise, times another such factor.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]  # the rule's
@@ -52,7 +54,7 @@ class _Noisy:
                 raise ValueError(f"mixup.{name} must be 0 or more, not {getattr(self, name)}")
 
     def plan(self, left: Tensor, right: Tensor, generator: Generator | None) -> Plan:
-        """The rule's interpolation, with noise on the states."""
+        """The rule's interpolation with noise on the states."""
         lam = super().plan(left, right, generator).lam  # type: ignore[misc]  # the rule's
         with by(generator):
             b = Beta(2.0, 5.0).sample(torch.Size([2]))
@@ -74,12 +76,12 @@ class ClassifierNoisyMixup(_Noisy, ClassifierMixup):
     layers: Sequence[int] = (0, 1, 2, 3)
     """Layers to mix at, drawn uniformly: 0 is the input, k the output of the network's stage k."""
     alpha: float = 1.0
-    """Strength: lam ~ Beta(alpha, alpha)."""
+    """Strength of mixing, positive: lam ~ Beta(alpha, alpha)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorNoisyMixup(_Noisy, DiscriminatorMixup):
-    """Noisy mixup in a discriminator, our extension: the pairs, lam and targets of `DiscriminatorMixup`.
+    """Noisy mixup in a discriminator, our extension, with the pairs, lam and targets of `DiscriminatorMixup`.
 
     >>> from mmgan.mixup import DiscriminatorNoisyMixup
     >>> len(DiscriminatorNoisyMixup(additive=0.1).draw(4).plans[0].left)
