@@ -3,7 +3,9 @@
 What the commands do:
 
 - `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary or a YAML file.
-- `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
+- `load(folder)` opens a run, also from the Hugging Face Hub: its generator, discriminator, configuration, samples and
+  scores.
+- `push(run, "user/name")` sends its networks to the Hub, with a model card.
 - `score(fake, real)` scores images, or a generator's, by what `extractors` see in them.
 
 What a loop of one's own needs, from `mmgan.mixup`, which imports torch alone:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mmgan.gan.augment import DiffAugment
     from mmgan.gan.config import GANConfig
     from mmgan.gan.measure import score
+    from mmgan.gan.push import push
     from mmgan.gan.run import GANRun, load
     from mmgan.gan.schedule import BurnIn
     from mmgan.gan.train import train
@@ -49,6 +52,7 @@ __all__ = [
     "load",
     "losses",
     "networks",
+    "push",
     "rules",
     "score",
     "train",
@@ -59,6 +63,7 @@ _PLACES = {
     "mmgan.gan.augment": ("DiffAugment",),
     "mmgan.gan.config": ("GANConfig",),
     "mmgan.gan.measure": ("score",),
+    "mmgan.gan.push": ("push",),
     "mmgan.gan.run": ("GANRun", "load"),
     "mmgan.gan.schedule": ("BurnIn",),
     "mmgan.gan.train": ("train",),

@@ -63,3 +63,4 @@ def test_it_carries_its_data_and_types(installed: Path) -> None:
     assert (installed / "classifiers" / "py.typed").exists()
     assert (installed / "mmgan" / "experiments" / "page.html").exists()
     assert (installed / "mmgan" / "experiments" / "published.yaml").exists()
+    assert (installed / "mmgan" / "gan" / "card.md").exists()
