@@ -4,7 +4,9 @@ The functions behind the commands:
 
 - `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary, a YAML file, or the name of
   one shipped with mmgan, such as `gan/digits`.
-- `load(folder)` opens a run: its generator, discriminator, configuration, samples and scores.
+- `load(folder)` opens a run, also from the Hugging Face Hub: its generator, discriminator, configuration, samples and
+  scores.
+- `push(run, "user/name")` uploads its networks to the Hub, with a model card.
 - `score(fake, real)` scores images, or those of a generator, by the features of `extractors`.
 
 For your own training loop, from `mmgan.mixup`, which imports only torch:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from mmgan.gan.augment import DiffAugment
     from mmgan.gan.config import GANConfig
     from mmgan.gan.measure import score
+    from mmgan.gan.push import push
     from mmgan.gan.run import GANRun, load
     from mmgan.gan.schedule import BurnIn
     from mmgan.gan.train import train
@@ -51,6 +54,7 @@ __all__ = [
     "load",
     "losses",
     "networks",
+    "push",
     "rules",
     "score",
     "train",
@@ -61,6 +65,7 @@ _PLACES = {
     "mmgan.gan.augment": ("DiffAugment",),
     "mmgan.gan.config": ("GANConfig",),
     "mmgan.gan.measure": ("score",),
+    "mmgan.gan.push": ("push",),
     "mmgan.gan.run": ("GANRun", "load"),
     "mmgan.gan.schedule": ("BurnIn",),
     "mmgan.gan.train": ("train",),

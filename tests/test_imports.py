@@ -32,7 +32,7 @@ MAY = {
     | {"mmgan.experiments", "mmgan.engine", "mmgan.errors", "mmgan.modules"},
     "scoring": {"torch", "torch_fidelity", "torchvision", "accelerate", "safetensors", "scipy", "tqdm"}
     | {f"mmgan.{name}" for name in ("scoring", "data", "engine", "errors", "modules")},
-    "gan": {"torch", "torchvision", "accelerate", "jinja2", "matplotlib", "numpy", "yaml"}
+    "gan": {"torch", "torchvision", "accelerate", "huggingface_hub", "jinja2", "matplotlib", "numpy", "yaml"}
     | {
         f"mmgan.{name}"
         for name in ("gan", "mixup", "data", "engine", "scoring", "experiments", "errors", "modules", "memory")

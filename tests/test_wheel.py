@@ -65,7 +65,7 @@ def test_it_has_every_module_and_configuration_of_the_repository(installed: Path
     places = {"mmgan": "mmgan", "classifiers": "classifiers", "scripts": "mmgan/commands", "configs": "mmgan/configs"}
     for folder, place in places.items():
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix in (".py", ".yaml", ".html", ".typed"):
+            if file.suffix in (".py", ".yaml", ".html", ".md", ".typed"):
                 assert (installed / place / file.relative_to(ROOT / folder)).exists(), file
 
 

@@ -2,7 +2,9 @@
 
     checkpoints/step-000500/  NAME.safetensors (weights)  state.pt (optimisers and the like)  checksums.json
 
-Nothing is unpickled when one is read.
+Nothing is unpickled when one is read. A folder that `mmgan.push` wrote is read like a run with one checkpoint:
+
+    FOLDER/  generator.safetensors  discriminator.safetensors  mmgan.json (facts and checksums)  config.yaml
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from mmgan.engine import files
 from mmgan.errors import UserError
 
 FORMAT = 1
+PUSHED = "mmgan.json"
+"""The file that marks a folder written by `mmgan.push`; `mmgan/gan/push.py` says what it contains."""
+PUSHED_WEIGHTS = {"generator.safetensors", "discriminator.safetensors"}
 OTHER = "beside the weights"
 """Key in state.pt for the parts of a network's state that safetensors cannot hold: complex tensors, extra state."""
 LARGEST = 2**16
@@ -43,6 +48,8 @@ class Checkpoint(NamedTuple):
     """Steps completed."""
     weights: dict[str, dict[str, Any]]
     state: dict[str, Any]
+    source: str = "state.pt"
+    """The file that `state` was read from."""
 
     def restore(self, name: str, module: nn.Module) -> None:
         """Load the weights called `name` into `module`; raises UserError if they belong to another network."""
@@ -78,7 +85,7 @@ class Checkpoint(NamedTuple):
         value = self.state.get(name)
         if isinstance(value, kind) and not (isinstance(value, int) and not 0 < value <= LARGEST):
             return value
-        raise UserError(f"{self.path / 'state.pt'} is damaged: its {name} is {str(value)[:40]}")
+        raise UserError(f"{self.path / self.source} is damaged: its {name} is {str(value)[:40]}")
 
 
 def _form(tensor: Tensor) -> tuple[object, ...]:
@@ -162,21 +169,29 @@ def _contents(networks: Mapping[str, nn.Module], state: Mapping[str, Any]) -> di
     contents: dict[str, bytes] = {}
     other: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
-        values = network.state_dict()
-        plain = {key: value for key, value in values.items() if isinstance(value, Tensor) and not value.is_complex()}
-        if len(plain) < len(values):
-            other[name] = {key: value for key, value in values.items() if key not in plain}
-        copies = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in plain.items()}
-        try:
-            contents[f"{name}.safetensors"] = safetensors.torch.save(copies)
-        except (ValueError, RuntimeError, KeyError) as error:  # sparse or quantised tensors, for example
-            raise UserError(f"the {name}'s state cannot be saved in a checkpoint: {error}") from error
+        contents[f"{name}.safetensors"], beside = as_safetensors(name, network)
+        if beside:
+            other[name] = beside
     buffer = io.BytesIO()
     try:
         torch.save({**state, **({OTHER: other} if other else {})}, buffer)
     except Exception as error:  # an object's pickling can raise anything
         raise UserError(f"the networks' extra state cannot be saved in a checkpoint: {error}") from error
     return {"state.pt": buffer.getvalue()} | contents
+
+
+def as_safetensors(name: str, network: nn.Module) -> tuple[bytes, dict[str, Any]]:
+    """The state of the network called `name` as a safetensors file, and the rest, which such a file cannot hold.
+
+    Raises UserError for tensors that fit neither, for example sparse ones.
+    """
+    values = network.state_dict()
+    plain = {key: value for key, value in values.items() if isinstance(value, Tensor) and not value.is_complex()}
+    copies = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in plain.items()}
+    try:
+        return safetensors.torch.save(copies), {key: value for key, value in values.items() if key not in plain}
+    except (ValueError, RuntimeError, KeyError) as error:  # sparse or quantised tensors, for example
+        raise UserError(f"the {name}'s state cannot be saved in a checkpoint: {error}") from error
 
 
 def at(folder: Path, step: int) -> Path:
@@ -197,10 +212,12 @@ def _step(path: Path) -> int:
 def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
     """The best (by the run's measure), the last, or the given checkpoint of the run in the folder `run`.
 
-    Raises UserError if there is none.
+    A folder that `mmgan.push` wrote has one checkpoint, the last. Raises UserError if there is none.
     """
     if not (run / "config.yaml").exists():
         raise UserError(f"{run} is not a run: it has no config.yaml")
+    if (run / PUSHED).exists():
+        return _pushed(run, which)
     if isinstance(which, int):
         folder = run / "checkpoints"
         if at(folder, which) not in steps(folder):
@@ -218,6 +235,25 @@ def of_run(run: Path, which: Literal["best", "last"] | int) -> Checkpoint:
     if saved is None:
         raise UserError(f"{run} has no intact checkpoint")
     return saved
+
+
+def _pushed(folder: Path, which: Literal["best", "last"] | int) -> Checkpoint:
+    """The checkpoint in a folder that `mmgan.push` wrote; raises UserError if it is damaged, or not `which`."""
+    facts = files.read_json(folder / PUSHED)
+    if isinstance(facts, dict) and facts.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{folder} is of format {facts['format']}; this version of mmgan reads {FORMAT}")
+    try:
+        step, kind, sums = facts["step"], facts["generator"], facts["sha256"]
+        if type(step) is not int or kind not in ("raw", "ema") or sums.keys() != PUSHED_WEIGHTS:
+            raise ValueError(f"{PUSHED} does not say what it must")
+        if which not in ("last", step):
+            raise UserError(f"{folder} has one checkpoint, of step {step}, and not {which}; use last")
+        weights = _weights(_summed(folder, sums))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}); fetch or push it again") from error
+    if kind == "ema":
+        weights["ema"] = weights["generator"]
+    return Checkpoint(folder, step, weights, facts, PUSHED)
 
 
 def source(folder: Path, init_from: str | None) -> Checkpoint | None:
@@ -251,25 +287,36 @@ def read(path: Path) -> Checkpoint:
             raise ValueError(f"checksums.json says it is of step {step}")
         if "state.pt" not in names or not all(re.fullmatch(r"state\.pt|\w+\.safetensors", name) for name in names):
             raise ValueError("checksums.json lists files that are not those of a checkpoint")
-        contents = {name: files.read(path / name) for name in names}
+        contents = _summed(path, names)
     except UserError as error:
         raise ValueError(f"it is incomplete ({error})") from error
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != names[name]:
-            raise ValueError(f"{name} does not match its checksum")
     return Checkpoint(path, step, *_parsed(contents))
 
 
-def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Weights and state from a checkpoint's files; raises ValueError if they are not as written."""
+def _summed(folder: Path, sums: Mapping[str, str]) -> dict[str, bytes]:
+    """Files of a folder by name; raises UserError if one cannot be read, ValueError if one has another SHA-256."""
+    contents = {name: files.read(folder / name) for name in sums}
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != sums[name]:
+            raise ValueError(f"{name} does not match its checksum")
+    return contents
+
+
+def _weights(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The contents of a checkpoint's safetensors files, by network; raises ValueError if they are damaged."""
     try:
-        weights: dict[str, dict[str, Any]] = {
+        return {
             name.removesuffix(".safetensors"): safetensors.torch.load(content)
             for name, content in contents.items()
             if name.endswith(".safetensors")
         }
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its weights are damaged ({error})") from error
+
+
+def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Weights and state of a checkpoint's files; raises ValueError where they are not what it writes."""
+    weights = _weights(contents)
     try:
         state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmgan.engine.checkpoint import of_run
+from mmgan.engine.checkpoint import Checkpoint, of_run
 from mmgan.engine.cli import config_of
 from mmgan.errors import UserError
+from mmgan.gan import hub
 from mmgan.gan.config import GANConfig
 from mmgan.gan.inputs import Inputs
 from mmgan.gan.sample import generate
@@ -71,12 +72,16 @@ def load(
     weights: Literal["auto", "raw", "ema"] = "auto",
     device: torch.device | str = "cpu",
     trust: bool = False,
+    revision: str | None = None,
 ) -> GANRun:
-    """Open the run of a GAN in `folder`.
+    """Open the run of a GAN in `folder`, or one that `mmgan.push` uploaded to the Hugging Face Hub.
 
+    A name `user/name` that is not a folder is a repository on the Hub; `revision` is its branch, tag or commit, None
+    the newest. It is downloaded once and kept in huggingface_hub's cache, from which it is opened without a connection.
     `checkpoint` is the last, the best by the scores during training, or the step of a saved one; `weights` "auto"
-    selects the generator's average if the run has one. With `trust`, the run may name classes from outside mmgan, which
-    this process may then import. Raises UserError if there is nothing to load.
+    selects the generator's average if the run has one. A pushed run has one checkpoint and one kind of weights. With
+    `trust`, the run may name classes from outside mmgan, which this process may then import. Raises UserError if there
+    is nothing to load.
 
     >>> import mmgan
     >>> run = mmgan.load(folder)
@@ -85,21 +90,21 @@ def load(
     >>> run.config.generator.z_dim
     4
     """
-    folder = Path(folder).expanduser()
     if weights not in ("auto", "raw", "ema") or (isinstance(checkpoint, str) and checkpoint not in ("best", "last")):
         raise UserError(
             f"checkpoint is best, last or a step, and weights auto, raw or ema: not {checkpoint}, {weights}"
         )
+    folder = _found(folder, revision)
     saved = of_run(folder, checkpoint)
     if "generator" not in saved.weights:
         raise UserError(f"{folder} is not a run of scripts/train_gan.py")
     if weights == "ema" and "ema" not in saved.weights:
         raise UserError(f"{folder} has no average of its weights (ema); use raw")
+    if weights == "raw" and saved.state.get("generator") == "ema":
+        raise UserError(f"{folder} has only the average of the generator's weights (ema); use ema")
     config = config_of(GANConfig, folder / "config.yaml", trust)
     channels, resolution = saved.fact("channels", int), saved.fact("resolution", int)
-    inputs = Inputs(config.generator.z_dim)
-    if config.conditional:
-        inputs = replace(inputs, names=tuple(saved.fact("classes", list)), weights=tuple(saved.fact("weights", list)))
+    inputs = _inputs(config, saved)
     generator, discriminator = build(config, resolution, channels, len(inputs.names))
     kind: Literal["raw", "ema"] = "ema" if weights != "raw" and "ema" in saved.weights else "raw"
     saved.restore("ema" if kind == "ema" else "generator", generator)
@@ -107,3 +112,25 @@ def load(
     generator, discriminator = generator.to(device).eval(), discriminator.to(device).eval()
     shape = (channels, resolution, resolution)
     return GANRun(folder, config, saved.step, kind, generator, discriminator, shape, inputs)
+
+
+def _found(folder: str | Path, revision: str | None) -> Path:
+    """The folder, or the downloaded repository; raises UserError if there is neither."""
+    path = Path(folder).expanduser()
+    if path.exists() or not (isinstance(folder, str) and hub.is_name(folder)):
+        if revision is not None:
+            raise UserError(f"{folder} has no revision, because it is not the name of a repository (user/name)")
+        return path
+    return hub.fetch(folder, revision)
+
+
+def _inputs(config: GANConfig, saved: Checkpoint) -> Inputs:
+    """The generator's inputs; raises UserError for classes that no run can have."""
+    inputs = Inputs(config.generator.z_dim)
+    if not config.conditional:
+        return inputs
+    names, shares = saved.fact("classes", list), saved.fact("weights", list)
+    plain = all(isinstance(name, str) and Path(name).name == name and name != ".." for name in names)
+    if not plain or len(names) != len(shares) or not all(type(share) is int and share >= 0 for share in shares):
+        raise UserError(f"{saved.path / saved.source} is damaged: its classes are {str(names)[:40]}")
+    return replace(inputs, names=tuple(names), weights=tuple(shares))
