@@ -119,7 +119,7 @@ def test_the_card_is_made_from_the_records(trained: Path, pushed: Path) -> None:
     head = yaml.safe_load(card.split("---\n")[1])
     assert (head["library_name"], head["license"]) == ("mmgan", "mit")
     assert head["pipeline_tag"] == "unconditional-image-generation"
-    assert "trained with mmgan on `digits`, with mixup in its discriminator" in card
+    assert "trained with mmgan on `digits`, with mixup in the discriminator" in card
     assert "after 3 of 3 generator steps" in card
     assert "the average of its weights" in card
     assert f"| `mixup` | `{mmgan.load(trained).config.mixup}` |" in card
@@ -229,7 +229,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: changed(folder / "mmgan.json", channels=None),
         "mmgan.json is damaged: its channels",
     ),
-    "another size": (lambda folder: changed(folder / "mmgan.json", channels=3), "holds another ema than this"),
+    "another size": (lambda folder: changed(folder / "mmgan.json", channels=3), "holds a different ema"),
 }
 
 
@@ -455,7 +455,7 @@ def test_what_is_pushed_is_loaded_from_the_hub_and_then_without_it(
     words = [
         "there is no folder user/digits, and it cannot be downloaded: the Hub has no such repository or revision",
         "user/digits is already public, so nothing was uploaded",
-        "there is no folder nobody/digits, and it cannot be downloaded: the Hub has no such repository, or does not know",
+        "there is no folder nobody/digits, and it cannot be downloaded: the Hub has no such repository, or does not",
         "cannot push to nobody/digits: the Hub has no such repository, or does not know you: log in",
         "there is no folder other/digits, and it cannot be downloaded: the Hub does not allow it",
         "cannot push to other/digits: the Hub does not allow it",
