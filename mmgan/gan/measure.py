@@ -116,7 +116,7 @@ def score(
         nearest: PNG file for a picture of ten samples, each with the five nearest real images
         floor: also score real images against the others, to show what a perfect generator would get
         weights: weights of a run: raw, ema (the average), or auto: ema if the run has one
-        z_dim: number of latents of a TorchScript generator; null: its own attribute
+        z_dim: number of latents of a TorchScript generator; null: its attribute `z_dim`
         root: folder of the named data sets
         download: download a data set that is missing there
         skip_broken: leave out broken files of a folder and list them

@@ -80,7 +80,7 @@ def open_source(
 
 
 def of_run(run: GANRun) -> Source:
-    """The generator of a run; its name gives the weights, raw or ema. Its classes are those of `of_files`."""
+    """The generator of a run; its name gives the weights, raw or ema. Classes are treated as in `of_files`."""
     inputs, content = run.inputs, hash_of(run.generator)
     made = Source(run.weights, lambda seed: draw(run.generator, inputs, seed), run.shape, content, seeded=True)
     if not inputs.names:

@@ -71,7 +71,8 @@ class ResNetDiscriminator(DiscriminatorConfig):
     spectral_norm: Literal["all", "main", "none"] = "all"
     """Weights to normalise: all; main: all except the shortcuts', as in one version of the official code; or none."""
     power_iterations: int = 1
-    """Power iterations of the spectral norm per training pass, at most 1000 (the official code: one per pass)."""
+    """Power iterations of the spectral norm per training pass, 1 to 1000 (the official code runs one in each of its
+    passes)."""
     table: Table = "cifar10"
     """cifar10: `width` channels everywhere; imagenet: `width` in the first block, and twice as many in each later one
     that halves the map."""
