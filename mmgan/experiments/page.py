@@ -46,7 +46,7 @@ def markdown(blocks: Sequence[Block], folder: str) -> str:
             cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
             parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
         elif block.picture:
-            parts.append(f"![{block.text}]({quote(f'{folder}/{block.picture}')})")
+            parts.append(f"![{block.text}]({quote(f'{folder}/{block.picture}')})\n\n*{block.text}*")
         elif block.items:
             items = "\n".join(f"- {item}" for item in block.items)
             folded = f"<details>\n<summary>{block.text}</summary>\n\n{items}\n\n</details>"

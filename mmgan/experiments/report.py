@@ -241,7 +241,8 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
         drawn = [one.curves[title] for one in results if title in one.curves]
         panels = {panel: curves_of(results, title, panel) for panel in dict.fromkeys(p for own in drawn for p in own)}
         figures.curves(panels, output / f"curves-{number}.png", log=title in LOGARITHMIC)
-        blocks += [Block(title, 2), Block(f"{title}: means over runs, and their range", picture=f"curves-{number}.png")]
+        text = f"{title}: means over runs, and their range. {_behind(record, title)}".strip()
+        blocks += [Block(title, 2), Block(text, picture=f"curves-{number}.png")]
     if record["pictures"]:
         blocks.append(Block("Pictures", 2))
         blocks += [Block(one["text"], picture=one["file"]) for one in record["pictures"]]
@@ -287,6 +288,21 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
             f"{facts['step_size']}, {facts['restarts']} random starts, the worst of which counts."
         )
     return f"{name.capitalize()}: {'; '.join(f'{key} {_plain(value)}' for key, value in facts.items())}."
+
+
+def _behind(record: Record, title: str) -> str:
+    """The protocol behind the curves called `title`, as a sentence; empty if there is none."""
+    if title == "FID while training":
+        config = next((config for config in record["arms"].values() if "score.num_samples" in config), {})
+        if not config:
+            return ""
+        return (
+            f"{config['score.num_samples']} samples each time, against all {config['score.reference']} images, "
+            f"{config['score.extractor.class']} features."
+        )
+    names = {"NLL of interpolated targets over lam (Fig. 2)": "evaluation"}
+    name = names.get(title, title.replace("Accuracy over eps, ", "attack-").replace("Accuracy over eps", "attack"))
+    return _in_words(name, record["protocols"][name]) if name in record["protocols"] else ""
 
 
 def _plain(value: Any) -> str:
@@ -496,7 +512,9 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     bases = {name: list(of(results, base, name).values()) if base else [] for name in measures}
     figures.over_option(marks, bases, titles, over, output / "over.png")
     text = f"{' and '.join(titles.values())} over {over}: means and standard deviations; dotted, the baseline. "
-    return [Block(text + "A hollow mark has fewer runs than the largest arm.", picture="over.png")]
+    text += "A hollow mark has fewer runs than the largest arm. "
+    text += " ".join(_in_words(name, facts) for name, facts in record["protocols"].items())
+    return [Block(text.strip(), picture="over.png")]
 
 
 def _checks(results: Sequence[Result]) -> list[Block]:
