@@ -58,9 +58,10 @@ class ClassifierData(DataConfig):
 class ClassifierConfig(RunConfig):
     """Training.
 
-    >>> from classifiers import ClassifierConfig
-    >>> ClassifierConfig(epochs=30, milestones=(10, 20)).network
-    PreActResNet(width=1.0, final_norm=True, dropout=0.0, depth=18)
+    Examples:
+        >>> from classifiers import ClassifierConfig
+        >>> ClassifierConfig(epochs=30, milestones=(10, 20)).network
+        PreActResNet(width=1.0, final_norm=True, dropout=0.0, depth=18)
     """
 
     data: ClassifierData = field(default_factory=ClassifierData)

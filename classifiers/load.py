@@ -32,10 +32,11 @@ def load_classifier(
     The network maps pixels float32 [B, C, R, R] in [0, 1] to logits [B, classes]. With `trust` the run may name classes
     from outside mmgan, which are then imported. Raises UserError if there is nothing to load.
 
-    >>> import classifiers
-    >>> network, config, checkpoint = classifiers.load_classifier(folder)
-    >>> network(torch.rand(2, 1, 8, 8)).shape
-    torch.Size([2, 10])
+    Examples:
+        >>> import classifiers
+        >>> network, config, checkpoint = classifiers.load_classifier(folder)
+        >>> network(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     run = Path(run).expanduser()
     saved = checkpoint.of_run(run, choose(run, which))

@@ -41,11 +41,12 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
     checkpoint with the lowest error on them is kept in `best/`. Raises UserError for what the user can correct. After
     SIGINT or SIGTERM the current step is finished, a checkpoint is written and the process exits with 128 + the signal.
 
-    >>> import classifiers
-    >>> small = {"data": {"name": "digits", "labels_per_class": 4}, "network": {"width": 0.0625}, "batch_size": 20}
-    >>> classifiers.train({**small, "epochs": 1, "lr_schedule": "constant", "tracker": None}, folder)
-    >>> (folder / "checkpoints" / "step-000002").is_dir()
-    True
+    Examples:
+        >>> import classifiers
+        >>> small = {"data": {"name": "digits", "labels_per_class": 4}, "network": {"width": 0.0625}, "batch_size": 20}
+        >>> classifiers.train({**small, "epochs": 1, "lr_schedule": "constant", "tracker": None}, folder)
+        >>> (folder / "checkpoints" / "step-000002").is_dir()
+        True
     """
     config, folder = cli.config_of(ClassifierConfig, config, trust), Path(folder)
     yaml = cli.to_yaml(config)

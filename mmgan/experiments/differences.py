@@ -28,8 +28,9 @@ class Difference(NamedTuple):
 def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
     """`arm` minus `other` over their common seeds; for fewer than two, the interval is infinite and p NaN.
 
-    >>> difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 4.0}).mean
-    -1.5
+    Examples:
+        >>> difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 4.0}).mean
+        -1.5
     """
     seeds = sorted(arm.keys() & other.keys())
     values = np.array([arm[seed] - other[seed] for seed in seeds])

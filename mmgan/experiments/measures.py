@@ -55,8 +55,9 @@ FAMILIES = {
 def describe(name: str) -> Measure:
     """The description of a measure; an unknown measure is described by its name.
 
-    >>> describe("fgsm/0.05").title
-    'accuracy under FGSM, eps 0.05, %'
+    Examples:
+        >>> describe("fgsm/0.05").title
+        'accuracy under FGSM, eps 0.05, %'
     """
     if name in KNOWN:
         return KNOWN[name]

@@ -126,8 +126,9 @@ def _named(found: Sequence[Result]) -> str | None:
 def options_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The options of a configuration by their full names.
 
-    >>> options_of({"mixup": {"class_path": "a.B", "init_args": {"alpha": 1.0}}, "seed": 3})
-    {'mixup.class': 'B', 'mixup.alpha': 1.0, 'seed': 3}
+    Examples:
+        >>> options_of({"mixup": {"class_path": "a.B", "init_args": {"alpha": 1.0}}, "seed": 3})
+        {'mixup.class': 'B', 'mixup.alpha': 1.0, 'seed': 3}
     """
     found: dict[str, Any] = {}
     for key, value in config.items():
@@ -291,8 +292,9 @@ def _number(value: Any) -> bool:
 def bend(path: Sequence[float]) -> float:
     """The mean distance of the logits on a path from fake to real from a straight line, relative to their rise.
 
-    >>> bend([-1.0, 0.0, 1.0])
-    0.0
+    Examples:
+        >>> bend([-1.0, 0.0, 1.0])
+        0.0
     """
     line = np.linspace(path[0], path[-1], len(path))
     return float(np.abs(np.array(path) - line).mean() / abs(path[-1] - path[0]))

@@ -23,11 +23,12 @@ SHIFT, CUT = 0.125, 0.5
 class DiffAugment:
     """The augmentations, applied in this order.
 
-    >>> import torch
-    >>> from mmgan import DiffAugment
-    >>> rule = DiffAugment(kinds=("translation",))
-    >>> rule.draw(4)(torch.ones(4, 1, 8, 8)).shape
-    torch.Size([4, 1, 8, 8])
+    Examples:
+        >>> import torch
+        >>> from mmgan import DiffAugment
+        >>> rule = DiffAugment(kinds=("translation",))
+        >>> rule.draw(4)(torch.ones(4, 1, 8, 8)).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     kinds: Sequence[Kind] = ("colour", "translation", "cutout")

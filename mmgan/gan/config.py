@@ -78,9 +78,10 @@ class ScoreConfig:
 class GANConfig(RunConfig):
     """Training.
 
-    >>> from mmgan import GANConfig, losses, rules
-    >>> GANConfig(mixup=rules.DiscriminatorMixup(alpha=0.2), loss=losses.Hinge(), steps=100).loss
-    Hinge(saturating=False)
+    Examples:
+        >>> from mmgan import GANConfig, losses, rules
+        >>> GANConfig(mixup=rules.DiscriminatorMixup(alpha=0.2), loss=losses.Hinge(), steps=100).loss
+        Hinge(saturating=False)
     """
 
     data: GANData = field(default_factory=GANData)

@@ -23,11 +23,12 @@ class Inputs:
 
     Input i depends only on the seed and i.
 
-    >>> inputs = Inputs(z_dim=4, names=("cat", "dog"), weights=(10, 30))
-    >>> inputs(seed=0, start=0, stop=3).shape
-    torch.Size([3, 6])
-    >>> inputs.labels(seed=0, start=0, stop=3, among=["dog"])
-    tensor([1, 1, 1])
+    Examples:
+        >>> inputs = Inputs(z_dim=4, names=("cat", "dog"), weights=(10, 30))
+        >>> inputs(seed=0, start=0, stop=3).shape
+        torch.Size([3, 6])
+        >>> inputs.labels(seed=0, start=0, stop=3, among=["dog"])
+        tensor([1, 1, 1])
     """
 
     z_dim: int

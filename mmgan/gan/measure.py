@@ -92,14 +92,6 @@ def score(
     describes; and `floor`, the scores of `num_floor` real images against the other real ones. For several seeds,
     `scores` are means, and NAME_std standard deviations. Raises UserError if images cannot be compared.
 
-    >>> import mmgan, torch
-    >>> from torch import nn
-    >>> images = torch.randint(256, (2, 100, 1, 8, 8), dtype=torch.uint8)
-    >>> means = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
-    >>> record = mmgan.score(images[0], images[1], extractor=means, metrics="fid")
-    >>> list(record["scores"])
-    ['fid']
-
     Args:
         fake: images to score
         real: images to compare with; null: those that the run was trained on. A generator makes as many as are scored
@@ -123,6 +115,15 @@ def score(
         batch_size: images per batch in each process
         output: JSON file for the record; null: the scores.json of a run, and none for other images
         trust: let a run name classes from outside mmgan, which are then imported
+
+    Examples:
+        >>> import mmgan, torch
+        >>> from torch import nn
+        >>> images = torch.randint(256, (2, 100, 1, 8, 8), dtype=torch.uint8)
+        >>> means = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+        >>> record = mmgan.score(images[0], images[1], extractor=means, metrics="fid")
+        >>> list(record["scores"])
+        ['fid']
     """
     output, nearest = (Path(file) if file is not None else None for file in (output, nearest))
     if not isinstance(metrics, str):

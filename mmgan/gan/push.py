@@ -69,10 +69,11 @@ def push(
     Returns the address on the Hub, or the folder. Raises UserError for what cannot be pushed, or if the Hub refuses it
     or cannot be reached.
 
-    >>> import mmgan
-    >>> pushed = mmgan.push(folder, "user/digits", dry_run=folder / "pushed")
-    >>> mmgan.load(pushed).sample(2).shape
-    torch.Size([2, 1, 8, 8])
+    Examples:
+        >>> import mmgan
+        >>> pushed = mmgan.push(folder, "user/digits", dry_run=folder / "pushed")
+        >>> mmgan.load(pushed).sample(2).shape
+        torch.Size([2, 1, 8, 8])
     """
     if not hub.is_name(repo):
         raise UserError(f"{repo} is not the name of a repository, which is user/name, of letters, digits, -, _ and .")

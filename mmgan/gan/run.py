@@ -25,10 +25,11 @@ from mmgan.scoring import records
 class GANRun:
     """A run's configuration, the networks of one of its checkpoints, and its scores.
 
-    >>> import mmgan
-    >>> run = mmgan.load(folder)
-    >>> run.discriminator(run.sample(2).float() / 127.5 - 1).shape
-    torch.Size([2])
+    Examples:
+        >>> import mmgan
+        >>> run = mmgan.load(folder)
+        >>> run.discriminator(run.sample(2).float() / 127.5 - 1).shape
+        torch.Size([2])
     """
 
     folder: Path
@@ -83,12 +84,13 @@ def load(
     `trust`, the run may name classes from outside mmgan, which this process may then import. Raises UserError if there
     is nothing to load.
 
-    >>> import mmgan
-    >>> run = mmgan.load(folder)
-    >>> run.sample(4, seed=1).shape
-    torch.Size([4, 1, 8, 8])
-    >>> run.config.generator.z_dim
-    4
+    Examples:
+        >>> import mmgan
+        >>> run = mmgan.load(folder)
+        >>> run.sample(4, seed=1).shape
+        torch.Size([4, 1, 8, 8])
+        >>> run.config.generator.z_dim
+        4
     """
     if weights not in ("auto", "raw", "ema") or (isinstance(checkpoint, str) and checkpoint not in ("best", "last")):
         raise UserError(

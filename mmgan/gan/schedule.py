@@ -17,10 +17,11 @@ class BurnIn:
     The half-life of `ema` grows with them, from 0, so an average loaded by `init_from` is discarded. The defaults are
     theirs for CIFAR-10.
 
-    >>> from mmgan import BurnIn, GANConfig
-    >>> config = GANConfig(burn_in=BurnIn(images=640), lr_schedule="constant", r1_gamma=0.05)
-    >>> config.burn_in.gamma  # the final value of r1_gamma
-    0.005
+    Examples:
+        >>> from mmgan import BurnIn, GANConfig
+        >>> config = GANConfig(burn_in=BurnIn(images=640), lr_schedule="constant", r1_gamma=0.05)
+        >>> config.burn_in.gamma  # the final value of r1_gamma
+        0.005
     """
 
     images: int = 20_000_000
@@ -53,10 +54,11 @@ class Rates(NamedTuple):
 def rates(config: GANConfig, step: int) -> Rates:
     """The values in generator step `step`, counted from 1, and in the discriminator steps before it.
 
-    >>> from mmgan.gan.config import GANConfig
-    >>> config = GANConfig(steps=4, lr=0.4, lr_schedule="linear")
-    >>> [round(rates(config, step).lr, 3) for step in (1, 2, 3, 4)]
-    [0.4, 0.3, 0.2, 0.1]
+    Examples:
+        >>> from mmgan.gan.config import GANConfig
+        >>> config = GANConfig(steps=4, lr=0.4, lr_schedule="linear")
+        >>> [round(rates(config, step).lr, 3) for step in (1, 2, 3, 4)]
+        [0.4, 0.3, 0.2, 0.1]
     """
     last, lr = config.burn_in, config.lr
     if last is None:

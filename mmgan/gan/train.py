@@ -41,10 +41,11 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
     fix. After SIGINT or SIGTERM, it finishes the current step, writes a checkpoint, and ends the process with exit code
     128 + the signal.
 
-    >>> import mmgan
-    >>> mmgan.train({"data": {"name": "digits"}, "steps": 2, "n_dis": 1, "tracker": None, **small}, folder)
-    >>> (folder / "samples" / "step-000002.png").exists()
-    True
+    Examples:
+        >>> import mmgan
+        >>> mmgan.train({"data": {"name": "digits"}, "steps": 2, "n_dis": 1, "tracker": None, **small}, folder)
+        >>> (folder / "samples" / "step-000002.png").exists()
+        True
     """
     config, folder = cli.config_of(GANConfig, config, trust), Path(folder)
     yaml = cli.to_yaml(config)

@@ -25,13 +25,14 @@ class Mixable(nn.Module):
 
     Raises ValueError, listing the network's modules, for an unknown name.
 
-    >>> import torch
-    >>> from mmgan.mixup import ClassifierMixup, Mixable
-    >>> network = Mixable(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)), ["1"])
-    >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
-    >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
-    >>> logits.shape, targets.shape
-    (torch.Size([8, 2]), torch.Size([8, 2]))
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import ClassifierMixup, Mixable
+        >>> network = Mixable(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)), ["1"])
+        >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
+        >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
+        >>> logits.shape, targets.shape
+        (torch.Size([8, 2]), torch.Size([8, 2]))
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:

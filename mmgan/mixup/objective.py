@@ -35,12 +35,14 @@ def discriminator_loss(
     [2B, C] for the rows `[real; fake]`, are for a conditional discriminator: it is called with (rows, plans,
     `[target | class]`) and returns logits and the mixed `[target | class]`.
 
-    >>> import torch
-    >>> from mmgan.mixup import DiscriminatorMixup, Mixable, discriminator_loss
-    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
-    >>> real, fake = torch.randn(4, 2), torch.randn(4, 2)
-    >>> sorted(discriminator_loss(Mixable(net, ["1"]), real, fake, DiscriminatorMixup(layers=(0, 1))))
-    ['fake', 'mix', 'real']
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import DiscriminatorMixup, Mixable, discriminator_loss
+        >>> layers = torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0)
+        >>> net = torch.nn.Sequential(*layers)
+        >>> real, fake = torch.randn(4, 2), torch.randn(4, 2)
+        >>> sorted(discriminator_loss(Mixable(net, ["1"]), real, fake, DiscriminatorMixup(layers=(0, 1))))
+        ['fake', 'mix', 'real']
     """
     size = len(real)
     plans = _plans(mixup, size, DiscriminatorRule.draw)
@@ -75,12 +77,14 @@ def generator_loss(
     generator of Eq. 11. `augment` changes the rows that are passed, `[real; fake]`, or only the fakes if no real ones
     are needed; `classes` are vectors as in `discriminator_loss`, the last B of which belong to the fakes.
 
-    >>> import torch
-    >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
-    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
-    >>> real, fake = torch.randn(4, 2), torch.randn(4, 2, requires_grad=True)
-    >>> list(generator_loss(Mixable(net, ["1"]), fake, real, DiscriminatorMixup(layers=(0, 1))))
-    ['generator', 'generator_mix']
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import DiscriminatorMixup, Mixable, generator_loss
+        >>> layers = torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0)
+        >>> net = torch.nn.Sequential(*layers)
+        >>> real, fake = torch.randn(4, 2), torch.randn(4, 2, requires_grad=True)
+        >>> list(generator_loss(Mixable(net, ["1"]), fake, real, DiscriminatorMixup(layers=(0, 1))))
+        ['generator', 'generator_mix']
     """
     size = len(fake)
     plans = _plans(mixup, size, DiscriminatorRule.draw_for_generator)

@@ -19,13 +19,14 @@ class Staged(nn.Module):
     Layer 0 is the input, layer k the output of stage k; plans may mix at layers 0 to K - 1 of K stages. Everything
     goes through `forward`, the one call that DDP and autocast wrap.
 
-    >>> import torch
-    >>> from mmgan.mixup import ClassifierMixup, Staged
-    >>> network = Staged(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
-    >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
-    >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
-    >>> logits.shape, targets.shape
-    (torch.Size([8, 2]), torch.Size([8, 2]))
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import ClassifierMixup, Staged
+        >>> network = Staged(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        >>> x, y = torch.rand(8, 3), torch.eye(2)[torch.arange(8) % 2]
+        >>> logits, targets = network(x, ClassifierMixup(layers=(0, 1)).draw(8), y)
+        >>> logits.shape, targets.shape
+        (torch.Size([8, 2]), torch.Size([8, 2]))
     """
 
     def __init__(self, *stages: nn.Module, preprocess: nn.Module | None = None) -> None:

@@ -16,9 +16,10 @@ def density_coverage(made: Tensor, real: Tensor, neighbours: int = 5) -> dict[st
     balls that contain a generated image, divided by `neighbours`, and can exceed 1; coverage is the fraction of balls
     that contain one. Features should be float64 with the real mean subtracted, so that distances are accurate.
 
-    >>> line = torch.arange(10.0, dtype=torch.float64)[:, None]
-    >>> density_coverage(line + 0.1, line, neighbours=1)
-    {'density': 1.9, 'coverage': 1.0}
+    Examples:
+        >>> line = torch.arange(10.0, dtype=torch.float64)[:, None]
+        >>> density_coverage(line + 0.1, line, neighbours=1)
+        {'density': 1.9, 'coverage': 1.0}
     """
     radii = torch.cat([torch.cdist(rows, real).kthvalue(neighbours + 1).values for rows in real.split(ROWS)])
     inside, nearest = 0, torch.full_like(radii, torch.inf)

@@ -20,10 +20,11 @@ def fingerprints(images: Tensor) -> Tensor:
 
     They are sums of the bytes, uint8 [N, C, H, W], each times a random 64-bit number, modulo 2^64.
 
-    >>> x = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
-    >>> a, b, c = fingerprints(torch.cat([x, x[:1]])).tolist()
-    >>> a == c, a == b
-    (True, False)
+    Examples:
+        >>> x = torch.arange(8, dtype=torch.uint8).reshape(2, 1, 2, 2)
+        >>> a, b, c = fingerprints(torch.cat([x, x[:1]])).tolist()
+        >>> a == c, a == b
+        (True, False)
     """
     flat = images.flatten(1)
     return (flat.long() * _factors(flat.shape[1], flat.device)).sum(1)

@@ -25,12 +25,13 @@ class Extractor:
 
     The logits are None if the network has no classes or returns only features; IS is then unavailable.
 
-    >>> import torch
-    >>> class Means(torch.nn.Module):
-    ...     def forward(self, images):
-    ...         return images.float().mean((2, 3))
-    >>> Extractor("means", Means(), "none")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))[0].shape
-    torch.Size([2, 3])
+    Examples:
+        >>> import torch
+        >>> class Means(torch.nn.Module):
+        ...     def forward(self, images):
+        ...         return images.float().mean((2, 3))
+        >>> Extractor("means", Means(), "none")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))[0].shape
+        torch.Size([2, 3])
     """
 
     def __init__(

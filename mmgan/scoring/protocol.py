@@ -41,8 +41,9 @@ class Protocol:
     def of(self, metrics: str) -> Protocol:
         """The same protocol with other metrics, as in options: `is,fid,prc`. Raises UserError for unknown ones.
 
-        >>> PROTOCOLS["test-10k"].of("fid, kid").metrics
-        ('fid', 'kid')
+        Examples:
+            >>> PROTOCOLS["test-10k"].of("fid, kid").metrics
+            ('fid', 'kid')
         """
         return replace(self, metrics=tuple(re.findall(r"\w+", metrics.lower())))
 

@@ -187,8 +187,9 @@ def data_of(text: str, data: DataConfig) -> DataConfig | None:
 
     `data` gives the rest: the resolution, and the root of a named data set.
 
-    >>> data_of("digits:test", DataConfig()).split
-    'test'
+    Examples:
+        >>> data_of("digits:test", DataConfig()).split
+        'test'
     """
     name, _, split = text.partition(":")
     path = Path(text).expanduser()

@@ -42,13 +42,14 @@ class Projection(nn.Module):
     like its target, is mixed by the plan that mixes its states, so mixing phi itself by lam gives
     lam d(a, y_a) + (1 - lam) d(b, y_b) - lam (1 - lam) (E y_a - E y_b) . (phi(a) - phi(b)).
 
-    >>> import torch
-    >>> from mmgan.mixup import DiscriminatorMixup, Staged
-    >>> network = Projection(Staged(torch.nn.Flatten(), torch.nn.Linear(9, 4)), width=4, classes=3)
-    >>> x, target_and_class = torch.rand(8, 1, 3, 3), torch.rand(8, 1 + 3)
-    >>> logits, y = network(x, DiscriminatorMixup(layers=(1,)).draw(4), target_and_class)
-    >>> logits.shape, y.shape
-    (torch.Size([20]), torch.Size([20, 4]))
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import DiscriminatorMixup, Staged
+        >>> network = Projection(Staged(torch.nn.Flatten(), torch.nn.Linear(9, 4)), width=4, classes=3)
+        >>> x, target_and_class = torch.rand(8, 1, 3, 3), torch.rand(8, 1 + 3)
+        >>> logits, y = network(x, DiscriminatorMixup(layers=(1,)).draw(4), target_and_class)
+        >>> logits.shape, y.shape
+        (torch.Size([20]), torch.Size([20, 4]))
     """
 
     def __init__(self, features: nn.Module, width: int, classes: int) -> None:

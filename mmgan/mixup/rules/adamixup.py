@@ -69,12 +69,13 @@ class AdaMixUp(ClassifierRule):
     loss, to make mixes that it can distinguish. Published for the input; at hidden layers, where the policy sees the
     images, it is our extension.
 
-    >>> import torch
-    >>> from mmgan.mixup import AdaMixUp
-    >>> rule, x = AdaMixUp(), torch.rand(8, 3)
-    >>> plans = rule.complete(rule.policy(lambda: torch.nn.Linear(3, 5), 5), x, rule.draw(8))
-    >>> plans.plans[0].lam.shape, plans.plans[0].lam.requires_grad
-    (torch.Size([4]), True)
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import AdaMixUp
+        >>> rule, x = AdaMixUp(), torch.rand(8, 3)
+        >>> plans = rule.complete(rule.policy(lambda: torch.nn.Linear(3, 5), 5), x, rule.draw(8))
+        >>> plans.plans[0].lam.shape, plans.plans[0].lam.requires_grad
+        (torch.Size([4]), True)
     """
 
     learns: ClassVar[bool] = True

@@ -22,15 +22,16 @@ class ClassifierRule(ABC):
     those of `head`, whose outputs `terms` may use. They are trained with the network, by the same loss, and saved with
     it.
 
-    >>> from dataclasses import dataclass
-    >>> import torch
-    >>> from mmgan.mixup import ClassifierRule, Plan
-    >>> @dataclass(frozen=True, kw_only=True)
-    ... class Halves(ClassifierRule):
-    ...     def plan(self, left, right, generator):
-    ...         return Plan(0, left, right, torch.tensor(0.5))
-    >>> Halves(layers=(1,)).draw(4).plans[0].layer
-    1
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from mmgan.mixup import ClassifierRule, Plan
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Halves(ClassifierRule):
+        ...     def plan(self, left, right, generator):
+        ...         return Plan(0, left, right, torch.tensor(0.5))
+        >>> Halves(layers=(1,)).draw(4).plans[0].layer
+        1
     """
 
     learns: ClassVar[bool] = False
@@ -99,10 +100,11 @@ class ClassifierRule(ABC):
 class ClassifierMixup(ClassifierRule):
     """Manifold Mixup, Eq. 1; Input Mixup with layers [0].
 
-    >>> from mmgan.mixup import ClassifierMixup
-    >>> (plan,) = ClassifierMixup(alpha=2.0, layers=(0, 1)).draw(8).plans
-    >>> sorted(plan.right.tolist())
-    [0, 1, 2, 3, 4, 5, 6, 7]
+    Examples:
+        >>> from mmgan.mixup import ClassifierMixup
+        >>> (plan,) = ClassifierMixup(alpha=2.0, layers=(0, 1)).draw(8).plans
+        >>> sorted(plan.right.tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7]
     """
 
     alpha: float = 2.0

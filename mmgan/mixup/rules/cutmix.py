@@ -72,10 +72,11 @@ class _CutMix:
 class ClassifierCutMix(_CutMix, ClassifierRule):
     """CutMix in a classifier, at its input or on the maps of hidden layers.
 
-    >>> from mmgan.mixup import ClassifierCutMix
-    >>> (plan,) = ClassifierCutMix().draw(8).plans
-    >>> plan.inside(32, 32).shape
-    torch.Size([8, 32, 32])
+    Examples:
+        >>> from mmgan.mixup import ClassifierCutMix
+        >>> (plan,) = ClassifierCutMix().draw(8).plans
+        >>> plan.inside(32, 32).shape
+        torch.Size([8, 32, 32])
     """
 
 
@@ -83,7 +84,8 @@ class ClassifierCutMix(_CutMix, ClassifierRule):
 class DiscriminatorCutMix(_CutMix, DiscriminatorRule):
     """CutMix in a discriminator instead of the interpolation of Eq. 8; targets are fractions of real area.
 
-    >>> from mmgan.mixup import DiscriminatorCutMix
-    >>> len(DiscriminatorCutMix(layers=(0,)).draw(4).plans[0].left)
-    12
+    Examples:
+        >>> from mmgan.mixup import DiscriminatorCutMix
+        >>> len(DiscriminatorCutMix(layers=(0,)).draw(4).plans[0].left)
+        12
     """

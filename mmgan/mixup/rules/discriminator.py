@@ -27,15 +27,16 @@ class DiscriminatorRule(ABC):
     The defaults are the paper's if it states a choice, and otherwise those of its authors' later code (branch new_gan,
     6c39b93).
 
-    >>> from dataclasses import dataclass
-    >>> import torch
-    >>> from mmgan.mixup import DiscriminatorRule, Plan
-    >>> @dataclass(frozen=True, kw_only=True)
-    ... class Halves(DiscriminatorRule):
-    ...     def plan(self, left, right, generator):
-    ...         return Plan(0, left, right, torch.tensor(0.5))
-    >>> Halves(layers=(1,)).draw(4).plans[0].layer
-    1
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from mmgan.mixup import DiscriminatorRule, Plan
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Halves(DiscriminatorRule):
+        ...     def plan(self, left, right, generator):
+        ...         return Plan(0, left, right, torch.tensor(0.5))
+        >>> Halves(layers=(1,)).draw(4).plans[0].layer
+        1
     """
 
     layers: Sequence[int] = (0, 1, 2)
@@ -121,10 +122,11 @@ class DiscriminatorRule(ABC):
 class DiscriminatorMixup(DiscriminatorRule):
     """Eq. 8-11: interpolations of real and fake rows with the soft targets of Eq. 9.
 
-    >>> from mmgan.mixup import DiscriminatorMixup
-    >>> plans = DiscriminatorMixup(alpha=0.5, layers=(0, 1)).draw(4)
-    >>> plans.rows, len(plans.plans[0].left)  # 4 real and 4 fake rows go in; 4 mixed ones of each kind are added
-    (8, 12)
+    Examples:
+        >>> from mmgan.mixup import DiscriminatorMixup
+        >>> plans = DiscriminatorMixup(alpha=0.5, layers=(0, 1)).draw(4)
+        >>> plans.rows, len(plans.plans[0].left)  # 4 real and 4 fake rows go in; 4 mixed ones of each kind are added
+        (8, 12)
     """
 
     alpha: float = 0.5

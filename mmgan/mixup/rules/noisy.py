@@ -66,11 +66,12 @@ class _Noisy:
 class ClassifierNoisyMixup(_Noisy, ClassifierMixup):
     """Noisy feature mixup in a classifier.
 
-    >>> import torch
-    >>> from mmgan.mixup import ClassifierNoisyMixup
-    >>> (plan,) = ClassifierNoisyMixup(layers=(1,)).draw(8).plans
-    >>> plan.noise(torch.zeros(8, 16, 4, 4))[0].shape
-    torch.Size([8, 16, 4, 4])
+    Examples:
+        >>> import torch
+        >>> from mmgan.mixup import ClassifierNoisyMixup
+        >>> (plan,) = ClassifierNoisyMixup(layers=(1,)).draw(8).plans
+        >>> plan.noise(torch.zeros(8, 16, 4, 4))[0].shape
+        torch.Size([8, 16, 4, 4])
     """
 
     layers: Sequence[int] = (0, 1, 2, 3)
@@ -83,7 +84,8 @@ class ClassifierNoisyMixup(_Noisy, ClassifierMixup):
 class DiscriminatorNoisyMixup(_Noisy, DiscriminatorMixup):
     """Noisy mixup in a discriminator, our extension, with the pairs, lam and targets of `DiscriminatorMixup`.
 
-    >>> from mmgan.mixup import DiscriminatorNoisyMixup
-    >>> len(DiscriminatorNoisyMixup(additive=0.1).draw(4).plans[0].left)
-    12
+    Examples:
+        >>> from mmgan.mixup import DiscriminatorNoisyMixup
+        >>> len(DiscriminatorNoisyMixup(additive=0.1).draw(4).plans[0].left)
+        12
     """
