@@ -293,12 +293,11 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
 def _behind(record: Record, title: str) -> str:
     """The protocol behind the curves called `title`, as a sentence; empty if there is none."""
     if title == "FID while training":
-        config = next((config for config in record["arms"].values() if "score.num_samples" in config), {})
-        if not config:
-            return ""
-        return (
+        configs = [config for config in record["arms"].values() if "score.num_samples" in config]
+        return "".join(
             f"{config['score.num_samples']} samples each time, against all {config['score.reference']} images, "
             f"{config['score.extractor.class']} features."
+            for config in configs[:1]
         )
     names = {"NLL of interpolated targets over lam (Fig. 2)": "evaluation"}
     name = names.get(title, title.replace("Accuracy over eps, ", "attack-").replace("Accuracy over eps", "attack"))

@@ -27,10 +27,10 @@ from classifiers.updates import Updates, learning_rate, smoothed
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import AdaMixUp, Plan, Plans, Staged
-from tests.cls_runs import begun, first_updates
+from tests.classifiers.runs import begun, first_updates
+from tests.classifiers.test_semisupervised import BASE, configured, numpy_pass, softmax, trained
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 from tests.plain_network import Plain
-from tests.test_semisupervised import BASE, configured, numpy_pass, softmax, trained
 
 FGSM = ["--adversarial.iterations", "1", "--adversarial.random_start", "false", "--adversarial.eps", "0.1"]
 FGSM += ["--adversarial.step_size", "0.1", "--adversarial.clean", "true", "--adversarial.labels", "predicted"]

@@ -400,7 +400,7 @@ ONLINE = """
 import os, sys, traceback
 from pathlib import Path
 import mmgan
-from tests.test_hub import TOKEN, same, three_lines
+from tests.gan.test_hub import TOKEN, same, three_lines
 
 folder, card = sys.argv[1:]
 print("at", mmgan.push(folder, "user/digits"))
@@ -435,7 +435,7 @@ refused(lambda: mmgan.push(folder, "user/digits"))
 OFFLINE = """
 import sys
 import mmgan
-from tests.test_hub import same
+from tests.gan.test_hub import same
 
 assert same(mmgan.load("user/digits"), mmgan.load(sys.argv[1], 2, "raw"))
 for use in (lambda: mmgan.load("user/faces"), lambda: mmgan.push(sys.argv[1], "user/digits")):

@@ -17,10 +17,10 @@ from classifiers.config import ClassifierConfig
 from mmgan.engine import checkpoint, cli
 from mmgan.gan.config import GANConfig
 from mmgan.gan.train import train
-from tests import cls_cases
+from tests.classifiers import cases as cls_cases
 from tests.conftest import ROOT
 
-RECORD = json.loads((ROOT / "tests" / "data" / "record.json").read_text())
+RECORD = json.loads((ROOT / "tests" / "gan" / "record.json").read_text())
 ROUGH = {"cls/none, preactresnet", "cls/vat-em", "gan/plain, wasserstein"}
 """Runs whose losses differ by several thousandths from processor to processor: rounding that a loss without
 normalisation, without a bound, or of a small difference enlarges."""

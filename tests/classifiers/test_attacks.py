@@ -41,9 +41,9 @@ from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.experiments.results import read
 from mmgan.mixup import ClassifierCutMix, ClassifierMixup, ClassifierRule, Plans, Staged
-from tests.cls_runs import begun
+from tests.classifiers.runs import begun
+from tests.classifiers.test_evaluate import command_here
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, with_state
-from tests.test_evaluate import command_here
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 EPS = {"linf": 0.03, "l2": 0.5}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmgan.engine import checkpoint
-from tests.cls_cases import BASE
+from tests.classifiers.cases import BASE
 from tests.conftest import ENVIRONMENT, ROOT, digits, result, run, same
 
 GAN = ["--generator", "tests.plain_network.PlainGenerator", "--steps", "30", "--checkpoint_every", "10"]

@@ -29,8 +29,8 @@ from mmgan.gan.train import check
 from mmgan.mixup import DiscriminatorCutMix, DiscriminatorMixup, DiscriminatorRule, Mixable, Plan, Plans, Staged
 from mmgan.scoring import Extractor, Protocol
 from tests.conftest import digits, run, train
+from tests.gan.test_order import steps_of
 from tests.mixup.cases import images, one_by_one, seeded
-from tests.test_order import steps_of
 
 FAMILIES: list[tuple[GeneratorConfig, DiscriminatorConfig]] = [
     (ResNetGenerator(z_dim=4, width=4), ResNetDiscriminator(width=4)),
@@ -215,7 +215,7 @@ def test_what_has_no_classes_is_refused(tmp_path: Path) -> None:
         check(replace(base, data=replace(base.data, name="digits", subset=30), seed=27))
     for options, words in (
         (
-            ["--conditional", "matched", "--generator", "tests.test_conditional.Without"],
+            ["--conditional", "matched", "--generator", "tests.gan.test_conditional.Without"],
             "Without has no conditional networks",
         ),
         (["--score.final_metrics", "intra"], "intra needs classes, which only a conditional GAN has"),

@@ -17,7 +17,7 @@ from classifiers.config import ClassifierConfig
 from classifiers.training import train
 from mmgan.engine import cli
 from mmgan.errors import UserError
-from tests.cls_cases import ADVERSARIAL
+from tests.classifiers.cases import ADVERSARIAL
 from tests.conftest import options_of
 
 BASE = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]

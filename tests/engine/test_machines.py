@@ -18,8 +18,8 @@ import torch
 
 from mmgan.engine import checkpoint, files
 from tests.conftest import ENVIRONMENT, ROOT, command, digits, result, run, same, wait_for
+from tests.gan.test_train_gan import EVERYTHING
 from tests.hosts import CABLE, Host, possible, two_hosts
-from tests.test_train_gan import EVERYTHING
 
 pytestmark = pytest.mark.skipif(not possible(), reason="needs iproute2 and the right to make network namespaces")
 SSHD = Path("/usr/sbin/sshd")

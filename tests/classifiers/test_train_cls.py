@@ -21,7 +21,7 @@ from classifiers.networks.wideresnet import WideResNet
 from mmgan.data import DataConfig, load
 from mmgan.engine import checkpoint
 from mmgan.errors import UserError
-from tests.cls_runs import begun
+from tests.classifiers.runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, wait_for_step
 
 SMALL = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.5", "--batch_size", "32"]

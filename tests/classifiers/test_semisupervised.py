@@ -39,9 +39,9 @@ from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.mixup import ClassifierCutMix, Plan, Plans, Staged
 from mmgan.mixup.rules.cutmix import Boxes
-from tests.cls_runs import begun, first_updates
+from tests.classifiers.runs import begun, first_updates
+from tests.classifiers.test_evaluate import command_here
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
-from tests.test_evaluate import command_here
 
 SSL = ["--ssl.batch_size", "16", "--ssl.ramp_until", "0"]
 METHODS = {

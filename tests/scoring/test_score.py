@@ -33,7 +33,7 @@ from mmgan.scoring.density import density_coverage
 from mmgan.scoring.duplicates import fingerprints
 from mmgan.scoring.ledger import tables
 from tests.conftest import ENVIRONMENT, ROOT, digits, run
-from tests.test_scoring import small, written
+from tests.scoring.test_scorer import small, written
 
 TEST = load(DataConfig("digits", split="test")).images
 TRAIN = load(DataConfig("digits")).images
@@ -239,7 +239,7 @@ def test_any_number_of_processes_and_any_batch_size_give_the_same_score(
 
 def test_a_stream_of_images_takes_no_more_memory_the_longer_it_is() -> None:
     code = (
-        "import mmgan, torch, tests.test_score as t\n"
+        "import mmgan, torch, tests.scoring.test_score as t\n"
         "net = torch.nn.Sequential(torch.nn.AvgPool2d(32), torch.nn.Flatten())\n"
         "real = t.noise(0, 50)\n"
         "mmgan.score(t.noise, real, extractor=net, metrics='fid', num_samples={n}, batch_size=64)\n"
@@ -392,7 +392,7 @@ def test_fingerprints_are_those_of_equal_images_alone() -> None:
         ({"num_samples": 298}, "^num_samples 298 is more than the 297 available images$"),
         ({"metrics": "fid,fdi"}, "^metrics must be some of is, fid, kid, prc, dc, intra, not fdi$"),
         ({"batch_size": 0}, "^batch_size must be positive, not 0$"),
-        ({"fake": "tests.test_score:nothing"}, "^cannot import the function tests.test_score:nothing"),
+        ({"fake": "tests.scoring.test_score:nothing"}, "^cannot import the function tests.scoring.test_score:nothing"),
         (
             {"fake": torch.zeros(3, 1, 8, 8)},
             r"^images must be uint8 \[N, 1 or 3, H, W\], not torch.float32 \[3, 1, 8, 8\]",

@@ -27,8 +27,8 @@ from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.mixup import Plans
 from tests.conftest import digits
+from tests.gan.test_augment import by_hand
 from tests.mixup.cases import Mixed, eq_9, one_by_one
-from tests.test_augment import by_hand
 
 MIXUPS = {
     "mixup at the input": ["--mixup.layers", "[0]"],
