@@ -109,7 +109,7 @@ def test_where_a_longer_run_is_another_one_the_refusal_says_why(
     train: type, options: Sequence[str], longer: Sequence[str], what: str, tmp_path: Path
 ) -> None:
     train(tmp_path, *options)
-    words = rf"1, not 2; .* to start from its weights, --init_from {tmp_path} \({what} follows"
+    words = rf"1, not 2; .* to start from its weights, --init_from {tmp_path} \({what} depends on"
     with pytest.raises(UserError, match=words):
         train(tmp_path, *options, *longer)
 

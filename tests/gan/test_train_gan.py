@@ -244,8 +244,8 @@ def fails(*options: str) -> str:
         (["--mixup.alpha", "1.5"], "mixup.alpha must be in (0, 1], not 1.5"),
         (["--mixup.layers", "[0,9]"], "the network has layers 0 (its input) to 3"),
         (["--batch_size", "2000"], "batch_size 2000 is larger than the data set of 1500 images"),
-        (["--data.name", "cifar10"], "cifar10 is not in"),
-        (["--data.name", "cifar11"], "data.name 'cifar11' is not one of array, cifar10"),
+        (["--data.name", "cifar10"], "cifar10 is missing or damaged in"),
+        (["--data.name", "cifar11"], "data.name 'cifar11' is neither one of array, cifar10"),
         (["--data.resolution", "30"], "no ResNet for 30 pixels"),
         (
             ["--generator", "UNet"],
@@ -282,7 +282,7 @@ def test_a_changed_configuration_and_a_foreign_checkpoint_get_one_line(tmp_path:
     other = [*digits(tmp_path / "a"), "--checkpoint_every", "2", "--steps", "6"]
     line = fails(*other)
     assert f"{tmp_path}/a holds a run with steps 4, not 6; choose another --output" in line
-    assert f"--init_from {tmp_path}/a (lr_schedule linear follows" in line
+    assert f"--init_from {tmp_path}/a (lr_schedule linear depends on" in line
     checkpoints = tmp_path / "a" / "checkpoints"
     for path in checkpoints.iterdir():
         shutil.rmtree(path)
