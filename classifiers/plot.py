@@ -35,7 +35,7 @@ def plot_training(metrics: Path, path: Path, epoch: float) -> None:
         return
     from matplotlib.figure import Figure  # noqa: PLC0415  # so that a run starts sooner
 
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.5), layout="constrained")
     left = figure.subplots()
     curves = {"loss": ("training loss", "-"), "validation/nll": ("validation NLL", "--")}
     for name, (label, line) in curves.items():

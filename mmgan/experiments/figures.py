@@ -15,6 +15,8 @@ from matplotlib.ticker import LogFormatter
 from mmgan.engine import files
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
+WIDTH = 5.6
+"""Inches: panels lie below each other, so that their text stays legible on a phone."""
 MARKS = "osv^D<>"
 """Line styles and marks, so that lines can be distinguished without colour."""
 Curve = Sequence[Sequence[float]]
@@ -54,10 +56,9 @@ def curves(
 
     Points that some runs of an arm lack are left out. `x` and `y` label the axes.
     """
-    wide = len(panels) == 1
-    figure = Figure(figsize=(9 if wide else 3.2 * len(panels), 4.2), layout="constrained")
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for (title, arms), axes in zip(panels.items(), row, strict=True):
+    figure = Figure(figsize=(WIDTH, 2.8 * len(panels) + 1), layout="constrained")
+    column = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for (title, arms), axes in zip(panels.items(), column, strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
             found = [dict(zip(*run, strict=True)) for run in runs]
             common = sorted(set.intersection(*map(set, found)))
@@ -65,11 +66,11 @@ def curves(
             line, color = LINES[i % len(LINES)], f"C{i % 10}"
             axes.plot(common, values.mean(0), linestyle=line, color=color, label=arm)
             axes.fill_between(common, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
-        axes.set(title=title, xlabel=x)
+        axes.set(title=title, ylabel=y)
         axes.grid(alpha=0.3, which="both")
         if log:
             log_scale(axes)
-    row[0].set(ylabel=y)
+    column[-1].set(xlabel=x)
     save(figure, path)
 
 
@@ -90,9 +91,9 @@ def over_option(
 
     `titles`: by measure, one panel each.
     """
-    figure = Figure(figsize=(5 * len(titles), 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4 * len(titles) + 0.5), layout="constrained")
     lines = list(dict.fromkeys(mark.line for mark in marks))
-    for axes, (measure, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
+    for axes, (measure, title) in zip(figure.subplots(len(titles), 1, squeeze=False)[:, 0], titles.items(), strict=True):
         if base := baseline.get(measure):
             middle, half = np.mean(base), np.std(base, ddof=1) if len(base) > 1 else 0.0
             axes.axhline(middle, linestyle=":", color="black", label="baseline")

@@ -19,7 +19,7 @@ def plot_losses(metrics: Path, path: Path) -> None:
 
     steps = [row["step"] for row in rows]
     styles = cycle(LINES)
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.5), layout="constrained")
     axes = figure.subplots()
     for name in (name for name in rows[-1] if name.startswith("loss/")):
         label, marker = name.removeprefix("loss/").replace("_", " "), "." if len(rows) < 20 else ""
@@ -38,7 +38,7 @@ def plot_scores(metrics: Path, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     steps, fid = [row["step"] for row in rows], [row["score/fid"] for row in rows]
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.5), layout="constrained")
     left = figure.subplots()
     right = left.twinx()
     right.plot(steps, [row["score/is"] for row in rows], ":", color="tab:blue", label="IS")
@@ -48,5 +48,5 @@ def plot_scores(metrics: Path, path: Path) -> None:
         left.plot(steps[i], fid[i], marker, color="black", label=f"{name}: {fid[i]:.4g} at step {steps[i]}")
     left.set(xlabel="generator step", ylabel="FID")
     right.set(ylabel="Inception Score")
-    figure.legend(loc="outside upper center", ncols=4)
+    figure.legend(loc="outside upper center", ncols=2)
     files.draw(figure, path, dpi=120)
