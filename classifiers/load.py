@@ -41,7 +41,7 @@ def load_classifier(
     run = Path(run).expanduser()
     saved = checkpoint.of_run(run, choose(run, which))
     if "network" not in saved.weights:
-        raise UserError(f"{run} is not a run of scripts/train_cls.py")
+        raise UserError(f"{run} is not a run of mmgan train-cls")
     config = cli.config_of(ClassifierConfig, run / "config.yaml", trust)
     shape = saved.fact("shape", list)
     if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= checkpoint.LARGEST for size in shape):
@@ -94,7 +94,7 @@ class FeatureNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Classifier(ExtractorConfig):
-    """A classifier trained by scripts/train_cls.py: its features before the last layer, and its logits."""
+    """A classifier trained by mmgan train-cls: its features before the last layer, and its logits."""
 
     run: str
     """Its run folder."""
@@ -105,7 +105,7 @@ class Classifier(ExtractorConfig):
             network, config, saved = load_classifier(self.run)
         except UserError as error:
             raise UserError(
-                f"extractor.run: {error}; scripts/train_cls.py trains a classifier on labelled images, these or "
+                f"extractor.run: {error}; mmgan train-cls trains a classifier on labelled images, these or "
                 "others of the same size; the extractor Inception needs no labels"
             ) from error
         if config.fortified:

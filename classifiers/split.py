@@ -35,7 +35,7 @@ def split(labels: Tensor, config: ClassifierData) -> Split:
         raise UserError(
             f"none of the {len(labels)} images of {config.name} ({config.split}) has a label, and a classifier needs "
             f"labels: {folders if config.name == 'folder' else 'choose a data.split with labels'}; to score a GAN of "
-            "such images, give scripts/train_gan.py --score.extractor Inception with --score.extractor.weights FILE, "
+            "such images, give mmgan train-gan --score.extractor Inception with --score.extractor.weights FILE, "
             "or a classifier of other images of the same size"
         )
     if config.validation >= len(labelled):

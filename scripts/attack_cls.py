@@ -15,5 +15,11 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 from classifiers.attacks.protocol import attack
 from mmgan.engine import cli
 
+
+def main() -> None:
+    """Parse and call."""
+    cli.call(attack)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(attack))
+    cli.run(main)

@@ -12,5 +12,11 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 from classifiers.evaluation.protocol import evaluate
 from mmgan.engine import cli
 
+
+def main() -> None:
+    """Parse and call."""
+    cli.call(evaluate)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(evaluate))
+    cli.run(main)

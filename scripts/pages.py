@@ -25,5 +25,10 @@ def pages(folder: Path) -> None:
         print(page)
 
 
+def main() -> None:
+    """Parse and call."""
+    cli.call(pages)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(pages))
+    cli.run(main)

@@ -44,5 +44,10 @@ def push(
     print(mmgan.push(mmgan.load(run, checkpoint, weights, trust=trust), repo, dry_run, private, licence))
 
 
+def main() -> None:
+    """Parse and call."""
+    cli.call(push)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(push))
+    cli.run(main)

@@ -43,5 +43,10 @@ def report(
     print(f"{measured} of {len(record['runs'])} runs are measured; look at {output / 'report.html'}")
 
 
+def main() -> None:
+    """Parse and call."""
+    cli.call(report, folders="runs")
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(report, folders="runs"))
+    cli.run(main)

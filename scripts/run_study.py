@@ -12,5 +12,11 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends with
 from classifiers.studies._protocol import study
 from mmgan.engine import cli
 
+
+def main() -> None:
+    """Parse and call."""
+    cli.call(study)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(study))
+    cli.run(main)

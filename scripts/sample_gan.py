@@ -96,5 +96,10 @@ def sample(
         print(f"rows of grid.png: {', '.join(shown)}")
 
 
+def main() -> None:
+    """Parse and call."""
+    cli.call(sample)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(sample))
+    cli.run(main)

@@ -42,7 +42,7 @@ def score(
             images number start to stop - 1
         real: what to compare it with; null: the images that a run was trained on
         extractor: source of the features: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
-            (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
+            (any of its classifiers), or Classifier (a run of mmgan train-cls)
         held_out: real images that the generator has not seen, to tell whether it has memorised `real`
         options: all other options are those of mmgan.score
     """

@@ -17,5 +17,11 @@ import classifiers.load  # noqa: F401  # a classifier can be the extractor
 from mmgan.engine import cli
 from mmgan.gan.score import score
 
+
+def main() -> None:
+    """Parse and call."""
+    cli.call(score)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(score))
+    cli.run(main)

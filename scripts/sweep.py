@@ -15,6 +15,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while importing ends without a traceback
 
 import os
+import re
 import sys
 from argparse import ArgumentParser
 from collections import Counter
@@ -55,7 +56,6 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a worker is one process; start several separately")
     jobs = jobs_of(config, common)
-    check(jobs.values(), trust)
     storage = config.storage or output / "sweep.db"
     if config.dry_run:
         with errors_of(storage):
@@ -64,6 +64,8 @@ def main() -> None:
             last = f"  last checkpoint: {Path(last_of(output / jobs[name].folder / 'checkpoints')).name}"
             print(f"{state:8} {name}{last if jobs[name].first else ''}")
         print(_count(found))
+    check(jobs.values(), trust)
+    if config.dry_run:
         return
     worker = Worker(jobs, output, storage, config.timeout, SCRIPTS, partial(begin, config, output, common))
     try:
@@ -107,7 +109,8 @@ def check(jobs: Iterable[Job], trust: bool) -> None:
                 checked.append((job.script, job.options))
                 cli.arguments_of(STEPS[job.script], [job.folder, *job.options], named=sys.argv[1:])
         except UserError as error:
-            raise UserError(f"{job.name}: {error}") from error
+            words = re.sub(r"(?<!\w)--(?=[a-z])", "--options.", str(error)) if job.first else str(error)
+            raise UserError(f"{job.name}: {words}") from error
 
 
 def _trust(arguments: list[str]) -> tuple[bool, list[str]]:

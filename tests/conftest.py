@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import json
@@ -83,6 +84,12 @@ def command(script: str, *options: str, processes: int = 1, machines: Sequence[s
 def run(script: str, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Run a script to its end in a process of its own, or several."""
     return FORKS.run(command(script, *options)[1:], ENVIRONMENT, timeout=300, processes=processes)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look again at what importing and collecting the tests has made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,8 @@ from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from tests.conftest import ROOT, SMALL, options_of
 
+pytestmark = pytest.mark.slow
+
 VALUES = ["null", "", "x", "-1", "1e400", "1e300", ".nan", "9" * 400, "1000000000000", "[[]]", "{a: 1}", "true"]
 GAN = ["--data.name", "digits", *SMALL, "--tracker", "null"]
 CLS = ["--data.name", "digits", "--data.labels_per_class", "4", "--network.width", "0.0625", "--batch_size", "16"]

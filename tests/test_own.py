@@ -14,6 +14,8 @@ import yaml
 
 from tests.conftest import ENVIRONMENT, FORKS, ROOT, result, same
 
+pytestmark = pytest.mark.slow
+
 GUIDE = (ROOT / "docs/extending.md").read_text()
 FILES = dict(re.findall(r'^```python title="mine/(\w+\.py)"\n(.*?)^```', GUIDE, re.DOTALL | re.MULTILINE))
 """The files that the guide shows, by name."""

@@ -18,6 +18,8 @@ from mmgan.engine import cli
 from scripts import SHORT
 from tests.conftest import ENVIRONMENT, FORKS, ROOT, SMALL
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 
 

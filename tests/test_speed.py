@@ -23,6 +23,8 @@ from mmgan.gan.steps import Steps
 from mmgan.mixup import DiscriminatorMixup
 from tests.conftest import ENVIRONMENT, ROOT, run
 
+pytestmark = pytest.mark.slow
+
 
 def steps(mixup: DiscriminatorMixup | None) -> Steps:
     AcceleratorState._reset_state(reset_partial_state=True)

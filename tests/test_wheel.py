@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, command
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 import mmgan, torch
 config = {"data": {"name": "digits"}, "generator": {"width": 8, "z_dim": 4}, "discriminator": {"width": 8}}
@@ -106,7 +108,8 @@ def test_from_training_to_a_report_by_configurations_of_its_own(installed: Path,
     assert "run is finished" in mmgan(
         installed, tmp_path, "train-gan", "--config", "gan/digits", "--output", "run", *small
     )
-    assert "grid.png" in mmgan(installed, tmp_path, "sample", "run")
+    assert "grid.png" in mmgan(installed, tmp_path, "sample_gan", "run"), "by the name of its file too"
+    assert "--num_samples" in mmgan(installed, tmp_path, "score", "--help"), "options of the function behind it"
     (tmp_path / "sweep.yaml").write_text(
         "script: train_gan\nconfigs: [gan/digits, configs/gan/mixup/split.yaml]\n"
         "options: {steps: 1, n_dis: 1, batch_size: 8, generator.width: 8, discriminator.width: 8}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import inspect
 import os
 import re
@@ -289,6 +290,7 @@ def run(main: Callable[[], Any]) -> None:
 
     As with other commands, Ctrl-C exits with 130, and a closed output pipe (`| head`) with 141.
     """
+    gc.freeze()  # what imports made stays; collections need not look at it again
     signal.signal(signal.SIGINT, signal.default_int_handler)  # while scripts import, it ends them at once
     sys.path.append(str(Path.cwd()))  # for the user's modules, by name
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

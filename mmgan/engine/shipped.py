@@ -24,7 +24,8 @@ def configuration(name: str | Path) -> Path:
     word = file.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if FOLDER and word in own:
         return FOLDER / f"{word}.yaml"
-    near = get_close_matches(word, own, 3) or ["gan/digits", "cls/digits"]
+    folder = [one for one in own if Path(one).parent == Path(word).parent]
+    near = folder or get_close_matches(word, own, 3) or ["gan/digits", "cls/digits"]
     raise UserError(
         f"there is no file {name}, and mmgan has no configuration of that name; it has, for example, {', '.join(near)}"
     )

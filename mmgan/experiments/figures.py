@@ -93,7 +93,9 @@ def over_option(
     """
     figure = Figure(figsize=(WIDTH, 3.4 * len(titles) + 0.5), layout="constrained")
     lines = list(dict.fromkeys(mark.line for mark in marks))
-    for axes, (measure, title) in zip(figure.subplots(len(titles), 1, squeeze=False)[:, 0], titles.items(), strict=True):
+    for axes, (measure, title) in zip(
+        figure.subplots(len(titles), 1, squeeze=False)[:, 0], titles.items(), strict=True
+    ):
         if base := baseline.get(measure):
             middle, half = np.mean(base), np.std(base, ddof=1) if len(base) > 1 else 0.0
             axes.axhline(middle, linestyle=":", color="black", label="baseline")

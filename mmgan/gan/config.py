@@ -43,7 +43,7 @@ class ScoreConfig:
     every: int = 1000
     """Steps between scores (IS and FID)."""
     extractor: ExtractorConfig = field(default_factory=Inception)
-    """Network whose features are compared: torch-fidelity's Inception, or a classifier from scripts/train_cls.py."""
+    """Network whose features are compared: torch-fidelity's Inception, or a classifier from mmgan train-cls."""
     num_samples: int = 5000
     """Number of images to generate, 10 to 10,000,000."""
     reference: Literal["train", "test"] = "train"

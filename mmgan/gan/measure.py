@@ -96,7 +96,7 @@ def score(
         fake: images to score
         real: images to compare with; null: those that the run was trained on. A generator makes as many as are scored
         extractor: network whose features are compared: Inception, Fidelity (any of torch-fidelity's networks),
-            Torchvision (any of its classifiers), or Classifier (a run of scripts/train_cls.py)
+            Torchvision (any of its classifiers), or Classifier (a run of mmgan train-cls)
         metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and intra (FID of each
             class), separated by commas
         num_samples: number of images to score; null: all, or 50,000 from a generator

@@ -99,7 +99,7 @@ def load(
     folder = _found(folder, revision)
     saved = of_run(folder, checkpoint)
     if "generator" not in saved.weights:
-        raise UserError(f"{folder} is not a run of scripts/train_gan.py")
+        raise UserError(f"{folder} is not a run of mmgan train-gan")
     if weights == "ema" and "ema" not in saved.weights:
         raise UserError(f"{folder} has no average of its weights (ema); use raw")
     if weights == "raw" and saved.state.get("generator") == "ema":

@@ -114,7 +114,8 @@ class Plans:
             return h, y
         entering = self.rows + sum(len(plan.left) for plan in self.plans if plan.layer < layer)
         if len(h) != entering or (y is not None and len(y) != entering):
-            raise ValueError(f"these plans are for {entering} rows at layer {layer}, not {len(h)}")
+            found = f"{len(h)}" if y is None else f"{len(h)} with {len(y)} targets"
+            raise ValueError(f"these plans are for {entering} rows at layer {layer}, not {found}")
         drop = self.rows - self.plain if layer == self.plans[-1].layer else 0
         mixed = self._append(h, [plan.mix_states(h) for plan in here], drop)
         return mixed, None if y is None else self._append(y, [plan.mix_targets(y, h) for plan in here], drop)

@@ -34,7 +34,7 @@ def tables(folders: list[Path], form: Literal["text", "markdown", "csv"] = "text
     """Print every score in some folders, in one table per protocol, lowest FID first.
 
     Args:
-        folders: folders of runs, and of records saved by scripts/score.py --output
+        folders: folders of runs, and of records saved by mmgan score --output
         form: text, markdown or csv
     """
     groups: dict[str, list[Entry]] = {}

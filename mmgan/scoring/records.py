@@ -46,7 +46,7 @@ def read(run: Path) -> list[Record]:
 def keep(run: Path, record: Record) -> None:
     """Add a record, replacing one of the same checkpoint by the same protocol, whose other metrics are kept.
 
-    Records of scripts/score.py contain more than scores, so they only replace one with the same metrics.
+    Records of mmgan score contain more than scores, so they only replace one with the same metrics.
     """
     before = read(run)
     twins = [old for old in before if _replaced(old, record)]

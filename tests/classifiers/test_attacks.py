@@ -45,6 +45,8 @@ from tests.classifiers.runs import begun
 from tests.classifiers.test_evaluate import command_here
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, with_state
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 EPS = {"linf": 0.03, "l2": 0.5}
 STEP = Attack(0.03, 0.03, 1)

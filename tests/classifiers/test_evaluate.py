@@ -30,6 +30,8 @@ from mmgan.experiments.results import of, read
 from mmgan.mixup import Staged
 from tests.conftest import ROOT, run, train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
@@ -247,7 +249,7 @@ def test_on_its_training_images_a_run_has_no_knn_for_they_would_be_their_own_nei
     ("options", "words"),
     [
         (["nowhere"], "nowhere is not a run"),
-        (["GAN"], "is not a run of scripts/train_cls.py"),
+        (["GAN"], "is not a run of mmgan train-cls"),
         (["RUN", "--checkpoint", "7"], "has no checkpoint of step 7"),
         (["RUN", "--batch_size", "0"], "batch_size must be positive"),
         (["RUN", "--output", "/proc/x"], "cannot write to /proc/x ("),

@@ -32,6 +32,8 @@ from tests.classifiers.test_semisupervised import BASE, configured, numpy_pass, 
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 from tests.plain_network import Plain
 
+pytestmark = pytest.mark.slow
+
 FGSM = ["--adversarial.iterations", "1", "--adversarial.random_start", "false", "--adversarial.eps", "0.1"]
 FGSM += ["--adversarial.step_size", "0.1", "--adversarial.clean", "true", "--adversarial.labels", "predicted"]
 FORTIFIED = ["--fortified.hidden", "16", "--fortified.cross", "true", *FGSM, "--label_smoothing", "0.1"]

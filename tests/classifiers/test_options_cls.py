@@ -20,6 +20,8 @@ from mmgan.errors import UserError
 from tests.classifiers.cases import ADVERSARIAL
 from tests.conftest import options_of
 
+pytestmark = pytest.mark.slow
+
 BASE = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]
 BASE += ["--network.width", "0.0625", "--batch_size", "8", "--epochs", "3", "--milestones", "[2]", "--log_every", "2"]
 BASE += ["--checkpoint_every", "1", "--tracker", "null"]

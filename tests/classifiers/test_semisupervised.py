@@ -43,6 +43,8 @@ from tests.classifiers.runs import begun, first_updates
 from tests.classifiers.test_evaluate import command_here
 from tests.conftest import ENVIRONMENT, ROOT, result, run, same
 
+pytestmark = pytest.mark.slow
+
 SSL = ["--ssl.batch_size", "16", "--ssl.ramp_until", "0"]
 METHODS = {
     "pi": ["--ssl", "PiModel", *SSL, "--ssl.compare", "logits"],

@@ -22,6 +22,8 @@ from mmgan import modules
 from mmgan.mixup import Staged
 from tests.conftest import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 KEPT = ROOT / "docs/results/studies"
 NEEDS_IMAGES = pytest.mark.skipif(
     not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"

@@ -19,6 +19,8 @@ from mmgan.errors import UserError
 from mmgan.mixup import Staged
 from tests.conftest import run
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.5", "--epochs", "2"]
 HIGH, LOW = (0.9, 0.92, 0.91), (0.2, 0.25, 0.21)

@@ -14,6 +14,8 @@ from scipy import ndimage
 from classifiers.studies import Setting, factors, gan2d
 from mmgan.engine.randomness import stream
 
+pytestmark = pytest.mark.slow
+
 HIGH, LOW = (0.9, 0.92, 0.91), (0.2, 0.25, 0.21)
 """A measure of three seeds that is clearly larger than another."""
 

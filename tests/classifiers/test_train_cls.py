@@ -24,6 +24,8 @@ from mmgan.errors import UserError
 from tests.classifiers.runs import begun
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, wait_for_step
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--network", "WideResNet", "--network.depth", "10", "--network.width", "0.5", "--batch_size", "32"]
 SMALL += ["--data.labels_per_class", "40", "--tracker", "null"]
 BUSY = ["--network.dropout", "0.1", "--data.cutout", "3", "--data.flip", "true", "--mixup.detach", "true"]

@@ -32,6 +32,8 @@ from mmgan.gan.networks import DiscriminatorConfig
 from mmgan.mixup import Staged
 from tests.conftest import ENVIRONMENT, ROOT, command, digits, result, same, with_state
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"generator": {"width": 8, "z_dim": 4}, "discriminator": {"width": 8}, "batch_size": 8}
 SHORT: dict[str, Any] = {"data": {"name": "digits"}, "n_dis": 1, "tracker": None, "ema": 0.9, "log_every": 3, **SMALL}
 TWO: dict[str, Any] = SHORT | {"steps": 2, "checkpoint_every": 1, "sample_every": 2, "lr_schedule": "constant"}

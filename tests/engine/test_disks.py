@@ -17,7 +17,10 @@ from mmgan.engine import checkpoint, files
 from tests.conftest import ENVIRONMENT, begin, digits, result, run, same, stop, train, wait_for
 from tests.experiments.test_sweep import sweep
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, which only root may")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, which only root may"),
+]
 OPTIONS = ["--steps", "90", "--log_every", "1", "--checkpoint_every", "15", "--sample_every", "15"]
 OPTIONS += ["--keep_checkpoints", "9", "--tracker", "tensorboard"]
 

@@ -23,6 +23,8 @@ from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from tests.conftest import SMALL, result, same
 
+pytestmark = pytest.mark.slow
+
 GAN = ["--data.name", "digits", *SMALL, "--n_dis", "1", "--log_every", "4", "--tracker", "null", "--ema", "0.9"]
 GAN += ["--lr_schedule", "constant", "--checkpoint_every", "3", "--lr", "1e-3"]
 CLS = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]

@@ -21,7 +21,10 @@ from tests.conftest import ENVIRONMENT, ROOT, command, digits, result, run, same
 from tests.gan.test_train_gan import EVERYTHING
 from tests.hosts import CABLE, Host, possible, two_hosts
 
-pytestmark = pytest.mark.skipif(not possible(), reason="needs iproute2 and the right to make network namespaces")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not possible(), reason="needs iproute2 and the right to make network namespaces"),
+]
 SSHD = Path("/usr/sbin/sshd")
 PATIENCE = 30
 """Seconds after which a machine that is cut off is given up."""

@@ -12,6 +12,8 @@ from mmgan.engine import checkpoint
 from tests.classifiers.cases import BASE
 from tests.conftest import ENVIRONMENT, ROOT, digits, result, run, same
 
+pytestmark = pytest.mark.slow
+
 GAN = ["--generator", "tests.plain_network.PlainGenerator", "--steps", "30", "--checkpoint_every", "10"]
 GAN += ["--log_every", "5", "--keep_checkpoints", "9", "--augment", "DiffAugment"]
 CLASSIFIER = [*BASE, "--network", "tests.plain_network.Plain", "--mixup", "null", "--epochs", "3"]

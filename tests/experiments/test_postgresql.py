@@ -20,6 +20,8 @@ from tests.conftest import ENVIRONMENT, ROOT, command, result, same, train, wait
 from tests.experiments.test_sweep import DONE, STEPS, quick, sweep, until_told, worker
 from tests.hosts import Host, possible, two_hosts
 
+pytestmark = pytest.mark.slow
+
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nowhere"))
 needs_servers = pytest.mark.skipif(
     not (possible() and (BINARIES / "postgres").exists()), reason="needs iproute2, postgresql, and to be root"

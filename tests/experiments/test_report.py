@@ -30,6 +30,8 @@ from mmgan.experiments.report import make as report
 from mmgan.experiments.results import bend, of, read
 from tests.conftest import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 FID = {
     "null": [21.0, 22.0, 23.0],
     "0.5 [0]": [20.0, 21.5, 21.0],
@@ -454,7 +456,7 @@ def test_a_result_of_one_s_own_brings_measures_curves_and_what_they_depend_on(tm
         (folder / "result.json").write_text(json.dumps(values))
     page = page_of(tmp_path / "runs", tmp_path / "page", None)
     assert table(page, "Measures")["mine"] == ["2", "2.500 +- 0.707"]
-    assert "![Loss: means over runs, and their range](page/curves-1.png)" in page
+    assert "![Loss: means over runs, and their range.](page/curves-1.png)" in page
     assert "- result: `data` mine" in page
 
 

@@ -26,6 +26,8 @@ from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same, train, w
 from tests.conftest import begin as start
 from tests.hosts import Host
 
+pytestmark = pytest.mark.slow
+
 STEPS = 40
 OPTIONS: dict[str, Any] = dict(zip([key.removeprefix("--") for key in SMALL[::2]], map(int, SMALL[1::2]), strict=True))
 OPTIONS |= {"steps": STEPS, "log_every": 5, "checkpoint_every": 10, "tracker": None}

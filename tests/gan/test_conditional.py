@@ -32,6 +32,8 @@ from tests.conftest import digits, run, train
 from tests.gan.test_order import steps_of
 from tests.mixup.cases import images, one_by_one, seeded
 
+pytestmark = pytest.mark.slow
+
 FAMILIES: list[tuple[GeneratorConfig, DiscriminatorConfig]] = [
     (ResNetGenerator(z_dim=4, width=4), ResNetDiscriminator(width=4)),
     (ResNetGenerator(z_dim=4, width=4, table="imagenet"), ResNetDiscriminator(width=4, table="imagenet")),

@@ -30,6 +30,8 @@ from mmgan.gan.run import GANRun
 from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.test_api import SHORT
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_aTokenThatNobodyMaySee"
 HALVES = "tests.test_api.Halves"
 FILES = ["README.md", "config.yaml", "discriminator.safetensors", "generator.safetensors", "mmgan.json", "samples.png"]
@@ -126,7 +128,7 @@ def test_the_card_is_made_from_the_records(trained: Path, pushed: Path) -> None:
     assert f"torch {torch.__version__.partition('+')[0]}" in card
     scores = mmgan.load(trained).scores[0]["scores"]
     assert f"{scores['fid']:.4g} +- {scores['fid_std']:.2g}" in card
-    assert "mean +- deviation of seeds 0, 1" in card
+    assert "mean +- standard deviation over seeds 0, 1" in card
     assert "floor: 100 real images" in card
     assert "features of Sequential are comparable only with each other, not with published scores" in card
 

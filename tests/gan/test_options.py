@@ -24,6 +24,8 @@ from mmgan.mixup import losses, rules
 from mmgan.scoring import Extractor, ExtractorConfig
 from tests.conftest import SMALL, options_of
 
+pytestmark = pytest.mark.slow
+
 BASE = ["--data.name", "digits", *SMALL, "--steps", "4", "--n_dis", "1", "--log_every", "2", "--tracker", "null"]
 BASE += ["--sample_every", "4", "--checkpoint_every", "2", "--lr", "1e-3"]
 

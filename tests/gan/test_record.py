@@ -20,6 +20,8 @@ from mmgan.gan.train import train
 from tests.classifiers import cases as cls_cases
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 RECORD = json.loads((ROOT / "tests" / "gan" / "record.json").read_text())
 ROUGH = {"cls/none, preactresnet", "cls/vat-em", "gan/plain, wasserstein"}
 """Runs whose losses differ by several thousandths from processor to processor: rounding that a loss without

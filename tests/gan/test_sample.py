@@ -18,6 +18,8 @@ from mmgan.gan.sample import generate, interpolation
 from mmgan.gan.state import STANDING
 from tests.conftest import run, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

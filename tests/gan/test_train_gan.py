@@ -36,6 +36,8 @@ from tests.conftest import (
     wait_for_step,
 )
 
+pytestmark = pytest.mark.slow
+
 BUSY = ["--ema", "0.9", "--n_dis", "2", "--data.flip", "true", "--log_every", "7"]
 """Options that give a run all the state it can have."""
 EVERYTHING = ["--conditional", "matched", "--augment", "DiffAugment", "--r1_gamma", "0.5", "--r2_gamma", "0.25"]

@@ -120,7 +120,7 @@ def test_rows_that_the_plans_were_not_drawn_for_are_refused(plans: Plans) -> Non
         for rows in (plans.rows - 1, plans.rows + 1):
             with pytest.raises(ValueError, match=rf"for {plans.rows} rows at layer \d, not {rows}"):
                 network(images(rows), plans)
-    with pytest.raises(ValueError, match=f"of {plans.rows} rows"):
+    with pytest.raises(ValueError, match=f"not {plans.rows} with {plans.rows - 1} targets"):
         plans.mix(plans.plans[0].layer, images(plans.rows), torch.ones(plans.rows - 1))
 
 

@@ -35,6 +35,8 @@ from mmgan.scoring.ledger import tables
 from tests.conftest import ENVIRONMENT, ROOT, digits, run
 from tests.scoring.test_scorer import small, written
 
+pytestmark = pytest.mark.slow
+
 TEST = load(DataConfig("digits", split="test")).images
 TRAIN = load(DataConfig("digits")).images
 

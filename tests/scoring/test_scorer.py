@@ -40,6 +40,8 @@ from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataConfig("digits")
 ALL = ("is", "fid", "kid", "prc")
 
