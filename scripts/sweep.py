@@ -109,7 +109,7 @@ def check(jobs: Iterable[Job], trust: bool) -> None:
                 checked.append((job.script, job.options))
                 cli.arguments_of(STEPS[job.script], [job.folder, *job.options], named=sys.argv[1:])
         except UserError as error:
-            words = re.sub(r"(?<!\w)--(?=[a-z])", "--options.", str(error)) if job.first else str(error)
+            words = re.sub(r"(?<!\w)--(?!trust)(?=[a-z])", "--options.", str(error)) if job.first else str(error)
             raise UserError(f"{job.name}: {words}") from error
 
 
