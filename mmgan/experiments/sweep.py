@@ -27,7 +27,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from mmgan.engine import files
 from mmgan.engine.stop import PARENT
@@ -152,6 +152,8 @@ def away(storage: str | Path, error: BaseException | None) -> bool:
     if isinstance(storage, Path) or make_url(storage).get_backend_name() == "sqlite":
         return False
     while error:
+        if isinstance(error, PendingRollbackError):  # the connection was lost within a transaction
+            return True
         if isinstance(error, OperationalError | InterfaceError):
             return not FOR_GOOD.search(re.sub('"[^"]*"', "", str(error.orig)))  # without the user's names
         error = error.__cause__

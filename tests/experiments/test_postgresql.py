@@ -14,8 +14,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError, PendingRollbackError
+from sqlalchemy.orm import Session
 
-from mmgan.experiments.sweep import network_file_system
+from mmgan.experiments.sweep import away, network_file_system
 from tests.conftest import ENVIRONMENT, ROOT, command, result, same, train, wait_for
 from tests.experiments.test_sweep import DONE, STEPS, quick, sweep, until_told, worker
 from tests.hosts import Host, possible, two_hosts
@@ -113,6 +116,24 @@ def test_workers_on_two_hosts_and_the_server_are_killed_and_every_run_is_done_on
     plain = ["--mixup.alpha", "0.5", "--mixup.layers", "[0,1]", "--seed", "1", "--steps", str(STEPS)]
     train(tmp_path / "alone", *plain, "--log_every", "5", "--checkpoint_every", "10")
     assert same(result(tmp_path / "alone"), result(tmp_path / "runs" / "alpha-0.5_layers-0-1" / "seed-1"))
+
+
+@needs_servers
+def test_a_connection_that_is_lost_within_a_transaction_is_waited_for(server: Server) -> None:
+    """SQLAlchemy then refuses everything else in that transaction, with an error of another kind."""
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(server.local))
+    with Session(engine) as session:
+        own = session.execute(text("select pg_backend_pid()")).scalar_one()
+        with psycopg.connect(server.local) as other:
+            other.execute("select pg_terminate_backend(%s)", [own])
+        with pytest.raises(OperationalError) as lost:
+            session.execute(text("select 1"))
+        with pytest.raises(PendingRollbackError) as refused:
+            session.execute(text("select 1"))
+    engine.dispose()
+    assert away(server.url, lost.value)
+    assert away(server.url, refused.value)
+    assert not away(server.url, ValueError())
 
 
 @needs_servers
