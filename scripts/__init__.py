@@ -17,16 +17,20 @@ SHORT = {"sample_gan": "sample", "run_study": "study"}
 """Commands that are not named after their files."""
 
 
+def commands() -> dict[str, Path]:
+    """The file of every command, by its name."""
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return {SHORT.get(file.stem, file.stem).replace("_", "-"): file for file in files}
+
+
 def main() -> None:
     """Run the command that the first argument names with the other arguments, or list the commands."""
-    stems = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
-    commands = {SHORT.get(stem, stem).replace("_", "-"): stem for stem in stems}
-    known = {stem: name for name, stem in commands.items()}
+    files = commands()
     given = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    name = known.get(given, given)
-    if name in commands:
+    name = next((name for name, file in files.items() if file.stem == given), given)
+    if name in files:
         sys.argv[:2] = [f"mmgan {name}"]
-        module = importlib.import_module(f"{__name__}.{commands[name]}")
+        module = importlib.import_module(f"{__name__}.{files[name].stem}")
         from mmgan.engine import cli  # noqa: PLC0415  # after the command, which first says what Ctrl-C does meanwhile
 
         cli.run(module.main)
@@ -34,9 +38,8 @@ def main() -> None:
         print(f"mmgan {mmgan.__version__}")
     elif name in ("-h", "--help", "help"):
         print("usage: mmgan COMMAND ...; mmgan COMMAND --help lists a command's options\n")
-        for name, stem in sorted(commands.items()):
-            text = Path(__file__).with_name(f"{stem}.py").read_text()
-            print(f"  {name:13} {(ast.get_docstring(ast.parse(text)) or '').partition(chr(10))[0]}")
+        for name, file in sorted(files.items()):
+            print(f"  {name:13} {(ast.get_docstring(ast.parse(file.read_text())) or '').partition(chr(10))[0]}")
     else:
         print(f"error: mmgan has no command {given}; mmgan --help lists them", file=sys.stderr)
         sys.exit(2)

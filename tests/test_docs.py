@@ -18,7 +18,6 @@ from classifiers.config import ClassifierConfig
 from mmgan.engine import cli
 from mmgan.experiments.experiment import Experiment
 from mmgan.gan.config import GANConfig
-from scripts import SHORT
 from tests.conftest import ENVIRONMENT, ROOT
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.slow
 DOCS = ROOT / "docs"
 GUIDES = sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])
 PAGES = sorted(DOCS.rglob("*.md"))
-SCRIPTS = {SHORT.get(file.stem, file.stem).replace("_", "-"): file for file in (ROOT / "scripts").glob("*.py")}
 NAME = {page: str(page.relative_to(DOCS)) for page in PAGES}
 
 

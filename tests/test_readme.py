@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from classifiers.config import ClassifierConfig
 from mmgan.data import data_sets
 from mmgan.engine import cli
-from scripts import SHORT
+from scripts import commands
 from tests.conftest import ENVIRONMENT, FORKS, ROOT, SMALL
 
 pytestmark = pytest.mark.slow
@@ -73,17 +73,16 @@ SHORTER = {"train-gan": [*SMALL, "--steps", "2", "--n_dis", "1", "--tracker", "n
 
 def test_every_command_runs(tmp_path: Path) -> None:
     """In their order, with smaller networks; the two that install are the quickstart and what runs this test."""
-    script = {SHORT.get(file.stem, file.stem).replace("_", "-"): file for file in (ROOT / "scripts").glob("*.py")}
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
     lines = [shlex.split(line, comments=True) for line in blocks.splitlines()]
     assert [line for line in lines if line and line[0] != "mmgan"] == [
         ["bash", "scripts/quickstart.sh"],
         ["bash", "scripts/test.sh"],
     ]
-    commands = [["train-cls", *CLASSIFIER], *(line[1:] for line in lines if line[:1] == ["mmgan"])]
-    assert len(commands) > 5
-    for verb, *options in commands:
-        line = [str(script[verb]), *options, *SHORTER.get(verb, [])]
+    calls = [["train-cls", *CLASSIFIER], *(line[1:] for line in lines if line[:1] == ["mmgan"])]
+    assert len(calls) > 5
+    for verb, *options in calls:
+        line = [str(commands()[verb]), *options, *SHORTER.get(verb, [])]
         done = FORKS.run(line, ENVIRONMENT, timeout=300, folder=tmp_path)
         assert done.returncode == 0, (line, done.stderr)
     assert (tmp_path / "runs" / "compared" / "report.html").exists()

@@ -71,11 +71,16 @@ def test_it_has_every_module_and_configuration_of_the_repository(installed: Path
                 assert (installed / place / file.relative_to(ROOT / folder)).exists(), file
 
 
-def mmgan(installed: Path, folder: Path, *words: str, launcher: Sequence[str] = ()) -> str:
-    """What a command prints, run in `folder`; with `launcher`, that starts it."""
+def call(installed: Path, folder: Path, *words: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A command, run in `folder`; with `launcher`, that starts it."""
     line = [*(launcher or [sys.executable, str(installed / "bin" / "mmgan")]), *words]
     environment = ENVIRONMENT | {"PYTHONPATH": str(installed)}
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def mmgan(installed: Path, folder: Path, *words: str, launcher: Sequence[str] = ()) -> str:
+    """What a command prints that succeeds."""
+    done = call(installed, folder, *words, launcher=launcher)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -96,9 +101,7 @@ def test_its_version_is_that_of_the_citation_and_of_the_newest_changes(installed
 
 
 def test_a_command_that_there_is_not_gets_one_line(installed: Path, tmp_path: Path) -> None:
-    line = [sys.executable, str(installed / "bin" / "mmgan"), "trian-gan"]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(installed)}
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = call(installed, tmp_path, "trian-gan")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: mmgan has no command trian-gan; mmgan --help lists them\n"
 

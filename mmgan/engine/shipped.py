@@ -8,8 +8,8 @@ from pathlib import Path
 from mmgan.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
-FOLDER = next((folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()), None)
-"""Their folder: inside an installed package, next to the package in a checkout; None if missing."""
+FOLDER = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+"""Their folder: inside an installed package, next to the package in a checkout."""
 
 
 def configuration(name: str | Path) -> Path:
@@ -22,7 +22,7 @@ def configuration(name: str | Path) -> Path:
         return file
     own = names()
     word = file.as_posix().removeprefix("configs/").removesuffix(".yaml")
-    if FOLDER and word in own:
+    if word in own:
         return FOLDER / f"{word}.yaml"
     folder = [one for one in own if Path(one).parent == Path(word).parent]
     near = folder or get_close_matches(word, own, 3) or ["gan/digits", "cls/digits"]
@@ -33,5 +33,4 @@ def configuration(name: str | Path) -> Path:
 
 def names() -> list[str]:
     """The names of mmgan's configurations, sorted."""
-    found = sorted(FOLDER.rglob("*.yaml")) if FOLDER else []
-    return [file.relative_to(FOLDER).with_suffix("").as_posix() for file in found if FOLDER]
+    return sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))

@@ -293,11 +293,12 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
 def _behind(record: Record, title: str) -> str:
     """The protocol behind the curves called `title`, as a sentence; empty if there is none."""
     if title == "FID while training":
-        configs = [config for config in record["arms"].values() if "score.num_samples" in config]
-        return "".join(
-            f"{config['score.num_samples']} samples each time, against all {config['score.reference']} images, "
-            f"{config['score.extractor.class']} features."
-            for config in configs[:1]
+        scored = [config for config in record["arms"].values() if "score.num_samples" in config]
+        if not scored:
+            return ""
+        return (
+            f"{scored[0]['score.num_samples']} samples each time, against all {scored[0]['score.reference']} images, "
+            f"{scored[0]['score.extractor.class']} features."
         )
     names = {"NLL of interpolated targets over lam (Fig. 2)": "evaluation"}
     name = names.get(title, title.replace("Accuracy over eps, ", "attack-").replace("Accuracy over eps", "attack"))
