@@ -1,13 +1,13 @@
 """The paper's small analyses: a study is one file with a docstring and the names below.
 
-    SEEDS: int                                                 how many seeds it runs by default
+    SEEDS: int                                                 number of seeds by default
     READS_RUNS: bool                                           whether it reads saved classifiers
     units(setting) -> int                                      how often `run` reports progress
     run(setting) -> dict                                       the numbers, ready for JSON; the long part
     verdicts(numbers) -> list of Verdict                       what they say about the paper's claims
     plot(numbers, path)                                        the picture, from the numbers alone
 
-The first line of the docstring is the study's title, the rest says what is done; both go into its record.
+The first line of the docstring is the study's title, and the rest describes the study; both go into its record.
 `scripts/run_study.py` runs studies by name. They are small, so they run on the CPU.
 """
 
@@ -29,13 +29,13 @@ Found = Literal["shows", "undecided", "the opposite shows"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a study is asked to do."""
+    """How to run a study."""
 
     seeds: Sequence[int]
     fast: bool = False
-    """Run a form that takes a few seconds, whose numbers mean nothing."""
+    """Run a version that takes a few seconds and whose numbers mean nothing."""
     progress: Callable[[str], None] = lambda _: None
-    """Called after every part of the work, with its name."""
+    """Called with the name of every part of the work once it is done."""
     runs: Path | None = None
     """Folder of the saved classifiers."""
     data: DataChange = field(default_factory=DataChange)
@@ -69,9 +69,10 @@ def by_seed(measures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[int, 
 
 
 def share_within(h: Tensor, labels: Tensor) -> float:
-    """The share of the variance of states [N, d] that is within classes: 0 for points, 1 for classes that coincide.
+    """The fraction of the variance of states [N, d] that lies within classes.
 
-    Also 1 if all states are equal, as they may be in a network that learnt nothing.
+    It is 0 if each class is a single point, and 1 if the classes' means coincide or all states are equal, as in a
+    network that has learnt nothing.
     """
     h = h.double()
     means = torch.stack([h[labels == c].mean(0) for c in labels.unique()])

@@ -1,15 +1,15 @@
 """Figs. 3 and 4: what a mixed hidden state looks like, by a decoder from the second stage's states to the image.
 
-A small convolutional decoder learns, by squared error in pixels, to undo the first two stages of a saved classifier
-that was trained with Manifold Mixup. Pairs of test images of different classes are then interpolated in pixels, and in
-hidden states that are decoded. The paper looks at the pictures and says that the second kind blends features rather
-than pixels, and that none of it shows a third category.
+A small convolutional decoder learns to invert the first two stages of a saved classifier that was trained with Manifold
+Mixup; its loss is the squared error in pixels. Pairs of test images of different classes are then interpolated, both in
+pixels and in hidden states, which are decoded. The paper looks at such pictures and says that the second kind blends
+features rather than pixels, and that none of them shows a third category.
 
-Measured is how far decoded interpolations lie from the blend of the two decoded images, beside the decoder's error on
-test images; and what a judge, the saved classifier of the same seed that was trained without mixup and not used for the
-decoder, sees: the share of interpolations it takes for a class that is neither of the two, and its probability outside
-the two. All pairs are of images it classifies right. Decoding blurs, so pixel blends that went through encoder and
-decoder stand beside the others.
+Two things are measured. The first is the distance of decoded interpolations from the blend of the two decoded images,
+compared with the decoder's error on test images. The second is how another classifier judges the interpolations, the
+one of the same seed trained without mixup: how often it predicts a class that is neither of the two, and how much
+probability it gives to such classes. It classifies both images of every pair correctly. Since decoding blurs, pixel
+blends that were encoded and decoded are judged as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mmgan.data import load
 from mmgan.engine import files
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.experiments.differences import difference, interval, spread
-from mmgan.experiments.figures import LINES
+from mmgan.experiments.figures import LINES, WIDTH
 from mmgan.mixup import Staged
 from mmgan.mixup.plans import interpolate as mix
 
@@ -45,7 +45,11 @@ BATCH, PAIRS, SHOWN = 64, 500, 3
 MARGIN = 0.01
 STRIDE = 2
 """Every second value of lam is in the picture."""
-KINDS = {"pixels": "pixels mixed", "hidden": "states mixed, decoded", "decoded_pixels": "pixels mixed, through decoder"}
+KINDS = {
+    "pixels": "mixed pixels",
+    "hidden": "mixed states, decoded",
+    "decoded_pixels": "mixed pixels, encoded and decoded",
+}
 
 
 def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
@@ -60,7 +64,7 @@ def decoder(states: Tensor, images: Tensor) -> nn.Sequential:
 
 
 def units(setting: Setting) -> int:
-    """For every seed, one report per ten decoder steps and one for the evaluation."""
+    """For every seed, one report for ten steps of the decoder and one for the evaluation."""
     return len(setting.seeds) * (_steps(setting.fast) // 10 + 1)
 
 
@@ -87,7 +91,7 @@ def train(network: Staged, images: Tensor, seed: int, steps: int, progress: Call
 
 
 def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows of up to `n` pairs of images of different classes that the judge gets right, int64, left and right."""
+    """Rows of up to `n` pairs of images, of different classes that the judge predicts, int64, left and right."""
     right = (predict(judge, images, DEVICE).argmax(1) == labels).nonzero()[:, 0]
     partner = right[torch.randperm(len(right), generator=stream(0, "pairs", 0))]
     rows = (labels[right] != labels[partner]).nonzero()[:n, 0]
@@ -105,14 +109,14 @@ def interpolate(network: Staged, made: nn.Module, x: Tensor, lam: float) -> dict
 
 
 def third(logits: Tensor, left: Tensor, right: Tensor) -> tuple[float, float]:
-    """Share of rows whose largest logit is of neither class, and the mean probability outside the two."""
+    """The fraction of rows whose largest logit belongs to neither class, and the mean probability of such classes."""
     predicted, p = logits.argmax(1), logits.softmax(1)
     outside = 1 - p.gather(1, left[:, None]) - p.gather(1, right[:, None])
     return ((predicted != left) & (predicted != right)).double().mean().item(), outside.mean().item()
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """Errors, distances and the judge's view over lam by seed; the first seed's first pairs as pixels."""
+    """Errors, distances and the judge's predictions over lam by seed; the first seed's first pairs as pixels."""
     numbers: dict[str, Any] = {"seeds": list(setting.seeds), "lams": LAMS, "by_seed": {}}
     for seed in setting.seeds:
         network, config, rows = finished(setting, "manifold", seed)
@@ -158,7 +162,7 @@ def _measure(network: Staged, made: nn.Module, judge: Staged, test: Tensor, labe
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Decoded interpolations are not pixel blends; they show no third class; they do so less often than blends."""
+    """Decoded interpolations are not pixel blends; they show no third class, or at least less often than blends do."""
     seeds = {int(seed): found for seed, found in numbers["by_seed"].items()}
     half = len(numbers["lams"]) // 2
     error = {s: found["error"] for s, found in seeds.items()}
@@ -168,37 +172,39 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     hidden, found = between["hidden"], difference(error, distance)
     made = [
         Verdict(
-            "Decoded interpolations of hidden states are not blends of pixels (section 6, Figs. 3 and 4)",
+            "Decoded interpolations of hidden states are not blends of pixels (section 6, Figs. 3 and 4).",
             decide(found),
-            f"squared error of the decoder {spread(error, 4)}, squared distance from the blend of decoded images at "
-            f"lam 0.5 {spread(distance, 4)}, difference {interval(found, 4)}",
+            f"the decoder's squared error is {spread(error, 4)}, the squared distance from the blend of decoded images "
+            f"at lam 0.5 is {spread(distance, 4)}, the difference {interval(found, 4)}",
         )
     ]
     found = difference(hidden, ends)
     made.append(
         Verdict(
-            "None of the interpolated states between two categories shows a third (section 6), read as: the judge sees "
-            f"one in at most {MARGIN:.0%} more of them than of decoded states that are not mixed",
+            "No interpolated state between two categories shows a third one (section 6), taken to mean that the judge "
+            f"predicts a third class at most {MARGIN:.0%} more often than for decoded states that are not mixed.",
             decide(difference(hidden, {s: share + MARGIN for s, share in ends.items()})),
-            f"share of a third class {spread(hidden)} for lam 0.1 to 0.9, {spread(ends)} at 0 and 1, {interval(found)}",
+            f"it predicts a third class for a fraction of {spread(hidden)} at lam 0.1 to 0.9 and of {spread(ends)} at "
+            f"0 and 1, difference {interval(found)}",
         )
     )
     for kind, name in (("pixels", "blended pixels"), ("decoded_pixels", "blended pixels sent through the decoder")):
         found = difference(hidden, between[kind])
         made.append(
             Verdict(
-                f"Interpolated states show a third category less often than {name} (Figs. 3 and 4)",
+                f"Interpolated states show a third category less often than {name} (Figs. 3 and 4).",
                 decide(found),
-                f"share for lam 0.1 to 0.9 {spread(hidden)} against {spread(between[kind])}, {interval(found)}",
+                f"fraction at lam 0.1 to 0.9 {spread(hidden)} against {spread(between[kind])}, difference "
+                f"{interval(found)}",
             )
         )
     return made
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """Strips of interpolations in pixels (Fig. 3) and in hidden states (Fig. 4); below them what the judge sees."""
-    figure = Figure(figsize=(8, 9), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 1))[:, 0]
+    """Strips of interpolations in pixels (Fig. 3) and in hidden states (Fig. 4); below them the judge's predictions."""
+    figure = Figure(figsize=(WIDTH, 12), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
     shown, lams = numbers["shown"], numbers["lams"][::STRIDE]
     panels = top.subplots(2 * len(shown["left"]), len(lams), squeeze=False)
     for row, line in enumerate(panels):
@@ -207,24 +213,25 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
             axes.imshow(images[pair], cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
             if row == 0:
-                axes.set_title(f"lam {lam:g}", fontsize=9)
-        line[0].set_ylabel("pixels" if kind == "pixels" else "hidden\nstates", fontsize=9)
+                axes.set_title(f"lam {lam:g}", fontsize=10)
+        line[0].set_ylabel("pixels" if kind == "pixels" else "hidden\nstates")
         if kind == "pixels":
-            line[0].set_xlabel(f"class {shown['right'][pair]}", fontsize=9)
-            line[-1].set_xlabel(f"class {shown['left'][pair]}", fontsize=9)
-    left, right = bottom.subplots(1, 2)
+            line[0].set_xlabel(f"class {shown['right'][pair]}")
+            line[-1].set_xlabel(f"class {shown['left'][pair]}")
+    upper, lower = bottom.subplots(2, 1)
     for (kind, name), line in zip(KINDS.items(), LINES, strict=False):
         curves = np.array([found["third"][kind] for found in numbers["by_seed"].values()])
-        left.plot(numbers["lams"], 100 * curves.mean(0), linestyle=line, label=name)
-        left.fill_between(numbers["lams"], 100 * curves.min(0), 100 * curves.max(0), alpha=0.15)
-    left.set(xlabel="lam", ylabel="judged a third class (%)", ylim=(0, None))
+        upper.plot(numbers["lams"], 100 * curves.mean(0), linestyle=line, label=name)
+        upper.fill_between(numbers["lams"], 100 * curves.min(0), 100 * curves.max(0), alpha=0.15)
+    upper.set_ylabel("judged a third class (%)")
     curves = np.array([found["distance"] for found in numbers["by_seed"].values()])
-    right.plot(numbers["lams"], curves.mean(0), "-", color="black", label="decoded mix to blend of decoded")
-    right.fill_between(numbers["lams"], curves.min(0), curves.max(0), color="0.8")
+    lower.plot(numbers["lams"], curves.mean(0), "-", color="black", label="from a decoded mix to the blend of decoded")
+    lower.fill_between(numbers["lams"], curves.min(0), curves.max(0), color="0.8")
     error = np.mean([found["error"] for found in numbers["by_seed"].values()])
-    right.axhline(error, linestyle="--", color="black", label="error of the decoder")
-    right.set(xlabel="lam", ylabel="squared distance", ylim=(0, None))
-    for axes in (left, right):
-        axes.legend(fontsize=8)
+    lower.axhline(error, linestyle="--", color="black", label="the decoder's error")
+    lower.set_ylabel("squared distance")
+    for axes in (upper, lower):
+        axes.legend(fontsize=9, loc="upper center")
+        axes.set(xlabel="lam", ylim=(0, 1.4 * axes.get_ylim()[1]))  # room for the legend
         axes.grid(alpha=0.3)
-    files.draw(figure, path, dpi=110)
+    files.draw(figure, path, dpi=100)

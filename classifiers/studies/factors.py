@@ -1,14 +1,15 @@
 """Appendix A, Fig. 5 and Table 4: digits rendered from known factors, and mixup of the factors themselves.
 
-An image is a glyph, "1" or "7", turned by an angle. Training angles lie in (-70, -50) and (50, 80), each half of the
-time; the label is which of the two in tasks A and B, the glyph in task C. Test angles lie between the two: task A has
-(-30, -10) for label 0 and (10, 30) for label 1, task B (-30, -20) and (-10, 30), task C (-30, 30) for both glyphs.
+An image shows a glyph, "1" or "7", rotated by an angle. Training angles lie in (-70, -50) or in (50, 80), each half of
+the time. The label is the range in tasks A and B, and the glyph in task C. Test angles lie between the two ranges: in
+task A (-30, -10) for label 0 and (10, 30) for label 1, in task B (-30, -20) and (-10, 30), in task C (-30, 30) for both
+glyphs.
 
-Measured are accuracy and NLL of a small network on 2,000 test images of 28x28 pixels. It is trained by 500 steps of
-Adam, in batches of 64 fresh images, on images as they are, on mixes of images (Input Mixup), and on images rendered
-from mixed angles with the labels mixed alike (factor mixup: an ideal Manifold Mixup); lam ~ Beta(1, 1), one a batch.
-Glyphs have nothing between them, so factor mixup pairs images of the same glyph.
-The paper does not say how its digits look, nor which network it trained: this is a proxy of its figures.
+Accuracy and NLL of a small network are measured on 2,000 test images of 28x28 pixels. It is trained for 500 steps of
+Adam, with batches of 64 new images: unchanged images, mixes of images (Input Mixup), or images rendered from mixed
+angles, with labels mixed in the same way (factor mixup, an ideal Manifold Mixup). There is one lam ~ Beta(1, 1) for
+each batch. Glyphs cannot be interpolated, so factor mixup pairs images of the same glyph. The paper does not say what
+its digits look like or which network it trained, so this is a proxy of its figures.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from classifiers.supervised import CrossEntropy, supervised
 from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
-from mmgan.experiments.figures import LINES
+from mmgan.experiments.figures import LINES, WIDTH, log_scale
 from mmgan.experiments.published import number, published
 from mmgan.mixup import ClassifierMixup, Plans, Staged
 
@@ -54,7 +55,7 @@ TRAIN: Ranges = ((-70, -50), (50, 80))
 
 
 class Task(NamedTuple):
-    """What to predict, and at which test angles; each range of angles has half of the images."""
+    """What to predict, and the test angles; each range of angles has half of the images."""
 
     label: Literal["angle", "glyph"]
     test: Ranges
@@ -143,7 +144,7 @@ def units(setting: Setting) -> int:
 
 @torch.no_grad()
 def _probabilities(task: Task, network: Staged) -> list[float]:
-    """Means over glyphs for each of ANGLES: of label 1 in tasks A and B, of the right glyph in task C."""
+    """Means over glyphs for each of ANGLES: of label 1 in tasks A and B, of the correct glyph in task C."""
     angle = torch.tensor(ANGLES, dtype=torch.float32)
     glyph = torch.arange(2).repeat_interleave(len(angle))
     p = network(render(glyph, angle.repeat(2))).softmax(1)
@@ -185,15 +186,16 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     made = []
     for task, arms in numbers["tasks"].items():
         for arm, other, measure, says in (
-            ("factor", "input", "accuracy", "mixing the true factors is more accurate than Input Mixup"),
-            ("factor", "input", "nll", "mixing the true factors has a lower NLL than Input Mixup"),
-            ("input", "none", "nll", "Input Mixup has a lower NLL than no mixup"),
+            ("factor", "input", "accuracy", "mixup of the true factors gives higher accuracy than Input Mixup"),
+            ("factor", "input", "nll", "mixup of the true factors gives a lower NLL than Input Mixup"),
+            ("input", "none", "nll", "Input Mixup gives a lower NLL than no mixup"),
         ):
             a, b = ({int(seed): v for seed, v in arms[one][measure].items()} for one in (arm, other))
             found = difference(b, a) if measure == "accuracy" else difference(a, b)
             theirs = [paper(task, one, measure) for one in (arm, other)]
-            claim = f"Task {task}: {says} (Table 4: {theirs[0]:g} against {theirs[1]:g})"
-            because = f"{measure} {spread(a)} against {spread(b)}, difference {interval(difference(a, b))}"
+            claim = f"Task {task}: {says} (Table 4: {theirs[0]:g} against {theirs[1]:g})."
+            name = "NLL" if measure == "nll" else measure
+            because = f"{name} {spread(a)} against {spread(b)}, difference {interval(difference(a, b))}"
             made.append(Verdict(claim, decide(found), because))
     return made
 
@@ -205,26 +207,27 @@ def paper(task: str, arm: str, measure: str) -> float:
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
     """Fig. 5's images; below them probabilities over angles; below them Table 4, ours and the paper's."""
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    rows = figure.subfigures(3, 1, squeeze=False, height_ratios=(0.8, 2.6, 2.6))[:, 0]
+    figure = Figure(figsize=(WIDTH, 17), layout="constrained")
+    rows = figure.subfigures(3, 1, squeeze=False, height_ratios=(4.5, 7, 5.5))[:, 0]
     titles = {"none": "training images", "input": "Input Mixup", "factor": "factor mixup"}
-    for block, arm in zip(rows[0].subfigures(1, 3, squeeze=False)[0], ARMS, strict=True):
-        block.suptitle(f"{titles[arm]}, task A", fontsize=10)
+    for block, arm in zip(rows[0].subfigures(3, 1, squeeze=False)[:, 0], ARMS, strict=True):
+        block.suptitle(f"{titles[arm]}, task A")
         images = numbers["images"][arm]
         for axes, image, y in zip(block.subplots(1, SHOWN), images["pixels"], images["target"], strict=True):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"y={y:.2g}", fontsize=8)
-    for axes, (name, arms) in zip(rows[1].subplots(1, 3, sharey=True), numbers["tasks"].items(), strict=True):
+            axes.set_xlabel(f"y = {y:.2g}")
+    for axes, (name, arms) in zip(rows[1].subplots(3, 1, sharex=True), numbers["tasks"].items(), strict=True):
         _draw_probabilities(axes, TASKS[name], arms)
-        axes.set_title(f"Task {name}", fontsize=10)
+        axes.set_title(f"task {name}")
+    rows[1].axes[-1].set_xlabel("angle (degrees)")
     handles, labels = rows[1].axes[0].get_legend_handles_labels()
-    rows[1].legend(handles, labels, loc="outside upper center", ncols=5, fontsize=9)
-    for axes, measure in zip(rows[2].subplots(1, 2), ("accuracy", "nll"), strict=True):
+    rows[1].legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    for axes, measure in zip(rows[2].subplots(2, 1), ("accuracy", "nll"), strict=True):
         _draw_table(axes, numbers, measure)
     handles, labels = rows[2].axes[0].get_legend_handles_labels()
     rows[2].legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
-    files.draw(figure, path, dpi=110)
+    files.draw(figure, path, dpi=100)
 
 
 def _draw_probabilities(axes: Axes, task: Task, arms: dict[str, Any]) -> None:
@@ -236,8 +239,8 @@ def _draw_probabilities(axes: Axes, task: Task, arms: dict[str, Any]) -> None:
         curves = np.array(list(found["probability"].values()))
         axes.plot(ANGLES, curves.mean(0), linestyle=line, label=arm)
         axes.fill_between(ANGLES, curves.min(0), curves.max(0), alpha=0.15)
-    p = "p(label 1)" if task.label == "angle" else "p(right glyph)"
-    axes.set(xlabel="angle (degrees)", ylabel=p, ylim=(-0.03, 1.03), xlim=(-90, 90), xticks=range(-90, 91, 30))
+    p = "p(label 1)" if task.label == "angle" else "p(correct glyph)"
+    axes.set(ylabel=p, ylim=(-0.03, 1.03), xlim=(-90, 90), xticks=range(-90, 91, 30))
 
 
 def _draw_table(axes: Axes, numbers: dict[str, Any], measure: str) -> None:
@@ -246,12 +249,12 @@ def _draw_table(axes: Axes, numbers: dict[str, Any], measure: str) -> None:
     for i, (name, arm) in enumerate(ticks):
         values = [scale * v for v in numbers["tasks"][name][arm][measure].values()]
         theirs = paper(name, arm, measure)
-        axes.plot([i] * len(values), values, "o", color="tab:blue", fillstyle="none", label="a seed" if not i else None)
+        axes.plot([i] * len(values), values, "o", color="tab:blue", fillstyle="none", label=None if i else "one seed")
         axes.plot(i, np.mean(values), "_", color="black", markersize=18, label=None if i else "mean")
-        axes.plot(i, theirs, "x", color="tab:red", markersize=8, label=None if i else "the paper's")
-    axes.set_xticks(range(len(ticks)), [f"{name}\n{arm}" for name, arm in ticks], fontsize=8)
+        axes.plot(i, theirs, "x", color="tab:red", markersize=8, label=None if i else "the paper")
+    axes.set_xticks(range(len(ticks)), [f"{name}\n{arm}" for name, arm in ticks], fontsize=9)
     axes.set_ylabel("test accuracy (%)" if measure == "accuracy" else "test NLL")
     if measure == "nll":
-        axes.set_yscale("log")
+        log_scale(axes)
     axes.set_xlabel("task, mixup")
     axes.grid(alpha=0.3, axis="y")

@@ -1,9 +1,9 @@
-"""Fig. 2: how well saved classifiers predict the mixed target where they are shown mixed states.
+"""Fig. 2: how well saved classifiers predict the mixed target of mixed states.
 
 Test images are mixed in 1,000 pairs, at the input and after the first and the second group of blocks, at eleven values
-of lam; measured is the NLL of the mixed target, under classifiers trained without mixup, with Input Mixup and with
-Manifold Mixup. The paper: Manifold Mixup is far better where hidden states are mixed, and very slightly worse at the
-input. Its networks are CIFAR-10's; here whatever the experiment classifiers_fashion_mnist trained, a proxy.
+of lam. The measure is the NLL of the mixed target, for classifiers trained without mixup, with Input Mixup and with
+Manifold Mixup. The paper finds Manifold Mixup much better when hidden states are mixed, and very slightly worse at the
+input. Its networks were trained on CIFAR-10; these are a proxy, trained by the experiment classifiers_fashion_mnist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAIRS = 1000
 
 
 def units(setting: Setting) -> int:
-    """Number of curves."""
+    """The number of curves."""
     return len(ARMS) * len(LAYERS) * len(setting.seeds)
 
 
@@ -51,7 +51,7 @@ def run(setting: Setting) -> dict[str, Any]:
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Manifold Mixup below the others in hidden layers, above Input Mixup at the input, and that by less."""
+    """Manifold Mixup is below the others in hidden layers, and above Input Mixup at the input, by less."""
     means = {
         arm: {layer: {int(s): float(np.mean(one[str(layer)])) for s, one in curves.items()} for layer in LAYERS}
         for arm, curves in numbers["nll"].items()
@@ -59,22 +59,24 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
     def made(claim: str, arm: dict[int, float], other: dict[int, float], names: str) -> Verdict:
         found = difference(arm, other)
-        return Verdict(claim, decide(found), f"{names} {spread(arm)} against {spread(other)}, {interval(found)}")
+        because = f"{names} {spread(arm)} against {spread(other)}, difference {interval(found)}"
+        return Verdict(claim, decide(found), because)
 
     manifold, visible = means["manifold"], means["input"]
     results = []
     for layer in LAYERS[1:]:
         for other, name in (("input", "Input Mixup"), ("none", "no mixup")):
-            claim = f"Mixed at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)"
+            claim = f"With mixing at layer {layer}, the NLL of Manifold Mixup is lower than that of {name} (Fig. 2)."
             results.append(made(claim, manifold[layer], means[other][layer], "mean over lam"))
-    claim = "Mixed at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)"
+    claim = "With mixing at the input, the NLL of Input Mixup is lower than that of Manifold Mixup (Fig. 2)."
     results.append(made(claim, visible[0], manifold[0], "mean over lam"))
     change = {s: abs(manifold[0][s] - visible[0][s]) for s in visible[0]}
     gain = {s: float(np.mean([visible[k][s] - manifold[k][s] for k in LAYERS[1:]])) for s in visible[0]}
     claim = (
-        "What changes between Input and Manifold Mixup at the input is little beside the gain in hidden layers (Fig. 2)"
+        "Between Input and Manifold Mixup, the NLL changes less with mixing at the input than it falls with mixing in "
+        "hidden layers (Fig. 2)."
     )
-    results.append(made(claim, change, gain, "change at the input and gain"))
+    results.append(made(claim, change, gain, "change at the input"))
     return results
 
 

@@ -1,18 +1,19 @@
-"""Figs. 1 and 6: two spirals through a 2-D bottleneck, by seven regularisers.
+"""Figs. 1 and 6: two spirals through a 2-D bottleneck, with seven regularisers.
 
-The claims: Input Mixup underfits, for a mix of two points of one arm may lie on the other, where Manifold Mixup fits
-the data perfectly; it is sure of real points and unsure elsewhere; no other regulariser does that; and it
-concentrates a class in a tight region.
+The claims are that Input Mixup underfits, because a mix of two points on one spiral may lie on the other, while
+Manifold Mixup fits the data perfectly; that Manifold Mixup is confident on real points and less confident elsewhere;
+that no other regulariser achieves this; and that it concentrates each class in a tight region.
 
-Two spirals of 512 points; nine fully connected layers of 64 units, but of two in the fifth, the bottleneck; 2,000 steps
-of Adam at 0.002 in batches of 128; mixup with alpha 1, in the input or at the bottleneck. The other regularisers are L2
-of 0.001, dropout of 0.5 but at the bottleneck, batch norm everywhere, and noise of deviation 0.5 at the bottleneck. The
-setting is ours, for the paper states no more than the layers; the other regularisers were not tuned.
+The data are two spirals with 512 points. The network has nine fully connected layers with 64 units, except for the
+fifth, the bottleneck, with two. It is trained for 2,000 steps of Adam with a learning rate of 0.002 and batches of 128.
+Mixup uses alpha 1, in the input or at the bottleneck. The other regularisers are L2 with weight 0.001, dropout of 0.5
+except at the bottleneck, batch norm everywhere, and noise with standard deviation 0.5 at the bottleneck. These settings
+are ours, since the paper states only the layers; the other regularisers were not tuned.
 
-Measured on the training points, as in the figures: accuracy, NLL, mean confidence; and confidence of points uniform
-in x-space, those off the data. A network unsure of everything is unsure off the data too (Input Mixup is the surest
-way to be that), so what counts is the gap between real and off-data confidence. `within` is the share of the states'
-variance that is within a class, free of their scale.
+As in the figures, accuracy, NLL and mean confidence are measured on the training points, and confidence also on points
+drawn uniformly from x-space, most of which lie off the data. A network that is never confident is not confident off the
+data either (Input Mixup comes closest to that), so what counts is the gap between the two confidences. `within` is the
+fraction of the states' variance that lies within classes, which does not depend on their scale.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from torch import Tensor, nn
 
 from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
-from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
+from mmgan.experiments.figures import WIDTH, save
 from mmgan.mixup import ClassifierMixup, Staged
 
 SEEDS = 5
@@ -44,12 +45,12 @@ GRID = 48
 
 
 def units(setting: Setting) -> int:
-    """One report for every network trained."""
+    """The number of networks to train."""
     return len(setting.seeds) * len(ARMS)
 
 
 def spirals(seed: int) -> tuple[Tensor, Tensor]:
-    """Two arms of 1.5 turns that start half a turn apart, within the unit circle: float32 [N, 2], labels int64 [N]."""
+    """Two spirals of 1.5 turns, starting half a turn apart, in the unit circle: float32 [N, 2], labels int64 [N]."""
     generator = stream(seed, "spirals", 0)
     along = torch.rand(POINTS, generator=generator).sqrt()
     labels = torch.arange(POINTS) % 2
@@ -134,7 +135,7 @@ def run(setting: Setting) -> dict[str, Any]:
 
 
 def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
-    """Fit, off-data confidence, the other regularisers, concentration."""
+    """Fit, confidence off the data, the other regularisers, concentration."""
     of = {arm: by_seed(numbers["measures"][arm]) for arm in ARMS}
     ours, base, mixed = of["manifold mixup"], of["baseline"], of["input mixup"]
     nll = difference(ours["NLL"], mixed["NLL"])
@@ -148,26 +149,26 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
         Verdict(
             "Input Mixup underfits where Manifold Mixup fits the training data perfectly (Fig. 1b, c).",
             fits,
-            f"train accuracy {spread(mixed['accuracy'])} and {spread(ours['accuracy'])} (baseline "
-            f"{spread(base['accuracy'])}), train NLL {spread(mixed['NLL'])} and {spread(ours['NLL'])} (baseline "
+            f"training accuracy {spread(mixed['accuracy'])} and {spread(ours['accuracy'])} (baseline "
+            f"{spread(base['accuracy'])}), training NLL {spread(mixed['NLL'])} and {spread(ours['NLL'])} (baseline "
             f"{spread(base['NLL'])}); NLL of manifold minus input {interval(nll)}",
         ),
         Verdict(
-            "Manifold Mixup gives lower confidence to points off the data than the baseline, staying sure of real ones "
-            "(Fig. 1d, f).",
+            "Manifold Mixup is less confident than the baseline on points off the data and stays confident on real "
+            "ones (Fig. 1d, f).",
             decide(gaps["baseline"]),
-            f"real minus off-data confidence {spread(ours['gap'])}, baseline {spread(base['gap'])}, input "
-            f"{spread(mixed['gap'])}; baseline minus manifold {interval(gaps['baseline'])}",
+            f"confidence on real points minus that off the data {spread(ours['gap'])}, baseline {spread(base['gap'])}, "
+            f"input {spread(mixed['gap'])}; baseline minus manifold {interval(gaps['baseline'])}",
         ),
         Verdict(
             "Weight decay, dropout, batch norm and noise do not do that (Fig. 6).",
             conjunction([*words.values()]),
-            "gap minus that of manifold mixup: " + ", ".join(f"{arm} {interval(gaps[arm])}" for arm in words),
+            "gap minus that of Manifold Mixup: " + ", ".join(f"{arm} {interval(gaps[arm])}" for arm in words),
         ),
         Verdict(
             "Manifold Mixup concentrates the points of a class in a tight region of the hidden space (Fig. 1f).",
             decide(tight),
-            "log10 of the share of the states' variance that is within a class: "
+            "log10 of the fraction of the states' variance that lies within classes: "
             + ", ".join(f"{arm} {spread(values, 2)}" for arm, values in ratios.items())
             + f"; manifold minus baseline {interval(tight, 2)}",
         ),
@@ -175,42 +176,43 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """Two panels per arm: P(class) over x-space, and over the bottleneck with its states."""
-    figure = Figure(figsize=(10, 10.4), layout="constrained")
-    panels = figure.subplots(4, 4)
+    """Two panels for each arm: P(class) over x-space, and over the bottleneck with its states."""
+    figure = Figure(figsize=(WIDTH, 15.5), layout="constrained")
+    panels = figure.subplots(len(ARMS), 2)
     shades = LinearSegmentedColormap.from_list("", ["#4f81bd", "#b4bec0", "#fff2a8"], N=10)  # lightness rises
     marks = [("o", "white", "class 0"), ("^", "#7a0019", "class 1")]
     for i, (arm, shown) in enumerate(numbers["pictures"].items()):
-        upper, lower = panels[i // 4 * 2, i % 4], panels[i // 4 * 2 + 1, i % 4]
+        left, right = panels[i]
         labels, h = np.array(shown["labels"]), shown["h range"]
         side = [-SIDE, SIDE, -SIDE, SIDE]
-        for axes, points, grid, extent in ((upper, "x", "x grid", side), (lower, "states", "h grid", h)):
+        for axes, points, grid, extent in ((left, "x", "x grid", side), (right, "states", "h grid", h)):
             axes.imshow(
-                shown[grid], shades, origin="lower", extent=extent, vmin=0, vmax=100, aspect="auto", rasterized=True
+                shown[grid],
+                shades,
+                origin="lower",
+                extent=extent,
+                vmin=0,
+                vmax=100,
+                aspect="auto",
+                interpolation="nearest",
             )
-            left, right, bottom, top = extent
-            places = np.linspace(left, right, GRID), np.linspace(bottom, top, GRID)
+            low, high, bottom, top = extent
+            places = np.linspace(low, high, GRID), np.linspace(bottom, top, GRID)
             axes.contour(*places, shown[grid], [50], colors="k")
             if points == "states":
                 axes.plot(*np.array(shown["off"]).T, ".", color="black", ms=2.5)
             for c, (mark, color, _) in enumerate(marks):
                 chosen = np.array(shown[points])[labels == c]
-                axes.plot(*chosen.T, mark, mfc=color, mec="black", mew=0.4, ms=3.6, ls="")
-            axes.tick_params(labelsize=7)
-        upper.set(title=arm, xlabel="x1", ylabel="x2")
-        lower.set(xlabel="h1", ylabel="h2")
+                axes.plot(*chosen.T, mark, mfc=color, mec="black", mew=0.4, ms=3.2, ls="")
         found = by_seed(numbers["measures"][arm])
-        lower.set_title(f"gap {spread(found['gap'], 2)}", fontsize=9)
-        upper.text(
-            0.02, 0.02, f"train NLL {spread(found['NLL'], 3)}", transform=upper.transAxes, fontsize=7, bbox={"fc": "w"}
-        )
-    for axes in panels[2:, 3]:
-        axes.axis("off")
+        left.set(xlabel="x1", ylabel="x2")
+        right.set(xlabel="h1", ylabel="h2")
+        left.set_title(f"{arm}\ntraining NLL {spread(found['NLL'], 2)}", fontsize=10)
+        right.set_title(f"{arm}\ngap {spread(found['gap'], 2)}", fontsize=10)
     for mark, color, name in marks:
-        panels[2, 3].plot([], [], mark, mfc=color, mec="black", mew=0.4, label=f"training points, {name}")
-    panels[2, 3].plot([], [], ".", color="black", label="uniform in x-space")
-    panels[2, 3].plot([], [], "-", color="black", label="decision boundary")
-    panels[2, 3].legend(loc="center", fontsize=9)
-    place = panels[3, 3].inset_axes((0.05, 0.8, 0.9, 0.1))
-    figure.colorbar(panels[0, 0].images[0], cax=place, orientation="horizontal", label="P(class 1), %")
-    files.draw(figure, path, dpi=90)
+        panels[0, 0].plot([], [], mark, mfc=color, mec="black", mew=0.4, label=f"training points, {name}")
+    panels[0, 0].plot([], [], ".", color="black", label="uniform in x-space")
+    panels[0, 0].plot([], [], "-", color="black", label="decision boundary")
+    shown = panels[0, 0].images[0]
+    figure.colorbar(shown, ax=panels, location="bottom", aspect=40, shrink=0.8, label="P(class 1), %")
+    save(figure, path)

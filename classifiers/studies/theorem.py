@@ -1,22 +1,25 @@
 """Section 3: when the mixup loss can be zero, with a linear output map and without.
 
-Theorem 1: with a linear output f and the squared loss, Eq. 4 reaches zero where dim H >= d - 1, for d classes.
-Corollary 1: states of a class then keep dim H - d + 1 directions to differ in. The abstract calls "the exact
-condition" that dim H exceeds d. Representations are free in the theorem (the lower network can do anything), so here
-they are variables, one a data point, and Eq. 4, with lam uniform, is minimised over them and f.
+Theorem 1: with a linear output map f and the squared loss, Eq. 4 can reach zero if dim H >= d - 1, where d is the
+number of classes. Corollary 1: the states of a class may then still differ in dim H - d + 1 directions. The abstract
+says that "the exact condition" is that dim H exceeds d. The theorem allows any representation (the lower network can
+compute anything), so here the states themselves are the variables, one for each data point, and Eq. 4, with uniform
+lam, is minimised over the states and f.
 
-Linear f. With residuals r_i = A'h_i + b - y_i the residual of a mix is lam r_i + (1 - lam) r_j: linear. So f is right
-on every mix just when it is right on every point, which takes d points in general position, an affine space of d - 1
-dimensions. In fewer the best is the d - 1 equal singular values of the centred one-hot targets less dim H of them: for
-n points a loss of (d - 1 - dim H) / d times 2/3 less 1 / (3 (n - 1)), the lines of the picture's first panel. The loss
-is minimised exactly, over all pairs and with lam integrated out, by L-BFGS in double precision.
+Linear f. With residuals r_i = A'h_i + b - y_i, the residual of a mix is lam r_i + (1 - lam) r_j. So f is right on
+every mix if and only if it is right on every point, which needs d points in general position: an affine space of
+d - 1 dimensions. With fewer dimensions, the best f captures dim H of the d - 1 equal singular values of the centred
+one-hot targets. For n points the loss is then (d - 1 - dim H) / d times (2/3 - 1 / (3 (n - 1))), which the lines in
+the picture's first panel show. The loss is minimised exactly, over all pairs and with lam integrated out, by L-BFGS in
+double precision.
 
-Nonlinear f. It may turn between points, so states need no general position: it has to take one value at a point, so
-zero needs that no two of the segments between class points cross. In three dimensions, d points of a curve will do,
-for any d; in two, K4 can be drawn without crossings and K5 cannot; on a line two classes are all. A crossing in the
-plane costs only as much as f is smooth there, for a mix hits it with probability 0; overlap on a line costs always.
-One point a class is enough to look at: the loss over several a class is at least its mean over choices of one each.
-The map is a network of two hidden layers, trained from several starts by Adam; the least loss counts.
+Nonlinear f. It can bend between points, so states need not be in general position. But it has one value at each point,
+so a loss of zero needs segments between the classes' points that do not cross. In three dimensions, d points on a
+curve have this property for any d; in the plane, K4 can be drawn without crossings and K5 cannot; on a line, only two
+classes work. A crossing in the plane costs only as much as f is smooth there, because a mix lies on it with
+probability 0; overlap on a line always costs something. One point for each class is enough: the loss with several
+points is at least the mean loss over all choices of one point for each class. The map is a network with two hidden
+layers, trained by Adam from several starts; the smallest loss counts.
 """
 
 from __future__ import annotations
@@ -35,22 +38,22 @@ from torch import Tensor
 from classifiers.studies import Found, Setting, Verdict
 from mmgan.engine import files
 from mmgan.engine.randomness import stream
-from mmgan.experiments.figures import LINES
+from mmgan.experiments.figures import LINES, WIDTH, log_scale
 from mmgan.mixup import Plan
 
 SEEDS = 3
 READS_RUNS = False
 DIMENSIONS, CLASSES = range(1, 13), (2, 3, 4, 5, 6, 8, 10)
 FREE_DIMENSIONS, FREE_CLASSES = (1, 2, 3), (3, 4, 5, 6)
-STARTS, WIDTH, NODES = 6, 48, 13
+STARTS, HIDDEN, NODES = 6, 48, 13
 ZERO = 1e-10
 """A loss below this counts as zero, with L-BFGS."""
 SMALL = 0.05
-"""A nonlinear map beats its linear floor when its loss is below this share of it."""
+"""A nonlinear map beats all linear ones if its loss is below this fraction of their smallest."""
 
 
 def units(setting: Setting) -> int:
-    """One report for every problem solved."""
+    """The number of problems to solve."""
     return len(setting.seeds) * (len(_linear(setting.fast)) + len(_free(setting.fast)))
 
 
@@ -63,10 +66,10 @@ def _free(fast: bool) -> list[tuple[int, int]]:
 
 
 def floor(dimension: int, classes: int, rows: int) -> float:
-    """The least of Eq. 4 over states and a linear f, for `rows` states in all, equally many per class.
+    """The smallest value of Eq. 4 over states and linear maps f, for `rows` states, equally many in each class.
 
-    Mean |r|^2 times E lam^2 + E (1 - lam)^2 = 2/3, and the part of 2 E lam (1 - lam) = 1/3 that pairs of different rows
-    give once the residuals sum to zero; mean |r|^2 is (d - 1 - H) / d.
+    Mean |r|^2 is (d - 1 - H) / d. It is multiplied by E lam^2 + E (1 - lam)^2 = 2/3, less the part of
+    2 E lam (1 - lam) = 1/3 that pairs of different rows contribute when the residuals sum to zero.
     """
     return max(0, classes - 1 - dimension) / classes * (2 / 3 - 1 / 3 / (rows - 1))
 
@@ -83,7 +86,7 @@ def mixes(rows: int, nodes: int) -> tuple[Plan, Tensor]:
 
 
 def solve(dimension: int, classes: int, seed: int) -> dict[str, Any]:
-    """The least of Eq. 4 for a linear f, found from random states, and how many directions states of a class keep."""
+    """The smallest value of Eq. 4 for a linear f, found from random states, and the directions within each class."""
     each = max(3, dimension - classes + 3)
     labels = torch.arange(classes).repeat_interleave(each)
     y = torch.eye(classes, dtype=torch.float64)[labels]
@@ -119,13 +122,13 @@ def _rank(deviations: Tensor) -> int:
 
 
 def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str, Any]:
-    """The least of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one per class."""
+    """The smallest value of Eq. 4 for a nonlinear f over `STARTS` starts, and its states, one for each class."""
     plan, weight = mixes(classes, NODES)
     plan, weight = replace(plan, lam=plan.lam.float()), weight.float()
     targets = plan.mix_states(torch.eye(classes))[:, None]
     generator = stream(seed, f"free/{dimension}", classes)
     h = torch.randn(classes, STARTS, dimension, generator=generator).requires_grad_()
-    sizes = (dimension, WIDTH, WIDTH, classes)
+    sizes = (dimension, HIDDEN, HIDDEN, classes)
     layers = [
         (
             (torch.randn(STARTS, n, m, generator=generator) * (2 / n) ** 0.5).requires_grad_(),
@@ -159,7 +162,7 @@ def solve_free(dimension: int, classes: int, seed: int, steps: int) -> dict[str,
 
 
 def crossings(points: list[list[float]]) -> int:
-    """How many pairs of the segments between points of the plane cross."""
+    """The number of pairs of segments, between points of the plane, that cross."""
 
     def side(a: list[float], b: list[float], c: list[float]) -> float:
         return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
@@ -173,7 +176,7 @@ def crossings(points: list[list[float]]) -> int:
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """The least losses, by dimension, classes and seed, for a linear and a nonlinear f."""
+    """The smallest losses, by dimension, classes and seed, for a linear and a nonlinear f."""
     linear, free = [], []
     for dimension, classes in _linear(setting.fast):
         for seed in setting.seeds:
@@ -204,7 +207,9 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     exact: Found = "the opposite shows" if enough else "shows"
     best = least_losses(free)
     beaten = [
-        f"{d} classes in {h} ({best[h, d][0]:.1e}, floor {best[h, d][1]:.2g})" for h, d in best if _beaten(*best[h, d])
+        f"dim H = {h}, d = {d} ({best[h, d][0]:.2g} instead of {best[h, d][1]:.2g})"
+        for h, d in best
+        if _beaten(*best[h, d])
     ]
     bound: Found = "the opposite shows" if beaten else "shows"
     planes = {d: [row for row in free if (row["H"], row["d"]) == (2, d)] for h, d in best if h == 2}
@@ -212,33 +217,37 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
     line = ", ".join(f"d = {d}: {best[1, d][0]:.2g}" for h, d in best if h == 1)
     return [
         Verdict(
-            "With linear output and squared loss the mixup loss reaches zero exactly when dim H >= d - 1 (Theorem 1).",
+            "With a linear output and the squared loss, the mixup loss reaches zero if and only if dim H >= d - 1 "
+            "(Theorem 1).",
             zero,
-            f"zero (< {ZERO:g}) in {reached} of {len(wide)} problems with dim H >= d - 1, at least {least:.2g} in "
-            f"{len(narrow)} with less, within {off:.1g} of the closed form, relatively",
+            f"it is zero (< {ZERO:g}) in {reached} of the {len(wide)} problems with dim H >= d - 1; in the "
+            f"{len(narrow)} others it is at least {least:.2g}, and its relative distance from the closed form is at "
+            f"most {off:.1g}",
         ),
         Verdict(
-            "States of a class then spread over dim H - d + 1 dimensions, over none at dim H = d - 1 (Corollary 1).",
+            "The states of a class then spread over dim H - d + 1 dimensions, none if dim H = d - 1 (Corollary 1).",
             ranks,
-            f"the number found in every class of {right} of {len(wide)} problems, {len(spare)} of them with dim H >= d",
+            f"that is the number in every class of {right} of the {len(wide)} problems with dim H >= d - 1, of which "
+            f"{len(spare)} have dim H >= d",
         ),
         Verdict(
             "The exact condition is that the dimension of the hidden states exceeds the number of classes (abstract).",
             exact,
-            f"with dim H of d - 1 or d, zero in {enough} of {len(small)}: enough, but one or two more than needed",
+            f"the loss is zero in {enough} of the {len(small)} problems with dim H of d - 1 or d: the condition is "
+            "sufficient, but asks for one or two dimensions more than are necessary",
         ),
         Verdict(
-            "dim H >= d - 1 is needed for a loss of zero when f is not linear (the theorem's f is).",
+            "dim H >= d - 1 is also necessary for a loss of zero when f is not linear (in the theorem it is).",
             bound,
-            f"below {SMALL:.0%} of the linear floor: {'; '.join(beaten) or 'none'}. On a line, where segments overlap: "
-            f"{line}. Crossings of the best states in the plane: "
+            f"the loss is below {SMALL:.0%} of the smallest one for a linear f in: {'; '.join(beaten) or 'none'}. On a "
+            f"line, where segments overlap, it is {line}. Crossings between the best states in the plane: "
             + ", ".join(f"d = {d}: {n}" for d, n in layouts.items()),
         ),
     ]
 
 
 def least_losses(free: list[dict[str, Any]]) -> dict[tuple[int, int], tuple[float, float]]:
-    """By dimension and classes, the least loss over seeds and the linear floor."""
+    """By dimension and classes, the smallest loss over seeds and the smallest for a linear f."""
     keys = dict.fromkeys((row["H"], row["d"]) for row in free)
     rows = {key: [row for row in free if (row["H"], row["d"]) == key] for key in keys}
     return {key: (min(row["loss"] for row in found), found[0]["floor"]) for key, found in rows.items()}
@@ -250,8 +259,11 @@ def _beaten(loss: float, least: float) -> bool:
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
     """Losses and ranks over dim H for a linear f; losses of a nonlinear one; its best states in the plane."""
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    panels = figure.subplot_mosaic([["loss", "rank", "free"], ["4", "5", "6"]])
+    figure = Figure(figsize=(WIDTH, 12), layout="constrained")
+    panels = figure.subplot_mosaic(
+        [["loss", "loss", "loss"], ["rank", "rank", "rank"], ["free", "free", "free"], ["4", "5", "6"]],
+        height_ratios=(3, 3, 3, 2),
+    )
     linear, free = numbers["linear"], numbers["free"]
     marks = "os^Dv<>"
     for d, mark in zip(sorted({row["d"] for row in linear}), marks, strict=False):
@@ -267,12 +279,12 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         panels["rank"].plot(
             [row["H"] - d + 1 for row in rows], [max(row["rank"]) for row in rows], mark, color=color, mfc="none"
         )
-    panels["loss"].set(xlabel="dim H", ylabel="least mixup loss", title="linear f (lines: closed form)")
-    panels["loss"].legend(fontsize=8)
+    panels["loss"].set(xlabel="dim H", ylabel="smallest mixup loss", title="linear f (lines: closed form)")
+    panels["loss"].legend(fontsize=9, ncols=2)
     top = max(row["H"] - row["d"] + 1 for row in linear)
     panels["rank"].plot([0, top], [0, top], ":", color="grey", label="Corollary 1")
-    panels["rank"].set(xlabel="dim H - d + 1", ylabel="directions within a class", title="linear f: what stays free")
-    panels["rank"].legend(fontsize=8)
+    panels["rank"].set(xlabel="dim H - d + 1", ylabel="directions within a class", title="linear f: directions left")
+    panels["rank"].legend(fontsize=9)
     best = least_losses(free)
     dimensions = sorted({h for h, _ in best})
     for h, line, mark in zip(dimensions, LINES, marks, strict=False):
@@ -280,20 +292,21 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         losses = [best[h, d][0] for d in classes]
         panels["free"].plot(classes, losses, marker=mark, linestyle=line, color="black", label=f"dim H = {h}", ms=5)
         floors = [best[h, d][1] or np.nan for d in classes]
-        label = "least for linear f" if h == 1 else None
+        label = "smallest for linear f" if h == 1 else None
         panels["free"].plot(classes, floors, marker=mark, linestyle=line, color="0.65", label=label, mfc="none", ms=5)
-    panels["free"].set(xlabel="classes d", ylabel="least mixup loss", title="nonlinear f", yscale="log")
+    panels["free"].set(xlabel="classes d", ylabel="smallest mixup loss", title="nonlinear f")
+    log_scale(panels["free"])
     panels["free"].set_xticks(classes)
-    panels["free"].legend(fontsize=8)
+    panels["free"].margins(y=0.3)
+    panels["free"].legend(fontsize=9, ncols=2, loc="upper center")
     for d in (4, 5, 6):
         axes = panels[str(d)]
         rows = [row for row in free if (row["H"], row["d"]) == (2, d)]
-        axes.set(xlabel="h1", ylabel="h2", title=f"nonlinear f, dim H = 2, d = {d}")
+        axes.set(xticks=[], yticks=[], xlabel="h1", ylabel="h2")
         if rows:
             row = min(rows, key=lambda row: row["loss"])
             for a, b in combinations(row["states"], 2):
                 axes.plot(*zip(a, b, strict=True), "-", color="0.6", lw=1)
-            axes.plot(*zip(*row["states"], strict=True), "o", color="black", label="states of a class")
-            axes.plot([], [], "-", color="0.6", label=f"their mixes: {row['crossings']} crossing(s)")
-            axes.legend(fontsize=8)
-    files.draw(figure, path, dpi=90)
+            axes.plot(*zip(*row["states"], strict=True), "o", color="black")
+            axes.set_title(f"nonlinear f, d = {d}\n{row['crossings']} crossing(s)", fontsize=10)
+    files.draw(figure, path, dpi=100)

@@ -113,18 +113,30 @@ def parse(
     with _mistakes_in_one_line(" (--help lists every option)", config):
         modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
         modules.trust(modules.names_on(args if named is None else named, _naming(config)))
-        values = parser.parse_args(_files_first(_switched(args, config)))
+        found, rest = _files(_switched(args, config))
+        for file in found:
+            _of_this_command(file, config)
+        values = parser.parse_args([*(f"--config={file}" for file in found), *rest])
         output = values.pop("output")
         values.pop("config")
         return Arguments(config(**arguments(config, vars(values))), Path(output).expanduser())
 
 
-def _files_first(args: Sequence[str]) -> list[str]:
-    """`args` with configuration files before the options that override them."""
+def _files(args: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The configuration files on a command line, and the options, which override them."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", action="append", default=[])
     found, rest = parser.parse_known_args(args)
-    return [*(f"--config={configuration(file)}" for file in found.config), *rest]
+    return [configuration(file) for file in found.config], rest
+
+
+def _of_this_command(file: Path, config: type) -> None:
+    """Raise UserError if a configuration file has several options that `config` lacks."""
+    foreign = [key for key in files.read_yaml(file) if key.partition(".")[0] not in get_type_hints(config)]
+    if len(foreign) > 1:
+        raise UserError(
+            f"{file} is a configuration of another command: {', '.join(foreign)} are not options of this one"
+        )
 
 
 def _switched(args: Sequence[str], thing: Any) -> list[str]:

@@ -115,6 +115,11 @@ def spread(values: Mapping[int, float] | Sequence[float], decimals: int = 3) -> 
     return f"{found.mean():.{decimals}f}" + (f" +- {found.std(ddof=1):.{decimals}f}" if len(found) > 1 else "")
 
 
+def probability(p: float) -> str:
+    """A p value as text; - for NaN."""
+    return "-" if np.isnan(p) else "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def interval(found: Difference, decimals: int = 3, factor: float = 1.0) -> str:
     """A difference times `factor`, with its confidence interval, as text; - for none."""
     if not found.n:

@@ -157,10 +157,13 @@ class Experiment:
         return {key: value for key, value in asdict(self).items() if key not in ("storage", "timeout", "dry_run")}
 
     def hash(self, common: Sequence[str] = ()) -> str:
-        """SHA-256 of the plan, the configurations that it names, and `common`, options of all runs."""
+        """SHA-256 of the plan, the options in the configurations that it names, and `common`, options of all runs.
+
+        Comments in a configuration are no part of it. Raises UserError if a configuration is missing or not YAML.
+        """
         lines = self.lines(common).values()
         named = {path for line in lines for word, path in pairwise(line) if word == "--config"}
-        contents = {path: hashlib.sha256(files.read(configuration(path))).hexdigest() for path in sorted(named)}
+        contents = {path: files.read_yaml(configuration(path)) for path in sorted(named)}
         text = json.dumps([self.plan(), contents, list(common)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -24,10 +24,10 @@ Curve = Sequence[Sequence[float]]
 
 
 class _Plain(LogFormatter):
-    """Labels the ticks that matplotlib chooses with plain numbers: 7, not 7 x 10^0."""
+    """Labels the ticks that matplotlib chooses with plain numbers: 0.00001, not 10^-5."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
+        return np.format_float_positional(x, 6, fractional=False, trim="-") if super().__call__(x, pos) else ""
 
 
 def log_scale(axes: Axes) -> None:
@@ -117,6 +117,44 @@ def over_option(
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+class Span(NamedTuple):
+    """A difference with its confidence interval, and what it shows, one of SHOWN."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    shown: str
+
+
+_YES, _NO = ("C0", "o", "C0"), ("0.45", "o", "white")
+SHOWN = {
+    "shows": _YES,
+    "undecided": _NO,
+    "the opposite shows": ("C3", "s", "C3"),
+    "p below 5 %": _YES,
+    "p of 5 % or more": _NO,
+}
+"""Colour, mark and its filling."""
+
+
+def forest(panels: Mapping[str, Sequence[Span]], path: Path) -> None:
+    """Plot differences with their confidence intervals, one row each, one panel for each measure."""
+    counts = [len(spans) for spans in panels.values()]
+    figure = Figure(figsize=(WIDTH, 0.24 * sum(counts) + 0.9 * len(counts) + 0.5), layout="constrained")
+    column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[count + 1 for count in counts])[:, 0]
+    for (measure, spans), axes in zip(panels.items(), column, strict=True):
+        axes.axvline(0, color="black", linewidth=0.8)
+        for place, one in enumerate(spans):
+            color, mark, face = SHOWN[one.shown]
+            axes.plot([one.low, one.high], [place, place], color=color)
+            axes.plot(one.mean, place, mark, color=color, markerfacecolor=face, markersize=5, label=one.shown)
+        axes.set_yticks(range(len(spans)), [one.label for one in spans], fontsize=9)
+        axes.set(xlabel=f"difference in {measure}", ylim=(len(spans) - 0.4, -0.6))
+        axes.grid(alpha=0.3, axis="x")
     save(figure, path)
 
 

@@ -15,15 +15,19 @@ from mmgan.experiments.page import Block
 def remake(folder: Path) -> list[Path]:
     """Write every page NAME.md whose records are in the folder NAME of `folder`, and for runs NAME/report.html too.
 
-    A folder holds record.json, from a comparison of runs, or one JSON file per study or benchmark. Pages with markers
-    for the paper's published figures are updated. Raises UserError if there are no records.
+    A folder holds record.json, from a comparison of runs, or one JSON file per study or benchmark. The tables of
+    published figures and of claims are inserted between their markers, in pages of `folder` and of the folder above.
+    Raises UserError if there are no records.
     """
     made = []
+    claims = [["experiment", "claim", "measure", "n", "difference", "verdict", "source"]]
     for own in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = folder / f"{own.name}.md"
         if (own / "record.json").exists():
-            report.write(files.read_json(own / "record.json"), own)
+            record = files.read_json(own / "record.json")
+            report.write(record, own)
             made.append(name)
+            claims += _claims(record, name)
             continue
         records = [record for file in sorted(own.glob("*.json")) if isinstance(record := files.read_json(file), dict)]
         for key, blocks_of in (("verdicts", studies), ("rows", benchmarks)):
@@ -32,11 +36,46 @@ def remake(folder: Path) -> list[Path]:
                 made.append(name)
     if not made:
         raise UserError(f"{folder} holds no records: no FOLDER/record.json, and no JSON file of a study or benchmark")
+    tables = {"published": published.table(), "claims": page.markdown([Block(table=claims)], "")}
     for file in sorted([*folder.glob("*.md"), *folder.parent.glob("*.md")]):
-        if published.START in file.read_text(errors="replace"):
-            published.update(file)
-            made.append(file)
+        made += [file for name, table in tables.items() if insert(file, name, table)]
     return made
+
+
+def insert(file: Path, name: str, table: str) -> bool:
+    """Replace what is between the markers of `name` in a page by a table; returns whether the page has markers.
+
+    Raises UserError for a page in which the second marker is missing.
+    """
+    first, last = f"<!-- {name}: made by scripts/pages.py -->", f"<!-- /{name} -->"
+    before, start, rest = files.read(file).decode(errors="replace").partition(first)
+    if not start:
+        return False
+    _, end, after = rest.partition(last)
+    if not end:
+        raise UserError(f"{file} lacks the line {last}")
+    files.write(file, f"{before}{first}\n\n{table}\n{last}{after}")
+    return True
+
+
+def _claims(record: report.Record, name: Path) -> list[list[str]]:
+    """Rows for the claims that were made before an experiment's runs; only the first row names the experiment."""
+    rows = [
+        [
+            "",
+            one.text,
+            one.measure.title,
+            str(one.found.n),
+            one.interval,
+            f"**{one.verdict}**",
+            report.source(one.claim),
+        ]
+        for one in report.decisions(record)
+    ]
+    if rows:
+        planned = ", planned" if record["plan"].get("planned") else ""
+        rows[0][0] = f"[{record['title']}]({name.parent.name}/{name.name}){planned}"
+    return rows
 
 
 def studies(records: Sequence[Mapping[str, Any]]) -> list[Block]:

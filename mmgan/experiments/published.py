@@ -10,10 +10,6 @@ from typing import NamedTuple
 
 from mmgan.engine import files
 from mmgan.engine.values import arguments
-from mmgan.errors import UserError
-
-START, END = "<!-- published: made by scripts/pages.py -->", "<!-- /published -->"
-"""The markers before and after the table in a page."""
 
 
 class Figure(NamedTuple):
@@ -65,12 +61,3 @@ def table() -> str:
         before = figure.place
         lines.append(f"| {place} | {figure.setting} | {figure.measure}{unit} | {values}{note} | `{figure.id}` |")
     return "\n".join(lines).replace("|  |", "| |") + "\n"
-
-
-def update(page: Path) -> None:
-    """Insert the table between the two markers in a page; raises UserError for a page without them."""
-    before, start, rest = files.read(page).decode().partition(START)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"{page} lacks the line {END if start else START}")
-    files.write(page, f"{before}{START}\n\n{table()}\n{END}{after}")

@@ -31,6 +31,7 @@ from mmgan.experiments.differences import (
     holm,
     interval,
     needed,
+    probability,
     spread,
     verdict,
 )
@@ -199,15 +200,20 @@ def write(record: Record, output: Path) -> None:
 
 
 def _write(record: Record, output: Path) -> None:
-    results = [
-        Result(**{**one, "folder": Path(one["folder"])}, config=record["arms"][one["arm"]]) for one in record["runs"]
-    ]
+    results = results_of(record)
     names = list(dict.fromkeys(name for one in results for name in one.measures))
     rows: list[list[Any]] = [["arm", "seed", "folder", *names]]
     rows += [[one.arm, one.seed, one.folder, *(one.measures.get(name, "") for name in names)] for one in results]
     with (output / "runs.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     page.write(_blocks(record, results, names, output), output.with_name(f"{output.name}.md"), output)
+
+
+def results_of(record: Record) -> list[Result]:
+    """The runs in a record."""
+    return [
+        Result(**{**one, "folder": Path(one["folder"])}, config=record["arms"][one["arm"]]) for one in record["runs"]
+    ]
 
 
 def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
@@ -224,13 +230,13 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
         f"{name}: `{key}` {_plain(value)}" for name, own in record["protocols"].items() for key, value in own.items()
     ]:
         blocks.append(Block("Everything that the measures depend on", items=facts, folded=True))
-    blocks += _claims(record, results)
+    blocks += _claims(record, output)
     main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
     if main:
         blocks += [Block("Measures", 2), Block(table=_by_arm(scored, main))]
         blocks.append(Block("Mean +- standard deviation over the arm's runs."))
     if record["baseline"] and len(record["arms"]) > 1:
-        blocks += _minus(scored, [name for name in main if name != "minutes"], record["baseline"])
+        blocks += _minus(record, scored, [name for name in main if name != "minutes"], output)
     for group in GROUPS:
         if own := [name for name in names if group.takes(name)]:
             table = _by_arm(scored, own) if group.rows == "arm" else _by_measure(scored, own)
@@ -390,8 +396,9 @@ def _by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[st
     return [head, *([describe(name).title, *(_cells(results, arm, name) for arm in arms)] for name in names)]
 
 
-def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> list[Block]:
-    """Every arm minus the baseline."""
+def _minus(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
+    """Every arm minus the baseline; a picture for measures that claims are about."""
+    baseline = record["baseline"]
     arms = [arm for arm in arms_of(results) if arm != baseline]
     found = {name: [difference(of(results, arm, name), of(results, baseline, name)) for arm in arms] for name in names}
     rows = [["arm", *(describe(name).title for name in names)]]
@@ -401,8 +408,14 @@ def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> li
         for name in names:
             measure, p = _measure(results, name), corrected[name][i]
             text = interval(found[name][i], measure.decimals, measure.factor)
-            cells.append(text if np.isnan(p) else f"{text}, p {p:.3f}")
+            cells.append(text if np.isnan(p) else f"{text}, p {probability(p)}")
         rows.append([f"`{arm}`", *cells])
+    spans = [
+        (_measure(results, name), arm, one, "p below 5 %" if p < LEVEL else "p of 5 % or more")
+        for name in names
+        if name in {claim["measure"] for claim in record["claims"]}
+        for arm, one, p in zip(arms, found[name], corrected[name], strict=True)
+    ]
     return [
         Block(f"Minus {baseline}", 2),
         Block(table=rows),
@@ -410,11 +423,35 @@ def _minus(results: Sequence[Result], names: Sequence[str], baseline: str) -> li
             "Paired by seed, with 95 % confidence intervals (Student's t); p is corrected for the number of arms "
             "(Holm). An interval that contains 0 is not evidence of no difference."
         ),
+        *_forest(record, spans, output / "minus.png", f"All arms minus {baseline}", "p values, unlike intervals, are"),
     ]
 
 
-def decide(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[tuple[Difference, float, str]]:
-    """For each claim: arm minus other, paired by seed; p, corrected for all claims about its measure; the verdict."""
+class Decision(NamedTuple):
+    """What runs say about a claim."""
+
+    claim: Mapping[str, Any]
+    measure: Measure
+    found: Difference
+    """The claim's arm minus its other, paired by seed."""
+    p: float
+    """Corrected for all claims about the same measure."""
+    verdict: str
+
+    @property
+    def text(self) -> str:
+        """The claim, without its measure."""
+        return f"`{self.claim['arm']}` {self.claim['direction']} `{self.claim['other']}`"
+
+    @property
+    def interval(self) -> str:
+        """The difference with its confidence interval."""
+        return interval(self.found, self.measure.decimals, self.measure.factor)
+
+
+def decisions(record: Record) -> list[Decision]:
+    """The decisions on a record's claims."""
+    claims, results = record["claims"], results_of(record)
     found = [
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
@@ -425,38 +462,43 @@ def decide(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> li
             p[i] = value
     sides = [-1 if one["direction"] == "above" else 1 for one in claims]
     words = [verdict(one._replace(mean=side * one.mean), q) for one, side, q in zip(found, sides, p, strict=True)]
-    return list(zip(found, p, words, strict=True))
+    measures = [_measure(results, one["measure"]) for one in claims]
+    return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
 
 
-def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
-    claims = record["claims"]
-    if not claims:
+def _claims(record: Record, output: Path) -> list[Block]:
+    made = decisions(record)
+    if not made:
         return []
-    head = ["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]
-    rows = [head]
-    verdicts = decide(claims, results)
-    decided = Counter(one["measure"] for one, (_, p, _) in zip(claims, verdicts, strict=True) if not np.isnan(p))
-    for one, (found, p, word) in zip(claims, verdicts, strict=True):
-        measure = _measure(results, one["measure"])
-        level = LEVEL / max(1, decided[one["measure"]])
-        least = measure.factor * detectable(found.deviation, found.n, level)
-        seeds = needed(found.mean, found.deviation, level) if found.n > 1 else None
+    rows = [["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]]
+    decided = Counter(one.measure.title for one in made if not np.isnan(one.p))
+    for one in made:
+        level = LEVEL / max(1, decided[one.measure.title])
+        least = one.measure.factor * detectable(one.found.deviation, one.found.n, level)
+        seeds = needed(one.found.mean, one.found.deviation, level) if one.found.n > 1 else None
         rows.append(
             [
-                f"`{one['arm']}` {one['direction']} `{one['other']}`",
-                measure.title,
-                str(found.n),
-                interval(found, measure.decimals, measure.factor),
-                "-" if np.isnan(p) else f"{p:.3f}",
-                f"**{word}**",
-                "-" if np.isnan(least) else f"{least:.{measure.decimals}f}",
-                "-" if found.n < 2 else str(seeds or "over 10,000"),
-                _source(one),
+                one.text,
+                one.measure.title,
+                str(one.found.n),
+                one.interval,
+                probability(one.p),
+                f"**{one.verdict}**",
+                "-" if np.isnan(least) else f"{least:.{one.measure.decimals}f}",
+                "-" if one.found.n < 2 else str(seeds or "over 10,000"),
+                source(one.claim),
             ]
         )
     return [
         Block("Claims", 2),
         Block(table=rows),
+        *_forest(
+            record,
+            [(one.measure, one.text.replace("`", ""), one.found, one.verdict) for one in made],
+            output / "claims.png",
+            "Claims: the first arm minus the second",
+            "verdicts, unlike intervals, are",
+        ),
         Block(
             "A difference is the first arm minus the second, paired by seed, with its 95 % confidence interval "
             "(Student's t). p is corrected for all claims about the same measure (Holm), and a verdict needs p below "
@@ -468,7 +510,24 @@ def _claims(record: Record, results: Sequence[Result]) -> list[Block]:
     ]
 
 
-def _source(claim: Mapping[str, Any]) -> str:
+def _forest(
+    record: Record, spans: Iterable[tuple[Measure, str, Difference, str]], file: Path, title: str, corrected: str
+) -> list[Block]:
+    """A picture of differences of at least two pairs of runs, by measure: label, difference, and what it shows."""
+    panels: dict[str, list[figures.Span]] = {}
+    for measure, label, found, word in spans:
+        if found.n > 1:
+            mean, low, high = (measure.factor * value for value in found[:3])
+            panels.setdefault(measure.title, []).append(figures.Span(label, mean, low, high, word))
+    if not panels:
+        return []
+    figures.forest(panels, file)
+    text = f"{title}, with 95 % confidence intervals; {corrected} corrected for their number. "
+    text += " ".join(_in_words(name, facts) for name, facts in record["protocols"].items())
+    return [Block(text.strip(), picture=file.name)]
+
+
+def source(claim: Mapping[str, Any]) -> str:
     """The source of a claim, with the published numbers of its two arms."""
     figure = published().get(claim["source"])
     if figure is None:
@@ -496,16 +555,19 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     shown = {arm: arms[arm] for arm in arms if over in arms[arm] and (base is None or outside(arm) == outside(base))}
     most = max((sum(one.arm == arm for one in results) for arm in arms), default=0)
     differences = _differences(shown)
-    marks = []
-    for arm, config in shown.items():
-        values = {name: list(of(results, arm, name).values()) for name in measures}
+    lines: dict[str, list[str]] = {}
+    for arm in shown:
         own = [
             _setting(key.removeprefix(f"{section}."), value) for key, value in differences[arm].items() if key != over
         ]
-        label = "; ".join(text.removeprefix("layers ") for text in own)
+        lines.setdefault("; ".join(text.removeprefix("layers ") for text in own) or "mixed", []).append(arm)
+    labels = {arm: text if len(text) < 40 else min(same, key=len) for text, same in lines.items() for arm in same}
+    marks = []
+    for arm, config in shown.items():
+        values = {name: list(of(results, arm, name).values()) for name in measures}
         fewest = min(map(len, values.values()))
         if fewest:
-            marks.append(figures.Mark(label or "mixed", float(config[over]), values, fewest == most))
+            marks.append(figures.Mark(labels[arm], float(config[over]), values, fewest == most))
     if len(marks) < 2:
         return []
     titles = {name: describe(name).title for name in measures}

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from classifiers.studies import Setting, factors, gan2d
 from mmgan.engine.randomness import stream
+from mmgan.mixup import Plan
 
 pytestmark = pytest.mark.slow
 
@@ -146,23 +147,26 @@ def test_seeds_side_by_side_train_as_the_objective_of_one_gan_says() -> None:
     G, D = gan2d.networks(1)
     optimisers = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.999)) for net in (G, D)]
     n = gan2d.BATCH
+    y = torch.cat([torch.ones(n), torch.zeros(n)])
+
+    def mixed(real: torch.Tensor, fake: torch.Tensor, plan: Plan) -> torch.Tensor:
+        assert plan.lam.shape == (3 * n,), "one coefficient for every pair of three kinds"
+        h, lam = D.stages[0](torch.cat([real, fake])), plan.lam[:, None]
+        logits = D.stages[2](D.stages[1](lam * h[plan.left] + (1 - lam) * h[plan.right]))
+        return losses(logits, plan.lam * y[plan.left] + (1 - plan.lam) * y[plan.right])
+
     for step in range(2):
         draws = stream(1, "grid", step)
         real, z = gan2d.draw("grid", n, draws), torch.randn(2 * n, 2, generator=draws)
         assert mixup is not None
-        (plan,) = mixup.draw(n, draws).plans
-        h = D.stages[0](torch.cat([real, G(z[:n]).detach()]))
-        y = torch.cat([torch.ones(n), torch.zeros(n)])
-        lam = plan.lam
-        mixed = lam * h[plan.left] + (1 - lam) * h[plan.right]
-        target = lam * y[plan.left] + (1 - lam) * y[plan.right]
-        logits = [D.stages[2](D.stages[1](states)) for states in (h[:n], h[n:], mixed)]
-        loss = sum(losses(d, t) for d, t in zip(logits, (y[:n], y[n:], target), strict=True))
+        plans = [mixup.draw(n, draws).plans[0] for _ in range(2)]
+        fake = G(z[:n]).detach()
         optimisers[1].zero_grad()
-        loss.backward()
+        (losses(D(real), y[:n]) + losses(D(fake), y[n:]) + mixed(real, fake, plans[0])).backward()
         optimisers[1].step()
+        fake = G(z[n:])
         optimisers[0].zero_grad()
-        losses(D(G(z[n:])), torch.ones(n)).backward()
+        (losses(D(fake), y[:n]) - mixed(real, fake, plans[1])).backward()
         optimisers[0].step()
     for net, want in zip(got, (G, D), strict=True):
         for a, b in zip(net.parameters(), want.parameters(), strict=True):

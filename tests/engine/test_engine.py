@@ -308,6 +308,17 @@ def test_a_file_with_a_value_that_means_nothing_is_refused_by_name(tmp_path: Pat
     assert words in str(caught.value)
 
 
+def test_a_configuration_of_another_command_is_recognised(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("c: 1\nwidth: 2\npart.a: 3\nnetwork.depth: 4\n")
+    with pytest.raises(UserError) as caught:
+        parse("--config", str(file))
+    assert str(caught.value).startswith(f"{file} is a configuration of another command: width, network.depth are not")
+    file.write_text("c: 1\nwidth: 2\n")
+    with pytest.raises(UserError, match="no option width"):  # a single one may be a typing error
+        parse("--config", str(file))
+
+
 def test_numbers_mean_the_same_in_a_file_and_on_the_command_line(tmp_path: Path) -> None:
     for text, value in (("010", 10), ("-7", -7), ("1e-3", 1e-3), ("1e3", 1e3), (".5", 0.5)):
         option = "c" if isinstance(value, float) else "part.a"

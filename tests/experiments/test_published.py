@@ -9,7 +9,8 @@ import pytest
 
 from classifiers.evaluation.deform import TABLE_5
 from mmgan.errors import UserError
-from mmgan.experiments.published import END, START, number, published, table, update
+from mmgan.experiments.pages import insert
+from mmgan.experiments.published import number, published, table
 from mmgan.scoring import protocol
 from tests.conftest import ROOT
 
@@ -107,14 +108,15 @@ def test_a_number_is_read() -> None:
 
 
 def test_the_page_has_the_table_as_it_is(tmp_path: Path) -> None:
-    page, (before, _, rest) = tmp_path / "published.md", PAGE.partition(START)
-    page.write_text(before + START + "stale" + END + rest.partition(END)[2])
-    update(page)
-    assert page.read_text() == PAGE, "run published.update on docs/published.md"
-    assert table() in PAGE
-    page.write_text(f"{START} and no end")
+    page, (before, after) = tmp_path / "published.md", PAGE.split(table())
+    page.write_text(f"{before}stale{after}")
+    assert insert(page, "published", table())
+    assert page.read_text().split() == PAGE.split(), "docs/published.md is older than published.yaml: scripts/pages.py"
+    page.write_text(before)
     with pytest.raises(UserError, match="lacks the line <!-- /published -->"):
-        update(page)
+        insert(page, "published", table())
+    page.write_text("no table")
+    assert not insert(page, "published", table())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -111,7 +111,10 @@ def test_differences_are_scipys_and_corrected_for_the_number_of_arms(runs: Path,
     for name, p in zip(ordered, adjusted, strict=True):
         low, high = tests[name].confidence_interval()
         mean = np.mean(FID[name]) - np.mean(FID["null"])
-        assert rows[NAMES[name]][column] == f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}"
+        assert (
+            rows[NAMES[name]][column]
+            == f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], p {'<0.001' if p < 0.0005 else f'{p:.3f}'}"
+        )
         cells = dict(zip(measures["arm"], measures[NAMES[name]], strict=True))
         assert cells["n"] == "3"
         assert cells["FID"] == f"{np.mean(FID[name]):.3f} +- {np.std(FID[name], ddof=1):.3f}"
@@ -273,6 +276,25 @@ def test_the_record_is_enough_to_make_the_page_again(runs: Path, tmp_path: Path)
         remake(folder)
 
 
+def test_the_claims_of_all_experiments_stand_in_one_table(runs: Path, tmp_path: Path) -> None:
+    state(runs)
+    page = page_of(runs, tmp_path / "results" / "page", None)
+    assert "](page/claims.png)" in page
+    (tmp_path / "found.md").write_text("Before.\n<!-- claims: made by scripts/pages.py -->\n<!-- /claims -->\nAfter.\n")
+    remake(tmp_path / "results")
+    found = (tmp_path / "found.md").read_text()
+    assert (found.startswith("Before.\n"), found.endswith("\nAfter.\n")) == (True, True)
+
+    def rows(text: str) -> list[list[str]]:
+        lines = takewhile(lambda line: line.startswith("|"), text[text.index("| ---") :].splitlines()[1:])
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+    claims = rows(page[page.index("## Claims") :])
+    assert len(claims) == len(CLAIMS)
+    assert [row[1:] for row in rows(found)] == [[*row[:4], row[5], row[8]] for row in claims]
+    assert [row[0] for row in rows(found)] == ["[Four arms](results/page.md), planned", "", "", ""]
+
+
 def test_every_page_of_results_is_what_its_record_makes(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     made = remake(tmp_path / "docs" / "results")
@@ -385,13 +407,17 @@ def test_a_report_of_damaged_runs_alone_gets_one_line(tmp_path: Path) -> None:
 
 
 def test_logarithmic_axes_are_labelled_by_plain_numbers() -> None:
-    axes = Figure().subplots()
-    axes.plot([1, 2], [6.5, 9.2])
-    log_scale(axes)
-    axes.figure.canvas.draw()
-    shown = {label.get_text() for label in axes.get_yticklabels(which="both")} - {""}
-    assert {"7", "8", "9"} <= shown
-    assert all(float(text) > 0 for text in shown), "numbers, not powers of ten"
+    large, small = Figure().subplots(1, 2)
+    large.plot([1, 2], [6.5, 9.2])
+    small.plot([1, 2], [2e-6, 3e-4])
+    shown = []
+    for axes in (large, small):
+        log_scale(axes)
+        axes.figure.canvas.draw()
+        shown.append({label.get_text() for label in axes.get_yticklabels(which="both")} - {""})
+    assert {"7", "8", "9"} <= shown[0]
+    assert {"0.00001", "0.0001"} <= shown[1]
+    assert all(re.fullmatch(r"[0-9.]+", text) for text in shown[0] | shown[1]), "numbers, not powers of ten"
 
 
 @pytest.mark.parametrize(

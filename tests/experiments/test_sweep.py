@@ -560,5 +560,7 @@ def test_an_experiment_keeps_its_hash_and_says_when_it_has_changed(tmp_path: Pat
     (tmp_path / "c.yaml").write_text("a: 1")
     with_file = experiment(arms={"a": {}}, configs=[str(tmp_path / "c.yaml")])
     before = with_file.hash()
+    (tmp_path / "c.yaml").write_text("# The only option.\na:   1\n")
+    assert with_file.hash() == before, "comments and spaces are not"
     (tmp_path / "c.yaml").write_text("a: 2")
-    assert with_file.hash() != before, "the configurations it names are part of it"
+    assert with_file.hash() != before, "the options of the configurations it names are part of it"
