@@ -91,7 +91,8 @@ def test_every_command_runs(tmp_path: Path) -> None:
 
 def test_the_results_it_tells_are_those_of_the_pages() -> None:
     table = README.split("## What we found so far")[1].split("## ")[0]
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
     page = ""
     told = []
     for claim, tested, n, difference, verdict in rows:
