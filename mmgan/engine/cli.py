@@ -135,7 +135,7 @@ def _of_this_command(file: Path, config: type) -> None:
     foreign = [key for key in files.read_yaml(file) if key.partition(".")[0] not in get_type_hints(config)]
     if len(foreign) > 1:
         raise UserError(
-            f"{file} is a configuration of another command: {', '.join(foreign)} are not options of this one"
+            f"{file} has options that this command lacks ({', '.join(foreign)}); is it for another command?"
         )
 
 

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from matplotlib.ticker import LogFormatter
 
 from mmgan.engine import files
+from mmgan.experiments.differences import Difference
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 WIDTH = 5.6
@@ -75,19 +76,19 @@ def curves(
 
 
 class Mark(NamedTuple):
-    """The scores of an arm at one x: the values of its runs by measure."""
+    """An arm at one x: its mean and confidence interval, or the difference from a baseline, by measure."""
 
     line: str
     x: float
-    values: Mapping[str, Sequence[float]]
+    found: Mapping[str, Difference]
     whole: bool
     """Whether it has as many runs as the other arms; otherwise its mark is hollow."""
 
 
 def over_option(
-    marks: Sequence[Mark], baseline: Mapping[str, Sequence[float]], titles: Mapping[str, str], option: str, path: Path
+    marks: Sequence[Mark], titles: Mapping[str, str], option: str, baseline: str | None, path: Path
 ) -> None:
-    """Plot measures against an option, as in the paper's Figure 9: means and deviations, and the baseline's, dotted.
+    """Plot measures, or their differences from `baseline`, against an option, as in the paper's Figure 9.
 
     `titles`: by measure, one panel each.
     """
@@ -96,19 +97,17 @@ def over_option(
     for axes, (measure, title) in zip(
         figure.subplots(len(titles), 1, squeeze=False)[:, 0], titles.items(), strict=True
     ):
-        if base := baseline.get(measure):
-            middle, half = np.mean(base), np.std(base, ddof=1) if len(base) > 1 else 0.0
-            axes.axhline(middle, linestyle=":", color="black", label="baseline")
-            axes.axhspan(middle - half, middle + half, color="black", alpha=0.08)
+        if baseline:
+            axes.axhline(0, linestyle=":", color="black", label=baseline)
         for i, line in enumerate(lines):
             shift = 1.03 ** (i - (len(lines) - 1) / 2)  # so that marks at the same value do not overlap
-            own = sorted((mark for mark in marks if mark.line == line and mark.values.get(measure)), key=lambda m: m.x)
+            own = sorted((mark for mark in marks if mark.line == line), key=lambda mark: mark.x)
             color, shape = f"C{i % 10}", MARKS[i % len(MARKS)]
-            means = [np.mean(mark.values[measure]) for mark in own]
+            means = [mark.found[measure].mean for mark in own]
             axes.plot([mark.x * shift for mark in own], means, linestyle=LINES[i % len(LINES)], color=color)
             for mark, mean in zip(own, means, strict=True):
-                values = mark.values[measure]
-                error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                one = mark.found[measure]
+                error = one.high - one.mean if one.n > 1 else 0.0
                 face = color if mark.whole else "white"
                 axes.errorbar(mark.x * shift, mean, error, fmt=shape, color=color, capsize=3, markerfacecolor=face)
             axes.plot([], [], shape, linestyle=LINES[i % len(LINES)], color=color, label=line)

@@ -56,9 +56,10 @@ def insert(file: Path, name: str, table: str) -> bool:
     Raises UserError for a page in which the second marker is missing.
     """
     first, last = f"<!-- {name}: made by scripts/pages.py -->", f"<!-- /{name} -->"
-    before, start, rest = files.read(file).decode(errors="replace").partition(first)
-    if not start:
+    content = files.read(file)
+    if first.encode() not in content:
         return False
+    before, _, rest = content.decode().partition(first)
     _, end, after = rest.partition(last)
     if not end:
         raise UserError(f"{file} lacks the line {last}")
@@ -67,7 +68,7 @@ def insert(file: Path, name: str, table: str) -> bool:
 
 
 def _claims(record: report.Record, name: Path) -> list[list[str]]:
-    """Rows for the claims that were made before an experiment's runs; only the first row names the experiment."""
+    """Rows for the claims of an experiment; only the first row names the experiment."""
     rows = [
         [
             "",
@@ -78,7 +79,7 @@ def _claims(record: report.Record, name: Path) -> list[list[str]]:
             f"**{one.verdict}**",
             report.source(one.claim),
         ]
-        for one in report.decisions(record)
+        for one in report.decisions(record["claims"], report.results_of(record))
     ]
     if rows:
         planned = PLANNED if record["plan"].get("planned") else ""

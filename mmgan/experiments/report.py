@@ -230,7 +230,7 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
         f"{name}: `{key}` {_plain(value)}" for name, own in record["protocols"].items() for key, value in own.items()
     ]:
         blocks.append(Block("Everything that the measures depend on", items=facts, folded=True))
-    blocks += _claims(record, output)
+    blocks += _claims(record, results, output)
     main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
     if main:
         blocks += [Block("Measures", 2), Block(table=_by_arm(scored, main))]
@@ -412,8 +412,8 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
         rows.append([f"`{arm}`", *cells])
     spans = [
         (_measure(results, name), arm, one, "p below 5 %" if p < LEVEL else "p of 5 % or more")
-        for name in names
-        if name in {claim["measure"] for claim in record["claims"]}
+        for name in dict.fromkeys(claim["measure"] for claim in record["claims"])
+        if name in found
         for arm, one, p in zip(arms, found[name], corrected[name], strict=True)
     ]
     return [
@@ -449,9 +449,8 @@ class Decision(NamedTuple):
         return interval(self.found, self.measure.decimals, self.measure.factor)
 
 
-def decisions(record: Record) -> list[Decision]:
-    """The decisions on a record's claims."""
-    claims, results = record["claims"], results_of(record)
+def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[Decision]:
+    """The decisions on the claims of an experiment."""
     found = [
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
@@ -466,14 +465,14 @@ def decisions(record: Record) -> list[Decision]:
     return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
 
 
-def _claims(record: Record, output: Path) -> list[Block]:
-    made = decisions(record)
+def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
+    made = decisions(record["claims"], results)
     if not made:
         return []
     rows = [["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]]
-    decided = Counter(one.measure.title for one in made if not np.isnan(one.p))
+    decided = Counter(one.claim["measure"] for one in made if not np.isnan(one.p))
     for one in made:
-        level = LEVEL / max(1, decided[one.measure.title])
+        level = LEVEL / max(1, decided[one.claim["measure"]])
         least = one.measure.factor * detectable(one.found.deviation, one.found.n, level)
         seeds = needed(one.found.mean, one.found.deviation, level) if one.found.n > 1 else None
         rows.append(
@@ -538,7 +537,10 @@ def source(claim: Mapping[str, Any]) -> str:
 
 
 def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
-    """Measures against an option, for the arms that differ from the baseline only in that option's section."""
+    """Measures against an option, for the arms that differ from the baseline only in that option's section.
+
+    Since arms may have different seeds, each is drawn as its difference from the baseline, paired by seed.
+    """
     drawing, baseline, arms = record["drawing"], record["baseline"], record["arms"]
     alphas, scores = ("mixup.alpha" in arms[arm] for arm in arms), ("fid" in one.measures for one in results)
     if drawing is None and any(alphas) and any(scores):
@@ -564,17 +566,20 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     labels = {arm: text if len(text) < 40 else min(same, key=len) for text, same in lines.items() for arm in same}
     marks = []
     for arm, config in shown.items():
-        values = {name: list(of(results, arm, name).values()) for name in measures}
-        fewest = min(map(len, values.values()))
+        values = {name: of(results, arm, name) for name in measures}
+        bases = {name: of(results, base, name) if base else dict.fromkeys(values[name], 0.0) for name in measures}
+        found = {name: difference(values[name], bases[name]) for name in measures}
+        fewest = min(one.n for one in found.values())
         if fewest:
-            marks.append(figures.Mark(labels[arm], float(config[over]), values, fewest == most))
+            marks.append(figures.Mark(labels[arm], float(config[over]), found, fewest == most))
     if len(marks) < 2:
         return []
     titles = {name: describe(name).title for name in measures}
-    bases = {name: list(of(results, base, name).values()) if base else [] for name in measures}
-    figures.over_option(marks, bases, titles, over, output / "over.png")
-    text = f"{' and '.join(titles.values())} over {over}: means and standard deviations; dotted, the baseline. "
-    text += "A hollow mark has fewer runs than the largest arm. "
+    text = f"{' and '.join(titles.values())} over {over}: "
+    text += f"differences from {base}, paired by seed, and their" if base else "means, and their"
+    text += " 95 % confidence intervals. A hollow mark has fewer runs than the largest arm. "
+    axes = {name: f"{title} minus that of {base}" if base else title for name, title in titles.items()}
+    figures.over_option(marks, axes, over, base, output / "over.png")
     text += " ".join(_in_words(name, facts) for name, facts in record["protocols"].items())
     return [Block(text.strip(), picture="over.png")]
 
