@@ -12,7 +12,7 @@ are ours, since the paper states only the layers; the other regularisers were no
 
 As in the figures, accuracy, NLL and mean confidence are measured on the training points, and confidence also on points
 drawn uniformly from x-space, most of which lie off the data. A network that is never confident is not confident off the
-data either (Input Mixup comes closest to that), so what counts is the gap between the two confidences. `within` is the
+data either, and Input Mixup comes close to that; so what counts is the gap between the two confidences. `within` is the
 fraction of the states' variance that lies within classes, which does not depend on their scale.
 """
 
