@@ -397,8 +397,8 @@ def _by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[st
 
 
 def _minus(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
-    """Every arm minus the baseline; a picture for measures that claims are about."""
-    baseline = record["baseline"]
+    """Every arm minus the baseline; a picture for measures that claims are about, unless it would be the claims'."""
+    baseline, claims = record["baseline"], record["claims"]
     arms = [arm for arm in arms_of(results) if arm != baseline]
     found = {name: [difference(of(results, arm, name), of(results, baseline, name)) for arm in arms] for name in names}
     rows = [["arm", *(describe(name).title for name in names)]]
@@ -412,10 +412,11 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
         rows.append([f"`{arm}`", *cells])
     spans = [
         (_measure(results, name), arm, one, "p below 5 %" if p < LEVEL else "p of 5 % or more")
-        for name in dict.fromkeys(claim["measure"] for claim in record["claims"])
+        for name in dict.fromkeys(claim["measure"] for claim in claims)
         if name in found
         for arm, one, p in zip(arms, found[name], corrected[name], strict=True)
     ]
+    claimed = {claim["arm"] for claim in claims if claim["other"] == baseline}
     return [
         Block(f"Minus {baseline}", 2),
         Block(table=rows),
@@ -423,7 +424,13 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
             "Paired by seed, with 95 % confidence intervals (Student's t); p is corrected for the number of arms "
             "(Holm). An interval that contains 0 is not evidence of no difference."
         ),
-        *_forest(record, spans, output / "minus.png", f"All arms minus {baseline}", "p values, unlike intervals, are"),
+        *_forest(
+            record,
+            spans if claimed < set(arms) else [],
+            output / "minus.png",
+            f"All arms minus {baseline}",
+            "p values, unlike intervals, are",
+        ),
     ]
 
 
