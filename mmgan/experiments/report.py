@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -363,11 +364,20 @@ def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> l
     rows = [["arm", "runs", "seeds", "what distinguishes it"]]
     for arm, options in _differences(arms).items():
         own = [one for one in results if one.arm == arm]
-        scored = [str(one.seed) for one in own if not one.unscored]
+        scored = [one.seed for one in own if not one.unscored]
         count = str(len(own)) if len(scored) == len(own) else f"{len(scored)} of {len(own)}"
         words = "; ".join(_setting(key, value) for key, value in options.items())
-        rows.append([f"`{arm}`", count, ", ".join(scored) or "-", words or "-"])
+        rows.append([f"`{arm}`", count, _ranges(scored) or "-", words or "-"])
     return rows
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """Seeds as text; four and more in a row as a range: 0, 3, 100 to 115."""
+    parts = []
+    for _, group in groupby(enumerate(sorted(seeds)), key=lambda pair: pair[1] - pair[0]):
+        row = [str(seed) for _, seed in group]
+        parts.append(f"{row[0]} to {row[-1]}" if len(row) > 3 else ", ".join(row))
+    return ", ".join(parts)
 
 
 def _cells(results: Sequence[Result], arm: str, name: str) -> str:

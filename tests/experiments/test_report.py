@@ -225,6 +225,12 @@ def test_a_measure_that_is_no_number_is_named_and_the_others_are_counted(runs: P
     assert cells["FID"] == f"22.000 +- {np.std([21, 23], ddof=1):.3f} (n = 2)"
 
 
+def test_many_seeds_in_a_row_are_named_by_the_first_and_the_last(tmp_path: Path) -> None:
+    for seed in (100, 101, 102, 103, 7, 9, 10):
+        make(tmp_path / "runs", "null", seed, 21.0)
+    assert table(page_of(tmp_path / "runs", tmp_path / "page"), "Arms")["plain"][:2] == ["7", "7, 9, 10, 100 to 103"]
+
+
 def test_small_numbers_keep_three_digits(tmp_path: Path) -> None:
     for seed, value in enumerate((2e-5, 3e-5)):
         folder = tmp_path / "runs" / "mine" / f"seed-{seed}"
