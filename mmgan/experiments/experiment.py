@@ -207,14 +207,12 @@ class Job(NamedTuple):
 
 
 def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job]:
-    """All jobs of an experiment by name, runs first."""
+    """All jobs of an experiment by name; each run is followed by its steps."""
     lines = experiment.lines(common)
-    jobs = {
-        name: Job(name, name, experiment.script, tuple(options), experiment.makes, (), True)
-        for name, options in lines.items()
-    }
+    jobs: dict[str, Job] = {}
     seeds = {arm: own for arm, _, own in experiment.points()}
-    for name in lines:
+    for name, line in lines.items():
+        jobs[name] = Job(name, name, experiment.script, tuple(line), experiment.makes, (), True)
         arm, _, seed = name.rpartition("/seed-")
         own = seeds[arm]
         following = own[(own.index(int(seed)) + 1) % len(own)]

@@ -240,6 +240,9 @@ class Worker:
         self.child: subprocess.Popen[bytes] | None = None
         self.signal = 0
         self.queued: set[str] = set()
+        """Jobs that this worker has queued; it tries none twice."""
+        self.failed: set[str] = set()
+        """Jobs that had failed when this worker started, which it tries again."""
         with errors_of(storage):
             file = _file_of(storage)
         mounts = ((mount.mountpoint, mount.fstype) for mount in psutil.disk_partitions(all=True))
@@ -252,7 +255,7 @@ class Worker:
         with files.writing(output):
             output.mkdir(parents=True, exist_ok=True)
             self.study = self._patiently(self._open)
-            self._patiently(lambda: self._queue(("failed", GONE), begin))
+            self._patiently(partial(self._begin, begin))
 
     def _open(self) -> optuna.Study:
         with self._alone():  # one worker at a time creates the tables
@@ -295,12 +298,8 @@ class Worker:
         finally:
             lock.release()
 
-    def _queue(self, again: Sequence[str] = (GONE,), begin: Callable[[], None] = lambda: None) -> None:
-        """Queue every job that nobody has taken yet and whose needs are done, and jobs whose state is in `again`.
-
-        This worker queues a job in such a state only once. `begin` is called first. Raises UserError if the storage has
-        a job with different options.
-        """
+    def _begin(self, begin: Callable[[], None]) -> None:
+        """Call `begin` and note failed jobs; raises UserError if the storage has a job with different options."""
         with self._alone():
             trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
             known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
@@ -310,12 +309,7 @@ class Worker:
                     f"{self.output} holds a sweep whose {unlike[0]} has different options; choose another --output"
                 )
             begin()
-            tried, found = {job.name for job, _ in trials}, _overall(self.jobs, trials)
-            for name, job in self.jobs.items():
-                new = name not in tried or (found[name] in again and name not in self.queued)
-                if new and all(found[need] == "done" for need in job.needs):
-                    self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
-                    self.queued.add(name)
+            self.failed = {name for name, state in _overall(self.jobs, trials).items() if state == "failed"}
 
     def work(self) -> dict[str, str]:
         """Work, and wait for jobs taken by others, which may be returned; returns the final states.
@@ -347,13 +341,31 @@ class Worker:
                 signal.signal(number, handler)
 
     def _next(self) -> tuple[optuna.Trial | None, list[str]]:
-        """The next job, if one is left, and the names of those that others are doing."""
+        """The next job, if one is left, and the names of those that others are doing.
+
+        Jobs are queued one at a time, so that the steps of a run come before the next run.
+        """
         self._take_back()
-        self._queue()
-        trials = _trials(self.study)
-        waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        others = [_job(trial).name for trial in trials if trial.state == TrialState.RUNNING]
-        return self.study.ask() if waiting else None, others
+        with self._alone():
+            trials = _trials(self.study)
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)  # of a worker that was killed here
+            if not waiting and (job := self._first(trials)):
+                self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
+                self.queued.add(job.name)
+                waiting = True
+            others = [_job(trial).name for trial in trials if trial.state == TrialState.RUNNING]
+            return self.study.ask() if waiting else None, others
+
+    def _first(self, trials: Sequence[FrozenTrial]) -> Job | None:
+        """The first job that is left for this worker and whose needs are done."""
+        pairs = [(_job(trial), _state(trial, self.output)) for trial in trials]
+        tried, found = {job.name for job, _ in pairs}, _overall(self.jobs, pairs)
+        for name, job in self.jobs.items():
+            failed = found[name] == GONE or (found[name] == "failed" and name in self.failed)
+            left = name not in tried or (failed and name not in self.queued)
+            if left and all(found[need] == "done" for need in job.needs):
+                return job
+        return None
 
     def progress(self) -> str:
         """Numbers of jobs done, running and left, and when all will be done if they take as long as earlier ones."""

@@ -251,13 +251,12 @@ def a_run(name: str, *options: str) -> Job:
 
 
 def test_other_options_for_a_run_in_the_storage_are_refused_and_more_runs_are_welcome(tmp_path: Path) -> None:
-    file, a, b = tmp_path / "sweep.db", a_run("a", "--lr", "1"), a_run("b", "--lr", "2")
-    Worker({"a": a}, tmp_path, file, timeout=9)
-    Worker({"a": a, "b": b}, tmp_path, file, timeout=9)
-    study = open_study(file, tmp_path, create=False)
-    assert states({"a": a, "b": b}, study, tmp_path) == {"a": "waiting", "b": "waiting"}
+    a, b = two(quick(tmp_path)).values()
+    file = tmp_path / "sweep.db"
+    assert Worker({"a": a}, tmp_path, file, timeout=9).work() == {"a": "done"}
+    assert Worker({"a": a, "b": b}, tmp_path, file, timeout=9).work() == DONE
     with pytest.raises(UserError, match="whose b has different options"):
-        Worker({"b": a_run("b", "--lr", "3")}, tmp_path, file, timeout=9)
+        Worker({"b": b._replace(options=("--lr", "3"))}, tmp_path, file, timeout=9)
 
 
 SCRIPT = """
@@ -287,6 +286,19 @@ def work(script: Path, output: Path, storage: str | Path | None = None, timeout:
 
 
 DONE = {"a": "done", "b": "done"}
+
+
+def test_the_steps_of_a_run_come_before_the_next_run(tmp_path: Path) -> None:
+    step = tmp_path / "step.py"
+    step.write_text("import pathlib, sys\n(pathlib.Path(sys.argv[1]) / 'measured').touch()\n")
+    steps = [{"script": str(step), "makes": "measured"}]
+    jobs = jobs_of(experiment(script=str(quick(tmp_path)), arms={"a": {}}, seeds=[0, 1], steps=steps))
+    assert list(jobs) == ["a/seed-0", "a/seed-0 measured", "a/seed-1", "a/seed-1 measured"]
+    output = tmp_path / "runs"
+    assert set(Worker(jobs, output, output / "sweep.db", 9).work().values()) == {"done"}
+    made = [output / name for name in ("a/seed-0/starts", "a/seed-0/measured", "a/seed-1/starts", "a/seed-1/measured")]
+    times = [file.stat().st_mtime_ns for file in made]
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize("name", ["what", "what?", "what?2", "a%20b", "a b#c", "{SCHEMA_VERSION}", "a{b"])
@@ -388,7 +400,7 @@ def test_a_worker_that_waits_for_another_is_stopped_by_a_signal(tmp_path: Path) 
 def test_a_run_that_nobody_gave_a_sign_of_life_for_is_taken_up(tmp_path: Path) -> None:
     output = tmp_path / "runs"
     left = Worker(two(quick(tmp_path)), output, output / "sweep.db", timeout=1)
-    left.study.ask()
+    assert left._next()[0], "a is taken, and its worker is gone"
     assert states(left.jobs, left.study, output) == {"a": "running", "b": "waiting"}
     assert work(quick(tmp_path), output, timeout=1) == DONE
 
@@ -530,7 +542,7 @@ def test_a_function_of_one_s_own_is_swept_and_reported_once_it_is_trusted(
     assert reported.returncode == 0, reported.stderr
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("# My own\n")
-    assert "| `low` below `high` | loss | 2 | -1.000 [-1.000, -1.000] | 0.000 | **shows** |" in page
+    assert "| `low` below `high` | loss | 2 | -1.000 [-1.000, -1.000] | <0.001 | **shows** |" in page
 
     config["seeds"] = [0, 1, 2]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
