@@ -132,7 +132,8 @@ def _files(args: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def _of_this_command(file: Path, config: type) -> None:
     """Raise UserError if a configuration file has several options that `config` lacks."""
-    foreign = [key for key in files.read_yaml(file) if key.partition(".")[0] not in get_type_hints(config)]
+    known = get_type_hints(config)
+    foreign = [key for key in files.read_yaml(file) if key.partition(".")[0] not in known]
     if len(foreign) > 1:
         raise UserError(
             f"{file} has options that this command lacks ({', '.join(foreign)}); is it for another command?"

@@ -11,9 +11,6 @@ from mmgan.errors import UserError
 from mmgan.experiments import page, published, report
 from mmgan.experiments.page import Block
 
-PLANNED = ", planned"
-"""What follows the name of an experiment that was planned beforehand; these come first in the table of claims."""
-
 
 def remake(folder: Path) -> list[Path]:
     """Write every page NAME.md whose records are in the folder NAME of `folder`, and for runs NAME/report.html too.
@@ -23,14 +20,15 @@ def remake(folder: Path) -> list[Path]:
     Raises UserError if there are no records.
     """
     made = []
-    claims: list[list[list[str]]] = []
+    planned: list[list[str]] = []
+    others: list[list[str]] = []
     for own in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = folder / f"{own.name}.md"
         if (own / "record.json").exists():
             record = files.read_json(own / "record.json")
             report.write(record, own)
             made.append(name)
-            claims.append(_claims(record, name))
+            (planned if record["plan"].get("planned") else others).extend(_claims(record, name))
             continue
         records = [record for file in sorted(own.glob("*.json")) if isinstance(record := files.read_json(file), dict)]
         for key, blocks_of in (("verdicts", studies), ("rows", benchmarks)):
@@ -39,11 +37,10 @@ def remake(folder: Path) -> list[Path]:
                 made.append(name)
     if not made:
         raise UserError(f"{folder} holds no records: no FOLDER/record.json, and no JSON file of a study or benchmark")
-    claims.sort(key=lambda rows: not rows or not rows[0][0].endswith(PLANNED))
     head = ["experiment", "claim", "measure", "n", "difference", "verdict", "source"]
     tables = {
         "published": published.table(),
-        "claims": page.markdown([Block(table=[head, *(row for rows in claims for row in rows)])], ""),
+        "claims": page.markdown([Block(table=[head, *planned, *others])], ""),
     }
     for file in sorted([*folder.glob("*.md"), *folder.parent.glob("*.md")]):
         made += [file for name, table in tables.items() if insert(file, name, table)]
@@ -82,7 +79,7 @@ def _claims(record: report.Record, name: Path) -> list[list[str]]:
         for one in report.decisions(record["claims"], report.results_of(record))
     ]
     if rows:
-        planned = PLANNED if record["plan"].get("planned") else ""
+        planned = ", planned" if record["plan"].get("planned") else ""
         rows[0][0] = f"[{record['title']}]({name.parent.name}/{name.name}){planned}"
     return rows
 

@@ -221,7 +221,7 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks = [Block(record["title"], 1)]
     blocks += [Block(text) for text in record["about"].split("\n\n") if text]
     blocks += [Block(f"Made by `{record['command']}`, {record['made'][:10]}."), *_plan(record)]
-    blocks += [Block(_in_words(name, facts)) for name, facts in record["protocols"].items()]
+    blocks += [Block(text) for text in _protocols(record)]
     scored = [one for one in results if not one.unscored]
     blocks += [*_unscored(results), *_drawing(record, scored, output)]
     blocks += [Block("Arms", 2), Block(table=_arms(record["arms"], results))]
@@ -295,6 +295,11 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
             f"{facts['step_size']}, {facts['restarts']} random starts, the worst of which counts."
         )
     return f"{name.capitalize()}: {'; '.join(f'{key} {_plain(value)}' for key, value in facts.items())}."
+
+
+def _protocols(record: Record) -> list[str]:
+    """All protocols of a record as sentences."""
+    return [_in_words(name, facts) for name, facts in record["protocols"].items()]
 
 
 def _behind(record: Record, title: str) -> str:
@@ -439,7 +444,7 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
             spans if claimed < set(arms) else [],
             output / "minus.png",
             f"All arms minus {baseline}",
-            "p values, unlike intervals, are",
+            "p values",
         ),
     ]
 
@@ -513,7 +518,7 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
             [(one.measure, one.text.replace("`", ""), one.found, one.verdict) for one in made],
             output / "claims.png",
             "Claims: the first arm minus the second",
-            "verdicts, unlike intervals, are",
+            "verdicts",
         ),
         Block(
             "A difference is the first arm minus the second, paired by seed, with its 95 % confidence interval "
@@ -538,9 +543,8 @@ def _forest(
     if not panels:
         return []
     figures.forest(panels, file)
-    text = f"{title}, with 95 % confidence intervals; {corrected} corrected for their number. "
-    text += " ".join(_in_words(name, facts) for name, facts in record["protocols"].items())
-    return [Block(text.strip(), picture=file.name)]
+    text = f"{title}, with 95 % confidence intervals; {corrected}, unlike intervals, are corrected for their number."
+    return [Block(" ".join([text, *_protocols(record)]), picture=file.name)]
 
 
 def source(claim: Mapping[str, Any]) -> str:
@@ -594,11 +598,10 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     titles = {name: describe(name).title for name in measures}
     text = f"{' and '.join(titles.values())} over {over}: "
     text += f"differences from {base}, paired by seed, and their" if base else "means, and their"
-    text += " 95 % confidence intervals. A hollow mark has fewer runs than the largest arm. "
+    text += " 95 % confidence intervals. A hollow mark has fewer runs than the largest arm."
     axes = {name: f"{title} minus that of {base}" if base else title for name, title in titles.items()}
     figures.over_option(marks, axes, over, base, output / "over.png")
-    text += " ".join(_in_words(name, facts) for name, facts in record["protocols"].items())
-    return [Block(text.strip(), picture="over.png")]
+    return [Block(" ".join([text, *_protocols(record)]), picture="over.png")]
 
 
 def _checks(results: Sequence[Result]) -> list[Block]:

@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 def states(jobs: Mapping[str, Job], study: optuna.Study | None, output: Path) -> dict[str, str]:
     """The state of every job by name: done, running, waiting, failed or gone."""
-    return _overall(jobs, [(_job(trial), _state(trial, output)) for trial in _trials(study)])
+    return _overall(jobs, _pairs(_trials(study), output))
 
 
 def _overall(jobs: Mapping[str, Job], found: Sequence[tuple[Job, str]]) -> dict[str, str]:
@@ -87,6 +87,11 @@ def _state(trial: FrozenTrial, output: Path) -> str:
     if trial.state == TrialState.COMPLETE and not made(_job(trial), output):
         return GONE
     return NAMES[trial.state]
+
+
+def _pairs(trials: Iterable[FrozenTrial], output: Path) -> list[tuple[Job, str]]:
+    """The job of each trial, and its state."""
+    return [(_job(trial), _state(trial, output)) for trial in trials]
 
 
 def made(job: Job, output: Path) -> bool:
@@ -301,7 +306,7 @@ class Worker:
     def _begin(self, begin: Callable[[], None]) -> None:
         """Call `begin` and note failed jobs; raises UserError if the storage has a job with different options."""
         with self._alone():
-            trials = [(_job(trial), _state(trial, self.output)) for trial in _trials(self.study)]
+            trials = _pairs(_trials(self.study), self.output)
             known = {job.name: job for job, state in trials if state not in ("failed", GONE)}
             unlike = [name for name, job in self.jobs.items() if known.get(name, job) != job]
             if unlike:
@@ -358,7 +363,7 @@ class Worker:
 
     def _first(self, trials: Sequence[FrozenTrial]) -> Job | None:
         """The first job that is left for this worker and whose needs are done."""
-        pairs = [(_job(trial), _state(trial, self.output)) for trial in trials]
+        pairs = _pairs(trials, self.output)
         tried, found = {job.name for job, _ in pairs}, _overall(self.jobs, pairs)
         for name, job in self.jobs.items():
             failed = found[name] == GONE or (found[name] == "failed" and name in self.failed)
@@ -370,7 +375,7 @@ class Worker:
     def progress(self) -> str:
         """Numbers of jobs done, running and left, and when all will be done if they take as long as earlier ones."""
         trials = _trials(self.study)
-        found = _overall(self.jobs, [(_job(trial), _state(trial, self.output)) for trial in trials])
+        found = _overall(self.jobs, _pairs(trials, self.output))
         seconds: dict[str, list[float]] = {}
         for trial in trials:
             if trial.state == TrialState.COMPLETE and trial.duration:
@@ -401,7 +406,7 @@ class Worker:
 
     def _do(self, trial: optuna.Trial) -> None:
         """Do the job that `trial` was queued for, unless it is no longer needed, and record how it ended."""
-        if "job" not in trial.user_attrs:  # another worker was faster
+        if "job" not in trial.user_attrs:  # no worker has queued it
             self._patiently(partial(self._tell, trial, TrialState.PRUNED))
             return
         job = _job(trial)
