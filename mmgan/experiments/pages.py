@@ -9,6 +9,7 @@ from typing import Any
 from mmgan.engine import files
 from mmgan.errors import UserError
 from mmgan.experiments import page, published, report
+from mmgan.experiments.claims import decisions, source
 from mmgan.experiments.page import Block
 
 
@@ -74,9 +75,9 @@ def _claims(record: report.Record, name: Path) -> list[list[str]]:
             str(one.found.n),
             one.interval,
             f"**{one.verdict}**",
-            report.source(one.claim),
+            source(one.claim),
         ]
-        for one in report.decisions(record["claims"], report.results_of(record))
+        for one in decisions(record["claims"], report.results_of(record))
     ]
     if rows:
         planned = ", planned" if record["plan"].get("planned") else ""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +20,8 @@ from matplotlib.image import imread
 from mmgan.engine import files
 from mmgan.engine.run import HARMLESS
 from mmgan.errors import UserError
-from mmgan.experiments import figures, page
+from mmgan.experiments import figures, page, tables
+from mmgan.experiments.claims import decisions, source
 from mmgan.experiments.differences import (
     LEVEL,
     POWER,
@@ -33,11 +32,9 @@ from mmgan.experiments.differences import (
     interval,
     needed,
     probability,
-    spread,
-    verdict,
 )
-from mmgan.experiments.experiment import FILE, Experiment, plain, read_plan
-from mmgan.experiments.measures import ATTACKS, Measure, describe, layer_name
+from mmgan.experiments.experiment import FILE, Experiment, read_plan
+from mmgan.experiments.measures import ATTACKS, Measure, describe
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
 from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
@@ -224,23 +221,25 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     blocks += [Block(text) for text in _protocols(record)]
     scored = [one for one in results if not one.unscored]
     blocks += [*_unscored(results), *_drawing(record, scored, output)]
-    blocks += [Block("Arms", 2), Block(table=_arms(record["arms"], results))]
-    if shared := _shared(record["arms"]):
+    blocks += [Block("Arms", 2), Block(table=tables.of_arms(record["arms"], results))]
+    if shared := tables.shared(record["arms"]):
         blocks.append(Block("Settings shared by all arms", items=shared, folded=True))
     if facts := [
-        f"{name}: `{key}` {_plain(value)}" for name, own in record["protocols"].items() for key, value in own.items()
+        f"{name}: `{key}` {tables.text_of(value)}"
+        for name, own in record["protocols"].items()
+        for key, value in own.items()
     ]:
         blocks.append(Block("Everything that the measures depend on", items=facts, folded=True))
     blocks += _claims(record, results, output)
     main = [name for name in names if not any(group.takes(name) for group in GROUPS)]
     if main:
-        blocks += [Block("Measures", 2), Block(table=_by_arm(scored, main))]
+        blocks += [Block("Measures", 2), Block(table=tables.by_arm(scored, main))]
         blocks.append(Block("Mean +- standard deviation over the arm's runs."))
     if record["baseline"] and len(record["arms"]) > 1:
         blocks += _minus(record, scored, [name for name in main if name != "minutes"], output)
     for group in GROUPS:
         if own := [name for name in names if group.takes(name)]:
-            table = _by_arm(scored, own) if group.rows == "arm" else _by_measure(scored, own)
+            table = tables.by_arm(scored, own) if group.rows == "arm" else tables.by_measure(scored, own)
             blocks += [Block(group.heading, 2), Block(table=table)]
             blocks += [Block(group.note)] if group.note else []
     blocks += _checks(results)
@@ -286,7 +285,7 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
     if name == "evaluation":
         return (
             f"Evaluation: {facts['checkpoint']} checkpoint, {facts['num_images']} {facts['split']} images of "
-            f"{facts['data']}, {facts['num_train']} training images; interpolations of {facts['pairs']} pairs."
+            f"{facts['data']}; interpolations of {facts['pairs']} pairs."
         )
     if name.startswith("attack"):
         return (
@@ -294,7 +293,7 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
             f"images of {facts['data']}, {facts['checkpoint']} checkpoint; PGD of {facts['iterations']} iterations of "
             f"{facts['step_size']}, {facts['restarts']} random starts, the worst of which counts."
         )
-    return f"{name.capitalize()}: {'; '.join(f'{key} {_plain(value)}' for key, value in facts.items())}."
+    return f"{name.capitalize()}: {'; '.join(f'{key} {tables.text_of(value)}' for key, value in facts.items())}."
 
 
 def _protocols(record: Record) -> list[str]:
@@ -317,98 +316,10 @@ def _behind(record: Record, title: str) -> str:
     return _in_words(name, record["protocols"][name]) if name in record["protocols"] else ""
 
 
-def _plain(value: Any) -> str:
-    """A setting as text."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _unscored(results: Iterable[Result]) -> list[Block]:
     """The runs without measures, and why."""
     found = [f"`{one.folder}`: {text}" for one in results for text in (one.unscored, *one.notes) if text]
     return [Block("Runs or measures left out:"), Block(items=found)] if found else []
-
-
-def _differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The options that distinguish arms, by arm."""
-    keys = list(dict.fromkeys(key for config in arms.values() for key in config))
-    values = {key: {plain(config[key]) for config in arms.values() if key in config} for key in keys}
-    absent = {key for key in keys if any(key not in config for config in arms.values())}
-    shown = [key for key in keys if len(values[key]) > 1 or (key in absent and key.endswith(".class"))]
-    shown += [key for key in keys if key in absent and any(config.get(key, 0) is None for config in arms.values())]
-    return {arm: {key: config[key] for key in dict.fromkeys(shown) if key in config} for arm, config in arms.items()}
-
-
-def _setting(key: str, value: Any) -> str:
-    """An option and its value as text."""
-    if value is None:
-        return f"no {key}"
-    if key.endswith(".class"):
-        return f"{key.removesuffix('.class')} {value}"
-    if key.endswith("layers") and isinstance(value, list) and all(isinstance(one, int) for one in value):
-        return f"{key} {{{', '.join(map(layer_name, value))}}}"
-    return f"{key} {_plain(value)}"
-
-
-def _shared(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The options whose value is the same in all arms that have them, as text."""
-    found = []
-    for key in dict.fromkeys(key for config in arms.values() for key in config):
-        values = [config[key] for config in arms.values() if key in config]
-        if all(value == values[0] for value in values[1:]):
-            found.append(f"`{key}` {_plain(values[0])}" + (", if present" if len(values) < len(arms) else ""))
-    return found
-
-
-def _arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) -> list[list[str]]:
-    rows = [["arm", "runs", "seeds", "what distinguishes it"]]
-    for arm, options in _differences(arms).items():
-        own = [one for one in results if one.arm == arm]
-        scored = [one.seed for one in own if not one.unscored]
-        count = str(len(own)) if len(scored) == len(own) else f"{len(scored)} of {len(own)}"
-        words = "; ".join(_setting(key, value) for key, value in options.items())
-        rows.append([f"`{arm}`", count, _ranges(scored) or "-", words or "-"])
-    return rows
-
-
-def _ranges(seeds: Iterable[int]) -> str:
-    """Seeds as text; four and more in a row as a range: 0, 3, 100 to 115."""
-    parts = []
-    for _, group in groupby(enumerate(sorted(seeds)), key=lambda pair: pair[1] - pair[0]):
-        row = [str(seed) for _, seed in group]
-        parts.append(f"{row[0]} to {row[-1]}" if len(row) > 3 else ", ".join(row))
-    return ", ".join(parts)
-
-
-def _cells(results: Sequence[Result], arm: str, name: str) -> str:
-    measure, values = _measure(results, name), of(results, arm, name)
-    count = f" (n = {len(values)})" if values and len(values) < sum(one.arm == arm for one in results) else ""
-    return spread([measure.factor * value for value in values.values()], measure.decimals) + count
-
-
-def _measure(results: Sequence[Result], name: str) -> Measure:
-    """The description of a measure, with enough decimals for three digits of its largest value."""
-    measure = describe(name)
-    largest = max((abs(measure.factor * one.measures[name]) for one in results if name in one.measures), default=0.0)
-    decimals = 2 - math.floor(math.log10(largest)) if largest else 0
-    return measure._replace(decimals=max(measure.decimals, min(decimals, 12)))
-
-
-def _by_arm(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
-    head = ["arm", "n", *(describe(name).title for name in names)]
-    counts = {arm: sum(one.arm == arm for one in results) for arm in arms_of(results)}
-    return [head, *([f"`{arm}`", str(n), *(_cells(results, arm, name) for name in names)] for arm, n in counts.items())]
-
-
-def _by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
-    arms = [arm for arm in arms_of(results) if any(of(results, arm, name) for name in names)]
-    head = ["", *(f"`{arm}`" for arm in arms)]
-    return [head, *([describe(name).title, *(_cells(results, arm, name) for arm in arms)] for name in names)]
 
 
 def _minus(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
@@ -421,12 +332,12 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
     for i, arm in enumerate(arms):
         cells = []
         for name in names:
-            measure, p = _measure(results, name), corrected[name][i]
+            measure, p = tables.described(results, name), corrected[name][i]
             text = interval(found[name][i], measure.decimals, measure.factor)
             cells.append(text if np.isnan(p) else f"{text}, p {probability(p)}")
         rows.append([f"`{arm}`", *cells])
     spans = [
-        (_measure(results, name), arm, one, "p below 5 %" if p < LEVEL else "p of 5 % or more")
+        (tables.described(results, name), arm, one, "p below 5 %" if p < LEVEL else "p of 5 % or more")
         for name in dict.fromkeys(claim["measure"] for claim in claims)
         if name in found
         for arm, one, p in zip(arms, found[name], corrected[name], strict=True)
@@ -447,44 +358,6 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
             "p values",
         ),
     ]
-
-
-class Decision(NamedTuple):
-    """What runs say about a claim."""
-
-    claim: Mapping[str, Any]
-    measure: Measure
-    found: Difference
-    """The claim's arm minus its other, paired by seed."""
-    p: float
-    """Corrected for all claims about the same measure."""
-    verdict: str
-
-    @property
-    def text(self) -> str:
-        """The claim, without its measure."""
-        return f"`{self.claim['arm']}` {self.claim['direction']} `{self.claim['other']}`"
-
-    @property
-    def interval(self) -> str:
-        """The difference with its confidence interval."""
-        return interval(self.found, self.measure.decimals, self.measure.factor)
-
-
-def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[Decision]:
-    """The decisions on the claims of an experiment."""
-    found = [
-        difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
-    ]
-    p = [float("nan")] * len(found)
-    for name in {one["measure"] for one in claims}:
-        own = [i for i, one in enumerate(claims) if one["measure"] == name]
-        for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
-            p[i] = value
-    sides = [-1 if one["direction"] == "above" else 1 for one in claims]
-    words = [verdict(one._replace(mean=side * one.mean), q) for one, side, q in zip(found, sides, p, strict=True)]
-    measures = [_measure(results, one["measure"]) for one in claims]
-    return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
 
 
 def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
@@ -547,16 +420,6 @@ def _forest(
     return [Block(" ".join([text, *_protocols(record)]), picture=file.name)]
 
 
-def source(claim: Mapping[str, Any]) -> str:
-    """The source of a claim, with the published numbers of its two arms."""
-    figure = published().get(claim["source"])
-    if figure is None:
-        return str(claim["source"]) or "-"
-    values = [figure.values.get(claim[key], "-") for key in ("other", "arm")]
-    numbers = f": {values[0]} to {values[1]} {figure.unit}".rstrip() if "-" not in values else ""
-    return f"{figure.place}, {figure.setting}{numbers}"
-
-
 def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Block]:
     """Measures against an option, for the arms that differ from the baseline only in that option's section.
 
@@ -577,11 +440,13 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
 
     shown = {arm: arms[arm] for arm in arms if over in arms[arm] and (base is None or outside(arm) == outside(base))}
     most = max((sum(one.arm == arm for one in results) for arm in arms), default=0)
-    differences = _differences(shown)
+    differences = tables.distinct(shown)
     lines: dict[str, list[str]] = {}
     for arm in shown:
         own = [
-            _setting(key.removeprefix(f"{section}."), value) for key, value in differences[arm].items() if key != over
+            tables.setting(key.removeprefix(f"{section}."), value)
+            for key, value in differences[arm].items()
+            if key != over
         ]
         lines.setdefault("; ".join(text.removeprefix("layers ") for text in own) or "mixed", []).append(arm)
     labels = {arm: text if len(text) < 40 else min(same, key=len) for text, same in lines.items() for arm in same}

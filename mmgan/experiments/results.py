@@ -57,7 +57,7 @@ class Result:
     measures: dict[str, float] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the measures depend on, by file."""
+    """What the measures depend on apart from the run's own options, by file."""
     others: list[str] = field(default_factory=list)
     """Other protocols of a GAN's final scores, if it has none by the requested one."""
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -188,7 +188,8 @@ def _scores(result: Result, protocol: str | None) -> None:
     if "best" in newest:
         best = newest["best"]["scores"].items()
         measures |= {f"best/{key}": value for key, value in best if not key.endswith("_std")}
-    _take(result, f"scores, {protocol}", dict(last["stamp"]), measures)
+    stamp = {key: value for key, value in last["stamp"].items() if key != "labels"}  # an option of conditional runs
+    _take(result, f"scores, {protocol}", stamp, measures)
 
 
 def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
@@ -204,7 +205,7 @@ def _evaluation(result: Result, found: Mapping[str, Any]) -> None:
     if deformed := found.get("deformed_accuracy"):
         measures["deformed"] = 1 - np.mean(list(deformed.values()))
         measures |= {f"deformed/{name}": accuracy for name, accuracy in deformed.items()}
-    keys = ("data", "images", "split", "num_images", "num_train", "checkpoint", "seed", "pairs")
+    keys = ("data", "images", "split", "num_images", "checkpoint", "seed", "pairs")
     _take(result, "evaluation", {key: found[key] for key in keys}, measures)
     result.curves["NLL of interpolated targets over lam (Fig. 2)"] = {
         f"mixed at {layer_name(layer)}": [lams, curve] for layer, curve in curves.items()

@@ -296,7 +296,7 @@ def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
     assert f"| `none` | 3 | {np.mean(errors['none']):.2f} +- {np.std(errors['none'], ddof=1):.2f} |" in text
     assert "| Table 1: CIFAR-10, PreActResNet18, 1200 epochs | error, % | 5.12 | 2.89 |" in text
     assert "- `mixup.alpha` 2.0, if present" in text
-    assert "Evaluation: best checkpoint, 297 test images of digits, 1200 training images" in text
+    assert "Evaluation: best checkpoint, 297 test images of digits; interpolations of 297 pairs." in text
     kept = json.loads((tmp_path / "page" / "record.json").read_text())
     found = evaluation(arms / "none" / "seed-0")
     measures = next(one["measures"] for one in kept["runs"] if one["arm"] == "none")
@@ -324,6 +324,16 @@ def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dic
     change(arms / "none" / "seed-1", **values)
     with pytest.raises(UserError, match=f"was measured by a different protocol from .*evaluation.*: ({words})"):
         read([arms])
+
+
+def test_arms_may_have_different_numbers_of_training_images(arms: Path) -> None:
+    for seed in range(3):
+        change(arms / "none" / f"seed-{seed}", num_train=600)
+        file = arms / "none" / f"seed-{seed}" / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["data"]["labels_per_class"] = 60
+        file.write_text(yaml.safe_dump(config))
+    assert {arm: of(read([arms]), arm, "error") for arm in ERRORS} == ERRORS
 
 
 def test_an_evaluation_before_the_end_of_training_does_not_count(arms: Path) -> None:

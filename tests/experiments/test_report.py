@@ -440,6 +440,14 @@ def test_scores_by_other_protocols_are_refused(runs: Path, change: dict[str, Any
         read([runs], None)
 
 
+def test_conditional_runs_compare_with_others(runs: Path) -> None:
+    folder = make(runs, "1.0 [1]", 0, None)
+    score(folder, "last", 40, {"is": 7.0, "fid": 20.0}, labels="uniform")
+    found = read([runs], None)
+    assert {one.measures["fid"] for one in found if one.folder == folder} == {20.0}
+    assert len(found) > 1
+
+
 def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no runs in"):
         read([tmp_path / "nothing"], None)

@@ -1,0 +1,60 @@
+"""What runs say about the claims of their experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmgan.experiments.differences import Difference, difference, holm, interval, verdict
+from mmgan.experiments.measures import Measure
+from mmgan.experiments.published import published
+from mmgan.experiments.results import Result, of
+from mmgan.experiments.tables import described
+
+
+class Decision(NamedTuple):
+    """What runs say about a claim."""
+
+    claim: Mapping[str, Any]
+    measure: Measure
+    found: Difference
+    """The claim's arm minus its other, paired by seed."""
+    p: float
+    """Corrected for all claims about the same measure."""
+    verdict: str
+
+    @property
+    def text(self) -> str:
+        """The claim, without its measure."""
+        return f"`{self.claim['arm']}` {self.claim['direction']} `{self.claim['other']}`"
+
+    @property
+    def interval(self) -> str:
+        """The difference with its confidence interval."""
+        return interval(self.found, self.measure.decimals, self.measure.factor)
+
+
+def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[Decision]:
+    """The decisions on the claims of an experiment."""
+    found = [
+        difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
+    ]
+    p = [float("nan")] * len(found)
+    for name in {one["measure"] for one in claims}:
+        own = [i for i, one in enumerate(claims) if one["measure"] == name]
+        for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
+            p[i] = value
+    sides = [-1 if one["direction"] == "above" else 1 for one in claims]
+    words = [verdict(one._replace(mean=side * one.mean), q) for one, side, q in zip(found, sides, p, strict=True)]
+    measures = [described(results, one["measure"]) for one in claims]
+    return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
+
+
+def source(claim: Mapping[str, Any]) -> str:
+    """The source of a claim, with the published numbers of its two arms."""
+    figure = published().get(claim["source"])
+    if figure is None:
+        return str(claim["source"]) or "-"
+    values = [figure.values.get(claim[key], "-") for key in ("other", "arm")]
+    numbers = f": {values[0]} to {values[1]} {figure.unit}".rstrip() if "-" not in values else ""
+    return f"{figure.place}, {figure.setting}{numbers}"
