@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmgan.experiments.differences import Difference, difference, holm, interval, verdict
-from mmgan.experiments.measures import Measure
+from mmgan.experiments.measures import Measure, family
 from mmgan.experiments.published import published
 from mmgan.experiments.results import Result, of
 from mmgan.experiments.tables import described
@@ -20,7 +20,7 @@ class Decision(NamedTuple):
     found: Difference
     """The claim's arm minus its other, paired by seed."""
     p: float
-    """Corrected for all claims about the same measure."""
+    """Corrected for all claims about the same measure, an attack at any eps."""
     verdict: str
 
     @property
@@ -40,8 +40,9 @@ def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) ->
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
     p = [float("nan")] * len(found)
-    for name in {one["measure"] for one in claims}:
-        own = [i for i, one in enumerate(claims) if one["measure"] == name]
+    families = [family(one["measure"]) for one in claims]
+    for name in set(families):
+        own = [i for i, one in enumerate(families) if one == name]
         for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
             p[i] = value
     sides = [-1 if one["direction"] == "above" else 1 for one in claims]

@@ -72,6 +72,17 @@ def describe(name: str) -> Measure:
     return Measure(name)
 
 
+def family(name: str) -> str:
+    """The measure of which `name` is one of several: an attack at any eps; otherwise `name`.
+
+    Examples:
+        >>> family("l2/fgsm/0.05"), family("best/fid")
+        ('l2/fgsm', 'best/fid')
+    """
+    head = name.rpartition("/")[0]
+    return head if head.rpartition("/")[2] in ATTACKS else name
+
+
 def layer_name(layer: int | str) -> str:
     """The paper's name of a layer: input, h1, h2."""
     return "input" if int(layer) == 0 else f"h{layer}"

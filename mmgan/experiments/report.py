@@ -34,7 +34,7 @@ from mmgan.experiments.differences import (
     probability,
 )
 from mmgan.experiments.experiment import FILE, Experiment, read_plan
-from mmgan.experiments.measures import ATTACKS, Measure, describe
+from mmgan.experiments.measures import ATTACKS, Measure, describe, family
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
 from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
@@ -365,9 +365,9 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
     if not made:
         return []
     rows = [["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]]
-    decided = Counter(one.claim["measure"] for one in made if not np.isnan(one.p))
+    decided = Counter(family(one.claim["measure"]) for one in made if not np.isnan(one.p))
     for one in made:
-        level = LEVEL / max(1, decided[one.claim["measure"]])
+        level = LEVEL / max(1, decided[family(one.claim["measure"])])
         least = one.measure.factor * detectable(one.found.deviation, one.found.n, level)
         seeds = needed(one.found.mean, one.found.deviation, level) if one.found.n > 1 else None
         rows.append(
@@ -395,11 +395,11 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
         ),
         Block(
             "A difference is the first arm minus the second, paired by seed, with its 95 % confidence interval "
-            "(Student's t). p is corrected for all claims about the same measure (Holm), and a verdict needs p below "
-            f"{LEVEL:.0%}; undecided is not evidence of no difference. Detectable: the smallest true difference that "
-            f"this many seeds detect with a probability of {POWER:.0%}. Seeds needed: how many would detect the "
-            "observed difference if it were the true one. Both are at the level that the correction requires of the "
-            "smallest p."
+            "(Student's t). p is corrected for all claims about the same measure, an attack's at any eps (Holm), and a "
+            f"verdict needs p below {LEVEL:.0%}; undecided is not evidence of no difference. Detectable: the smallest "
+            f"true difference that this many seeds detect with a probability of {POWER:.0%}. Seeds needed: how many "
+            "would detect the observed difference if it were the true one. Both are at the level that the correction "
+            "requires of the smallest p."
         ),
     ]
 

@@ -23,11 +23,12 @@ from scipy import stats
 
 from mmgan.engine import cli
 from mmgan.errors import UserError
+from mmgan.experiments.claims import decisions
 from mmgan.experiments.experiment import Experiment, begin
 from mmgan.experiments.figures import log_scale
 from mmgan.experiments.pages import remake
 from mmgan.experiments.report import make as report
-from mmgan.experiments.results import bend, of, read
+from mmgan.experiments.results import Result, bend, of, read
 from tests.conftest import ROOT, run
 
 pytestmark = pytest.mark.slow
@@ -165,6 +166,24 @@ def test_claims_are_decided_by_corrected_p_values_and_say_what_as_many_seeds_can
     assert cells[0][8] == "appendix G, CIFAR-10, at least three runs"
     assert cells[2][8] == "a thought"
     assert cells[3][4] == f"{stats.ttest_rel(FID['0.5 [0]'], FID['null']).pvalue:.3f}", "one claim needs no correction"
+
+
+def test_claims_about_an_attack_are_corrected_for_all_its_eps(tmp_path: Path) -> None:
+    accuracies = {
+        "fgsm/0.05": ([0.2, 0.3, 0.1], [0.5, 0.5, 0.5]),
+        "fgsm/0.1": ([0.1, 0.2, 0.1], [0.2, 0.2, 0.3]),
+        "clean": ([0.9, 0.8, 0.9], [0.9, 0.9, 0.9]),
+    }
+    results = [
+        Result(tmp_path, {}, arm, seed, {name: values[i][seed] for name, values in accuracies.items()})
+        for i, arm in enumerate(("none", "input"))
+        for seed in range(3)
+    ]
+    claims = [{"arm": "input", "other": "none", "measure": name, "direction": "above"} for name in accuracies]
+    p = [stats.ttest_rel(*values).pvalue for values in accuracies.values()]
+    assert p[0] < p[1]
+    found = [one.p for one in decisions(claims, results)]
+    assert found == pytest.approx([2 * p[0], max(2 * p[0], p[1]), p[2]], rel=1e-9)
 
 
 def test_a_claim_names_its_published_numbers_and_they_stand_in_a_table(tmp_path: Path) -> None:
