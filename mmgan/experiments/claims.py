@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmgan.experiments.differences import Difference, difference, holm, interval, verdict
-from mmgan.experiments.measures import Measure, family
+from mmgan.experiments.measures import Measure, corrected_with
 from mmgan.experiments.published import published
 from mmgan.experiments.results import Result, of
 from mmgan.experiments.tables import described
@@ -20,7 +20,7 @@ class Decision(NamedTuple):
     found: Difference
     """The claim's arm minus its other, paired by seed."""
     p: float
-    """Corrected for all claims about the same measure, an attack at any eps."""
+    """Corrected for the claims about measures that count as one (`corrected_with`)."""
     verdict: str
 
     @property
@@ -40,13 +40,12 @@ def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) ->
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
     p = [float("nan")] * len(found)
-    families = [family(one["measure"]) for one in claims]
+    families = [corrected_with(one["measure"]) for one in claims]
     for name in set(families):
         own = [i for i, one in enumerate(families) if one == name]
         for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
             p[i] = value
-    sides = [-1 if one["direction"] == "above" else 1 for one in claims]
-    words = [verdict(one._replace(mean=side * one.mean), q) for one, side, q in zip(found, sides, p, strict=True)]
+    words = [verdict(one, q, claim["direction"]) for claim, one, q in zip(claims, found, p, strict=True)]
     measures = [described(results, one["measure"]) for one in claims]
     return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
 

@@ -44,13 +44,13 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
     return Difference(mean, mean - half, mean + half, len(values), p, deviation)
 
 
-def verdict(found: Difference, p: float | None = None) -> str:
-    """The verdict on the claim that a difference is negative, by its interval or a corrected `p` value."""
+def verdict(found: Difference, p: float | None = None, direction: str = "below") -> str:
+    """The verdict on the claim that a difference is `below` or `above` 0, by its p value or by `p`, a corrected one."""
     if not found.n:
         return "no pairs"
     if not (found.p if p is None else p) < LEVEL:
         return "undecided"
-    return "shows" if found.mean < 0 else "the opposite shows"
+    return "shows" if (found.mean < 0) == (direction == "below") else "the opposite shows"
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -95,9 +95,12 @@ def detectable(deviation: float, n: int, level: float = LEVEL) -> float:
 
 
 def needed(mean: float, deviation: float, level: float = LEVEL, most: int = 10_000) -> int | None:
-    """The number of seeds that detects a true difference of `mean` with probability `POWER`; None if over `most`."""
+    """The number of seeds that detects a true difference of `mean` with probability `POWER`; None if over `most`.
+
+    Raises ValueError for a deviation that is not positive, for which there is no such number.
+    """
     if not deviation > 0:
-        return 2 if mean and deviation == 0 else None
+        raise ValueError(f"deviation must be positive, not {deviation}")
     low, high = 2, most
     if not mean or power(mean / deviation, high, level) < POWER:
         return None

@@ -61,26 +61,26 @@ def describe(name: str) -> Measure:
     """
     if name in KNOWN:
         return KNOWN[name]
-    family, _, member = name.partition("/")
-    if member and family in FAMILIES:
+    head, _, member = name.partition("/")
+    if member and head in FAMILIES:
         inner = KNOWN.get(member)
-        found = FAMILIES[family]
+        found = FAMILIES[head]
         return (inner or found)._replace(title=found.title.format(inner.title if inner else member))
-    if member and family in ("normalised", "l2"):  # attacks in another space, or another norm
+    if member and head in ("normalised", "l2"):  # attacks in another space, or another norm
         inner = describe(member)
-        return inner._replace(title=f"{inner.title}, {family}")
+        return inner._replace(title=f"{inner.title}, {head}")
     return Measure(name)
 
 
-def family(name: str) -> str:
-    """The measure of which `name` is one of several: an attack at any eps; otherwise `name`.
+def corrected_with(name: str) -> str:
+    """The measure as which claims about `name` are corrected together: an attack at all its eps, one at all layers.
 
     Examples:
-        >>> family("l2/fgsm/0.05"), family("best/fid")
-        ('l2/fgsm', 'best/fid')
+        >>> corrected_with("l2/fgsm/0.05"), corrected_with("interpolated/h1"), corrected_with("best/fid")
+        ('l2/fgsm', 'interpolated', 'best/fid')
     """
     head = name.rpartition("/")[0]
-    return head if head.rpartition("/")[2] in ATTACKS else name
+    return head if head.rpartition("/")[2] in {*ATTACKS, "interpolated", "bend"} else name
 
 
 def layer_name(layer: int | str) -> str:

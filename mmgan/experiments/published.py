@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     """Its name in our results, if we measure it."""
     unit: str
     values: Mapping[str, str]
-    """By arm, as printed: `5.12`, or `4.96 +- 0.19` with a standard deviation."""
+    """By arm, as printed: `5.12`, or `4.96 +- 0.19` with its spread."""
     note: str = ""
 
 

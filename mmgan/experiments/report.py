@@ -34,7 +34,7 @@ from mmgan.experiments.differences import (
     probability,
 )
 from mmgan.experiments.experiment import FILE, Experiment, read_plan
-from mmgan.experiments.measures import ATTACKS, Measure, describe, family
+from mmgan.experiments.measures import ATTACKS, Measure, corrected_with, describe
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
 from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
@@ -55,29 +55,29 @@ class Group(NamedTuple):
     note: str = ""
 
 
-def _family(*names: str) -> Callable[[str], bool]:
+def _headed_by(*names: str) -> Callable[[str], bool]:
     return lambda measure: measure.partition("/")[0] in names
 
 
 GROUPS = (
     Group(
         "What the discriminator does",
-        _family("d", "bend", "spectral_norm"),
+        _headed_by("d", "bend", "spectral_norm"),
         "arm",
         "Mean logits d of training images, held-out real images and fakes; the gap shows how far the discriminator has "
         "memorised its training images. Bend: the mean distance of a path's logits from a straight line, relative to "
         "their rise. Spectral norms are those of the weights as used.",
     ),
-    Group("Interpolated targets", _family("interpolated"), "arm"),
+    Group("Interpolated targets", _headed_by("interpolated"), "arm"),
     Group("Deformed images (Table 5)", lambda name: name.startswith("deformed/"), "measure"),
-    Group("Under attack", _family("clean", "unbounded", *ATTACKS), "measure", "Accuracies: larger is better."),
+    Group("Under attack", _headed_by("clean", "unbounded", *ATTACKS), "measure", "Accuracies: larger is better."),
     Group(
         "Under attack, normalised space",
-        _family("normalised"),
+        _headed_by("normalised"),
         "measure",
         "eps is in units of the channels' standard deviations, and nothing is clamped, as in the authors' code.",
     ),
-    Group("Under attack, L2", _family("l2"), "measure"),
+    Group("Under attack, L2", _headed_by("l2"), "measure"),
 )
 """All tables except the first, which has the remaining measures."""
 
@@ -235,8 +235,9 @@ def _blocks(record: Record, results: Sequence[Result], names: Sequence[str], out
     if main:
         blocks += [Block("Measures", 2), Block(table=tables.by_arm(scored, main))]
         blocks.append(Block("Mean +- standard deviation over the arm's runs."))
-    if record["baseline"] and len(record["arms"]) > 1:
-        blocks += _minus(record, scored, [name for name in main if name != "minutes"], output)
+    compared = [name for name in main if name != "minutes"]
+    if compared and record["baseline"] and len(record["arms"]) > 1:
+        blocks += _minus(record, scored, compared, output)
     for group in GROUPS:
         if own := [name for name in names if group.takes(name)]:
             table = tables.by_arm(scored, own) if group.rows == "arm" else tables.by_measure(scored, own)
@@ -288,10 +289,11 @@ def _in_words(name: str, facts: Mapping[str, Any]) -> str:
             f"{facts['data']}; interpolations of {facts['pairs']} pairs."
         )
     if name.startswith("attack"):
+        worst = ", the worst of which counts" if facts["restarts"] > 1 else ""
         return (
             f"{name.capitalize()}: {facts['norm']}, {facts['space']} space, {facts['num_images']} {facts['split']} "
-            f"images of {facts['data']}, {facts['checkpoint']} checkpoint; PGD of {facts['iterations']} iterations of "
-            f"{facts['step_size']}, {facts['restarts']} random starts, the worst of which counts."
+            f"images of {facts['data']}, {facts['checkpoint']} checkpoint; PGD of {facts['iterations']} iterations, "
+            f"each of {facts['step_size']}; random starts: {facts['restarts']}{worst}."
         )
     return f"{name.capitalize()}: {'; '.join(f'{key} {tables.text_of(value)}' for key, value in facts.items())}."
 
@@ -348,7 +350,7 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
         Block(table=rows),
         Block(
             "Paired by seed, with 95 % confidence intervals (Student's t); p is corrected for the number of arms "
-            "(Holm). An interval that contains 0 is not evidence of no difference."
+            "(Holm), not for the claims. An interval that contains 0 is not evidence of no difference."
         ),
         *_forest(
             record,
@@ -365,11 +367,12 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
     if not made:
         return []
     rows = [["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]]
-    decided = Counter(family(one.claim["measure"]) for one in made if not np.isnan(one.p))
+    decided = Counter(corrected_with(one.claim["measure"]) for one in made if not np.isnan(one.p))
     for one in made:
-        level = LEVEL / max(1, decided[family(one.claim["measure"])])
+        level = LEVEL / max(1, decided[corrected_with(one.claim["measure"])])
         least = one.measure.factor * detectable(one.found.deviation, one.found.n, level)
-        seeds = needed(one.found.mean, one.found.deviation, level) if one.found.n > 1 else None
+        varies = one.found.deviation > 0
+        seeds = needed(one.found.mean, one.found.deviation, level) or "over 10,000" if varies else "-"
         rows.append(
             [
                 one.text,
@@ -378,8 +381,8 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
                 one.interval,
                 probability(one.p),
                 f"**{one.verdict}**",
-                "-" if np.isnan(least) else f"{least:.{one.measure.decimals}f}",
-                "-" if one.found.n < 2 else str(seeds or "over 10,000"),
+                f"{least:.{one.measure.decimals}f}" if varies else "-",
+                str(seeds),
                 source(one.claim),
             ]
         )
@@ -395,11 +398,13 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
         ),
         Block(
             "A difference is the first arm minus the second, paired by seed, with its 95 % confidence interval "
-            "(Student's t). p is corrected for all claims about the same measure, an attack's at any eps (Holm), and a "
-            f"verdict needs p below {LEVEL:.0%}; undecided is not evidence of no difference. Detectable: the smallest "
-            f"true difference that this many seeds detect with a probability of {POWER:.0%}. Seeds needed: how many "
-            "would detect the observed difference if it were the true one. Both are at the level that the correction "
-            "requires of the smallest p."
+            "(Student's t) over training seeds; what all seeds share, such as the test images, has an error of its "
+            "own, which is not in it. p is corrected for all claims about the same measure (Holm); an attack at all "
+            "its eps counts as one measure, and so does a measure at all layers. A verdict needs p below "
+            f"{LEVEL:.0%}; undecided is not evidence of no difference. Detectable: the smallest true difference that "
+            f"this many seeds detect with a probability of {POWER:.0%}. Seeds needed: how many would detect the "
+            "observed difference if it were the true one; too few, if chance made it large. Both are at the level that "
+            "the correction requires of the smallest p."
         ),
     ]
 
@@ -426,8 +431,8 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     Since arms may have different seeds, each is drawn as its difference from the baseline, paired by seed.
     """
     drawing, baseline, arms = record["drawing"], record["baseline"], record["arms"]
-    alphas, scores = ("mixup.alpha" in arms[arm] for arm in arms), ("fid" in one.measures for one in results)
-    if drawing is None and any(alphas) and any(scores):
+    mixed, scored = any("mixup.alpha" in arms[arm] for arm in arms), any("fid" in one.measures for one in results)
+    if drawing is None and mixed and scored:
         drawing = {"over": "mixup.alpha", "measures": ["is", "fid"]}
     if drawing is None:
         return []
@@ -440,13 +445,11 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
 
     shown = {arm: arms[arm] for arm in arms if over in arms[arm] and (base is None or outside(arm) == outside(base))}
     most = max((sum(one.arm == arm for one in results) for arm in arms), default=0)
-    differences = tables.distinct(shown)
+    options = tables.distinct(shown)
     lines: dict[str, list[str]] = {}
     for arm in shown:
         own = [
-            tables.setting(key.removeprefix(f"{section}."), value)
-            for key, value in differences[arm].items()
-            if key != over
+            tables.setting(key.removeprefix(f"{section}."), value) for key, value in options[arm].items() if key != over
         ]
         lines.setdefault("; ".join(text.removeprefix("layers ") for text in own) or "mixed", []).append(arm)
     labels = {arm: text if len(text) < 40 else min(same, key=len) for text, same in lines.items() for arm in same}

@@ -44,13 +44,14 @@ def test_one_seed_has_no_interval_and_no_seed_no_mean() -> None:
         ({0: 1.0}, "undecided"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(arm: dict[int, float], words: str) -> None:
+def test_a_verdict_follows_from_the_difference(arm: dict[int, float], words: str) -> None:
     assert verdict(difference(arm, {0: 2.0, 1: 2.2, 2: 1.9})) == words
 
 
 def test_a_corrected_p_value_decides_where_there_is_one() -> None:
     found = difference({0: 1.0, 1: 1.1, 2: 0.9}, {0: 2.0, 1: 2.2, 2: 1.9})
     assert (verdict(found), verdict(found, 0.06)) == ("shows", "undecided")
+    assert verdict(found, direction="above") == "the opposite shows"
     assert verdict(difference({}, {}), 0.01) == "no pairs"
 
 
@@ -71,7 +72,8 @@ def test_the_seeds_needed_are_those_of_the_tables() -> None:
     assert power(detectable(1.0, 3, 0.05 / 26), 3, 0.05 / 26) == pytest.approx(0.8)
     assert needed(0.0, 1.0) is None
     assert needed(1e-4, 1.0) is None, "more than anybody runs"
-    assert needed(0.1, 0.0) == 2
+    with pytest.raises(ValueError, match="deviation must be positive"):
+        needed(0.1, 0.0)
     assert np.isnan(detectable(float("nan"), 1))
 
 
