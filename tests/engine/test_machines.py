@@ -122,7 +122,8 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
         said = rest_of(started)
     finally:
         hosts[1].plug()
-    assert all("imed out" in told(one) for one in said), said
+    assert all("has ended or does not reply" in told(one) for one in said), said
+    assert any("imed out" in told(one) for one in said), "whoever notices first; the other may see it end"
 
     started = launch(hosts, "train_gan", *digits(broken), *options)
     said = rest_of(started)
