@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmgan.experiments.differences import Difference, difference, holm, interval, verdict
+from mmgan.experiments.differences import LEVEL, Difference, difference, holm, interval, verdict
 from mmgan.experiments.measures import Measure, corrected_with
 from mmgan.experiments.published import published
 from mmgan.experiments.results import Result, of
@@ -22,6 +22,8 @@ class Decision(NamedTuple):
     p: float
     """Corrected for the claims about measures that count as one (`corrected_with`)."""
     verdict: str
+    level: float
+    """What the correction requires of the smallest p among those claims."""
 
     @property
     def text(self) -> str:
@@ -39,15 +41,16 @@ def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) ->
     found = [
         difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
     ]
-    p = [float("nan")] * len(found)
+    p, levels = [float("nan")] * len(found), [LEVEL] * len(found)
     families = [corrected_with(one["measure"]) for one in claims]
     for name in set(families):
         own = [i for i, one in enumerate(families) if one == name]
         for i, value in zip(own, holm([found[i].p for i in own]), strict=True):
             p[i] = value
+            levels[i] = LEVEL / max(1, sum(found[k].n > 1 for k in own))
     words = [verdict(one, q, claim["direction"]) for claim, one, q in zip(claims, found, p, strict=True)]
     measures = [described(results, one["measure"]) for one in claims]
-    return [Decision(*one) for one in zip(claims, measures, found, p, words, strict=True)]
+    return [Decision(*one) for one in zip(claims, measures, found, p, words, levels, strict=True)]
 
 
 def source(claim: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ from mmgan.experiments.differences import (
     probability,
 )
 from mmgan.experiments.experiment import FILE, Experiment, read_plan
-from mmgan.experiments.measures import ATTACKS, Measure, corrected_with, describe
+from mmgan.experiments.measures import ATTACKS, Measure, describe
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
 from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
@@ -367,12 +366,10 @@ def _claims(record: Record, results: Sequence[Result], output: Path) -> list[Blo
     if not made:
         return []
     rows = [["claim", "by", "n", "difference", "p", "verdict", "detectable", "seeds needed", "source"]]
-    decided = Counter(corrected_with(one.claim["measure"]) for one in made if not np.isnan(one.p))
     for one in made:
-        level = LEVEL / max(1, decided[corrected_with(one.claim["measure"])])
-        least = one.measure.factor * detectable(one.found.deviation, one.found.n, level)
+        least = one.measure.factor * detectable(one.found.deviation, one.found.n, one.level)
         varies = one.found.deviation > 0
-        seeds = needed(one.found.mean, one.found.deviation, level) or "over 10,000" if varies else "-"
+        seeds = needed(one.found.mean, one.found.deviation, one.level) or "over 10,000" if varies else "-"
         rows.append(
             [
                 one.text,

@@ -61,11 +61,11 @@ def rest_of(started: Sequence[subprocess.Popen[str]]) -> list[str]:
 
 
 def told(said: str) -> str:
-    """The one line of error of each process, which is the same for all of them but for the reason."""
+    """The lines of error of a host's processes, which are the same but for the reason: a sibling may see one end."""
     lines = {line for line in said.splitlines() if line.startswith("error: ")}
     assert lines, said
     assert all(line.startswith(GONE) and line.endswith(ADVICE) for line in lines), said
-    return next(iter(lines))
+    return "\n".join(lines)
 
 
 def test_two_machines_get_the_gradient_of_one_process(hosts: Sequence[Host], tmp_path: Path) -> None:
@@ -122,8 +122,7 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
         said = rest_of(started)
     finally:
         hosts[1].plug()
-    assert all("has ended or does not reply" in told(one) for one in said), said
-    assert any("imed out" in told(one) for one in said), "whoever notices first; the other may see it end"
+    assert all("imed out" in told(one) for one in said), said
 
     started = launch(hosts, "train_gan", *digits(broken), *options)
     said = rest_of(started)
