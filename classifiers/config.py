@@ -56,7 +56,7 @@ class ClassifierData(DataConfig):
 
 @dataclass(frozen=True)
 class ClassifierConfig(RunConfig):
-    """Training.
+    """Options of a classifier's training run.
 
     Examples:
         >>> from classifiers import ClassifierConfig
@@ -65,9 +65,9 @@ class ClassifierConfig(RunConfig):
     """
 
     data: ClassifierData = field(default_factory=ClassifierData)
-    """Data."""
+    """The images, their split and augmentation."""
     network: NetworkConfig = field(default_factory=PreActResNet)
-    """Network."""
+    """The network's architecture."""
     mixup: ClassifierRule | None = field(default_factory=ClassifierMixup)
     """Mixup (Eq. 1); null for none."""
     adversarial: AdversarialTraining | None = None

@@ -21,7 +21,7 @@ def plot_interval(metrics: Path, path: Path, epoch: float) -> None:
     axes = figure.subplots()
     epochs = [row["step"] / epoch for row in rows]
     axes.fill_between(epochs, [row["interval/low"] for row in rows], [row["interval/high"] for row in rows], alpha=0.4)
-    axes.set(xlabel="epoch", ylabel="lam, from least to largest", ylim=(0, 1), title="Interval of lam, mean over pairs")
+    axes.set(xlabel="epoch", ylabel="lam, smallest to largest", ylim=(0, 1), title="Interval of lam, mean over pairs")
     files.draw(figure, path, dpi=120)
 
 

@@ -14,10 +14,10 @@ Fitted = tuple[Tensor, Tensor, nn.Module | None]
 """Mean and standard deviation of each channel, float32 [C], after the module, if there is one."""
 
 
-def gcn(x: Tensor, norm: float = 55.0, eps: float = 1e-10) -> Tensor:
-    """Global contrast normalisation: rows of `x` [B, D] minus their mean, at Euclidean norm `norm`; 0 if constant."""
+def gcn(x: Tensor) -> Tensor:
+    """Global contrast normalisation: rows of `x` [B, D] minus their mean, at Euclidean norm 55; 0 if constant."""
     x = x - x.mean(1, keepdim=True)
-    return norm * x / x.norm(dim=1, keepdim=True).clamp(min=eps)
+    return 55 * x / x.norm(dim=1, keepdim=True).clamp(min=1e-10)
 
 
 def zca(x: Tensor, eps: float = 0.1) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,9 @@ def split(labels: Tensor, config: ClassifierData) -> Split:
         of_class = [train[labels[train] == c] for c in labels[labelled].unique()]
         fewest = min(len(rows) for rows in of_class)
         if fewest < config.labels_per_class:
-            raise UserError(f"data.labels_per_class {config.labels_per_class} is more than the {fewest} of a class")
+            raise UserError(
+                f"data.labels_per_class {config.labels_per_class} is more than the {fewest} images of the smallest "
+                "class"
+            )
         train = torch.cat([rows[: config.labels_per_class] for rows in of_class])
     return Split(*(rows.sort().values for rows in (train, validation, pool)))

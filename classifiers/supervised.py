@@ -1,4 +1,4 @@
-"""The supervised objective: section 2 and Algorithm 2, with either loss."""
+"""The losses of classifiers, and the plans of a batch."""
 
 from __future__ import annotations
 
@@ -44,14 +44,6 @@ class BCESoftmax(ClassifierLoss):
         Logarithms are clamped at -100, as in torch's binary cross entropy, which the authors' code uses.
         """
         return F.binary_cross_entropy(logits.softmax(1), targets)
-
-
-def supervised(network: Forward, x: Tensor, y: Tensor, plans: Plans, loss: ClassifierLoss) -> Tensor:
-    """L(g_k(Mix_lam(h_k(x), h_k(x'))), Mix_lam(y, y')), Eq. 1; with nothing to mix, L(f(x), y).
-
-    `x` float32 [B, C, R, R], `y` float32 [B, classes], one-hot; `plans` are for B rows.
-    """
-    return loss(*network(x, plans, y))
 
 
 def draw(rule: ClassifierRule | None, batch_size: int, draws: Draws, number: int, blocks: int) -> Plans:

@@ -161,8 +161,8 @@ class Updates:
         """Restore a checkpoint; raises UserError if it comes from other data or another network."""
         if (saved.fact("data", str), saved.state.get("pool")) != (self.data, self.pool):
             raise UserError(
-                f"{saved.path} was trained on other images than data.name and data.root give now; to "
-                f"train on these from its weights, take another --output and --init_from {saved.path.parent.parent}"
+                f"{saved.path} was trained on other images than those that data.name and data.root now name; to "
+                f"train on these from its weights, choose another --output and --init_from {saved.path.parent.parent}"
             )
         for name, network in self.networks.items():
             saved.restore(name, network)

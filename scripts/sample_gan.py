@@ -66,7 +66,7 @@ def sample(
         (folder / "images" if num_images else folder).mkdir(parents=True, exist_ok=True)
 
         def draw(z: Tensor, name: str, columns: int) -> None:
-            save_grid(torch.cat(list(generate(opened.generator, z, batch_size))), folder / name, columns)
+            save_grid(generate(opened.generator, z, batch_size), folder / name, columns)
 
         shown = among or inputs.names[:100]
         draw(inputs.rows(seed, 10, shown) if inputs.names else inputs(seed, 0, 100), "grid.png", 10)

@@ -108,7 +108,7 @@ def direction(g: Tensor, norm: Norm) -> Tensor:
 
 
 def unit(g: Tensor) -> Tensor:
-    """Rows of `g` [B, ...] at Euclidean norm 1; a row of zeros stays one.
+    """Rows of `g` [B, ...] at Euclidean norm 1; a row of zeros stays zero.
 
     Rows are first scaled by their largest value: a confident network's gradients are so small that squares underflow.
     """

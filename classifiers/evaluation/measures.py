@@ -14,6 +14,7 @@ from mmgan.engine.randomness import stream
 from mmgan.mixup import Plan, Plans, Staged
 
 LAMS = tuple(i / 10 for i in range(11))
+BINS = 15
 
 
 @torch.no_grad()
@@ -56,21 +57,21 @@ def nll(logits: Tensor, labels: Tensor) -> float:
     return F.cross_entropy(logits.double(), labels).item()
 
 
-def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> list[tuple[int, float, float]]:
-    """For `bins` equal parts of [0, 1]: how many rows have their largest probability there, its mean, their accuracy.
+def reliability(logits: Tensor, labels: Tensor) -> list[tuple[int, float, float]]:
+    """For `BINS` equal parts of [0, 1]: how many rows have their largest probability there, its mean, their accuracy.
 
     A part includes its upper end, not its lower (Guo et al. 2017). Parts without rows are left out.
     """
     confidence, predicted = logits.double().softmax(1).max(1)
-    part = (confidence * bins).ceil().long().clamp(1, bins)
+    part = (confidence * BINS).ceil().long().clamp(1, BINS)
     right = (predicted == labels).double()
-    rows = [part == i for i in range(1, bins + 1)]
+    rows = [part == i for i in range(1, BINS + 1)]
     return [(int(r.sum()), confidence[r].mean().item(), right[r].mean().item()) for r in rows if r.any()]
 
 
-def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+def ece(logits: Tensor, labels: Tensor) -> float:
     """Expected calibration error (Guo et al. 2017): the mean gap between confidence and accuracy over those bins."""
-    parts = reliability(logits, labels, bins)
+    parts = reliability(logits, labels)
     return sum(n * abs(confidence - accuracy) for n, confidence, accuracy in parts) / len(labels)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from classifiers.evaluation.measures import BINS
 from mmgan.engine import files
 from mmgan.experiments.figures import curves
 from mmgan.experiments.measures import layer_name
@@ -18,7 +19,7 @@ def plot_reliability(parts: list[tuple[int, float, float]], path: Path) -> None:
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey", label="perfect")
-    axes.plot([c for _, c, _ in parts], [a for _, _, a in parts], "o-", color="black", label="15 equal bins")
+    axes.plot([c for _, c, _ in parts], [a for _, _, a in parts], "o-", color="black", label=f"{BINS} equal bins")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     files.draw(figure, path, dpi=120)

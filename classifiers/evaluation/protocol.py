@@ -119,7 +119,7 @@ def _trained_on(run: Path, config: ClassifierConfig, saved: Checkpoint) -> Image
     rows = trained_rows(run)
     images, labels = load(config.data)
     if int(rows.max()) >= len(images) or fingerprint(images[rows]) != saved.fact("data", str):
-        raise UserError(f"{run} was trained on other images than its data.name and data.root give now")
+        raise UserError(f"{run} was trained on other images than those that its data.name and data.root now name")
     return Images(images[rows], labels[rows])
 
 

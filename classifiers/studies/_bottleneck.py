@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from classifiers.supervised import CrossEntropy, supervised
+from classifiers.supervised import CrossEntropy
 from mmgan.engine.randomness import batch_rows, stream
 from mmgan.mixup import ClassifierMixup, Plans, Staged
 
@@ -67,7 +67,7 @@ def fit(
         rows = batch_rows(seed, step, batch_size, len(x))
         plans = mixup.draw(batch_size, stream(seed, "plan", step)) if mixup else Plans(rows=batch_size)
         torch.manual_seed(stream(seed, "network", step).initial_seed())  # dropout and noise
-        loss = supervised(f, x[rows], y[rows], plans, CrossEntropy())
+        loss = CrossEntropy()(*f(x[rows], plans, y[rows]))
         adam.zero_grad()
         loss.backward()
         adam.step()

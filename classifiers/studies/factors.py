@@ -31,7 +31,7 @@ from torch import Generator, Tensor, nn
 from classifiers.evaluation.deform import deform
 from classifiers.evaluation.measures import error, nll
 from classifiers.studies import Setting, Verdict, decide
-from classifiers.supervised import CrossEntropy, supervised
+from classifiers.supervised import CrossEntropy
 from mmgan.engine import files
 from mmgan.engine.randomness import stream
 from mmgan.experiments.differences import difference, interval, spread
@@ -132,7 +132,7 @@ def train(task: Task, arm: str, seed: int, steps: int) -> Staged:
         factors = draw(task, TRAIN, BATCH, stream(seed, "factors", step))
         x, y, plans = batch(arm, factors, stream(seed, "mixup", step))
         optimiser.zero_grad()
-        supervised(network, x, y, plans, CrossEntropy()).backward()
+        CrossEntropy()(*network(x, plans, y)).backward()
         optimiser.step()
     return network
 

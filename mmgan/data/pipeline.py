@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Feed:
-    """Rows of an image set on `device`: the whole set is kept there if it takes less than half the free memory."""
+    """Rows of images, or of their labels; all are kept on `device` if they take less than half of its free memory."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.device = device
@@ -15,7 +15,7 @@ class Feed:
         self.images = images.to(device) if fits else images
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] on the device, for rows int64 [B] on the CPU."""
+        """The rows int64 [B], on the CPU: [B, ...] on the device, of the dtype of the set."""
         if self.images.device.type == self.device.type:  # a device may lack the index its tensors have
             return self.images[rows.to(self.device, non_blocking=True)]
         return self.images[rows].pin_memory().to(self.device, non_blocking=True)

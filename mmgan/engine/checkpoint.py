@@ -245,7 +245,7 @@ def _pushed(folder: Path, which: Literal["best", "last"] | int) -> Checkpoint:
     try:
         step, kind, sums = facts["step"], facts["generator"], facts["sha256"]
         if type(step) is not int or kind not in ("raw", "ema") or sums.keys() != PUSHED_WEIGHTS:
-            raise ValueError(f"{PUSHED} does not say what it must")
+            raise ValueError(f"{PUSHED} lacks required entries")
         if which not in ("last", step):
             raise UserError(f"{folder} has one checkpoint, of step {step}, and not {which}; use last")
         weights = _weights(_summed(folder, sums))

@@ -38,5 +38,5 @@ class RunConfig:
     def check_positive(self, *names: str) -> None:
         """Raise ValueError, naming the option, if one is not positive."""
         for name in names:
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")

@@ -273,10 +273,10 @@ def _grows(before: Any, after: Any) -> bool:
 
 
 def _follows_length(config: dict[str, Any]) -> str | None:
-    """Why a longer run of this configuration differs from its first step; None if it continues a shorter one."""
+    """Why a longer run of this configuration differs from the first step on; None if it continues a shorter one."""
     schedule = config.get("lr_schedule")
     what = f"lr_schedule {schedule}" if schedule in ("linear", "cosine") else "ssl" if config.get("ssl") else None
-    return what and f"{what} depends on the length of the run, so a longer one differs from its first step"
+    return what and f"{what} depends on the length of the run, so a longer one differs from the first step on"
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
 """Level of a two-sided test, and probability of detecting a true difference."""
+Verdict = Literal["shows", "undecided", "the opposite shows", "no pairs"]
 
 
 class Difference(NamedTuple):
@@ -44,7 +45,7 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
     return Difference(mean, mean - half, mean + half, len(values), p, deviation)
 
 
-def verdict(found: Difference, p: float | None = None, direction: str = "below") -> str:
+def verdict(found: Difference, p: float | None = None, direction: str = "below") -> Verdict:
     """The verdict on the claim that a difference is `below` or `above` 0, by its p value or by `p`, a corrected one."""
     if not found.n:
         return "no pairs"
@@ -94,14 +95,14 @@ def detectable(deviation: float, n: int, level: float = LEVEL) -> float:
     return deviation * float(optimize.brentq(lambda effect: power(effect, n, level) - POWER, 0, highest))
 
 
-def needed(mean: float, deviation: float, level: float = LEVEL, most: int = 10_000) -> int | None:
-    """The number of seeds that detects a true difference of `mean` with probability `POWER`; None if over `most`.
+def needed(mean: float, deviation: float, level: float = LEVEL) -> int | None:
+    """The number of seeds that detects a true difference of `mean` with probability `POWER`; None if over 10,000.
 
     Raises ValueError for a deviation that is not positive, for which there is no such number.
     """
     if not deviation > 0:
         raise ValueError(f"deviation must be positive, not {deviation}")
-    low, high = 2, most
+    low, high = 2, 10_000
     if not mean or power(mean / deviation, high, level) < POWER:
         return None
     while low < high:

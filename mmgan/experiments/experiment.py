@@ -240,7 +240,7 @@ def begin(experiment: Experiment, output: Path, common: Sequence[str] = ()) -> N
         raise UserError(
             f"{output} holds an experiment that was planned beforehand, with another hash ({str(kept['hash'])[:12]}, "
             f"not {now[:12]}): arms, options, claims, configurations or seeds have changed, or it was begun by an "
-            "earlier version of mmgan; choose another --output, or go on with that version"
+            "earlier version of mmgan; choose another --output, or continue with that version"
         )
     if kept.get("hash") == now:
         return

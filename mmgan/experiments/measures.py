@@ -25,6 +25,7 @@ KNOWN = {
     "d/held_out": Measure("d of held-out images"),
     "d/fake": Measure("d of fakes"),
     "d/gap": Measure("gap: d of training minus held-out images"),
+    "d/overfit": Measure("overfitting: gap over the distance of training images and fakes"),
     "spectral_norm/least": Measure("smallest spectral norm", 2),
     "spectral_norm/largest": Measure("largest spectral norm", 2),
     "error": Measure("error, %", 2, _PERCENT),
@@ -73,7 +74,7 @@ def describe(name: str) -> Measure:
 
 
 def corrected_with(name: str) -> str:
-    """The measure as which claims about `name` are corrected together: an attack at all its eps, one at all layers.
+    """What claims are corrected together with: an attack at all its eps is one measure, and so is one at all layers.
 
     Examples:
         >>> corrected_with("l2/fgsm/0.05"), corrected_with("interpolated/h1"), corrected_with("best/fid")

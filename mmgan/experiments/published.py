@@ -1,4 +1,4 @@
-"""The figures from the paper, and from others, that this repository quotes: reading and showing published.yaml."""
+"""Reads published.yaml, the figures quoted from the paper and from others, and shows them as tables."""
 
 from __future__ import annotations
 

@@ -63,9 +63,11 @@ GROUPS = (
         "What the discriminator does",
         _headed_by("d", "bend", "spectral_norm"),
         "arm",
-        "Mean logits d of training images, held-out real images and fakes; the gap shows how far the discriminator has "
-        "memorised its training images. Bend: the mean distance of a path's logits from a straight line, relative to "
-        "their rise. Spectral norms are those of the weights as used.",
+        "Mean logits d of training images, held-out real images and fakes. The gap shows how far the discriminator has "
+        "memorised its training images, but it also shrinks with all logits, as with mixup. Overfitting is the gap "
+        "relative to the distance between training images and fakes (r_v of Karras et al. 2020): 0 without a gap, 1 "
+        "where held-out images get the logits of fakes. Bend: the mean distance of a path's logits from a straight "
+        "line, relative to their rise. Spectral norms are those of the weights as used.",
     ),
     Group("Interpolated targets", _headed_by("interpolated"), "arm"),
     Group("Deformed images (Table 5)", lambda name: name.startswith("deformed/"), "measure"),

@@ -247,7 +247,7 @@ def _result(result: Result, found: Mapping[str, Any]) -> None:
 
 
 def _curve(xy: Any) -> list[list[float]]:
-    """X and y of a curve; raises ValueError if they are not two rows of equally many finite numbers."""
+    """The x and y of a curve; raises ValueError if they are not two rows of equally many finite numbers."""
     x, y = xy
     if not x or len(x) != len(y) or not all(map(_number, [*x, *y])):
         raise ValueError("a curve must be two rows of equally many finite numbers")
@@ -269,6 +269,9 @@ def _metrics(result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
             result.curves[group] = {f"over {x}s": points}
     last = {key: value for row in rows for key, value in row.items()}
     result.measures |= {key: last[key] for key in last if key.startswith("d/") and _number(last[key])}
+    seen = [last[key] for key in ("d/real", "d/held_out", "d/fake") if _number(last.get(key))]
+    if len(seen) == 3 and seen[0] > seen[2]:
+        result.measures["d/overfit"] = (seen[0] - seen[1]) / (seen[0] - seen[2])
     if norms := [last[key] for key in last if key.startswith("spectral_norm/") and _number(last[key])]:
         result.measures |= {"spectral_norm/least": min(norms), "spectral_norm/largest": max(norms)}
     for key in sorted(last):

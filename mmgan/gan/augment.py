@@ -21,7 +21,7 @@ SHIFT, CUT = 0.125, 0.5
 
 @dataclass(frozen=True)
 class DiffAugment:
-    """The augmentations, applied in this order.
+    """Any of colour, translation and cutout, always applied in that order (Zhao et al. 2020).
 
     Examples:
         >>> import torch
@@ -74,7 +74,7 @@ class Augmentation:
 
 
 def colour(x: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """X + U(-1/2, 1/2); deviations from the mean over channels times U(0, 2); those from the mean times U(1/2, 3/2).
+    """Add U(-1/2, 1/2), multiply deviations from the mean over channels by U(0, 2), those from the mean by U(1/2, 3/2).
 
     `x` is [N, C, H, W], the others U(0, 1), [N, 1, 1, 1].
     """

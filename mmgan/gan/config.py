@@ -43,7 +43,8 @@ class ScoreConfig:
     every: int = 1000
     """Steps between scores (IS and FID)."""
     extractor: ExtractorConfig = field(default_factory=Inception)
-    """Network whose features are compared: torch-fidelity's Inception, or a classifier from mmgan train-cls."""
+    """Network whose features are compared: Inception (FID's own), Fidelity (another of torch-fidelity's), Torchvision
+    (a classifier trained on ImageNet) or Classifier (a run of mmgan train-cls on the same data)."""
     num_samples: int = 5000
     """Number of images to generate, 10 to 10,000,000."""
     reference: Literal["train", "test"] = "train"
@@ -76,7 +77,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class GANConfig(RunConfig):
-    """Training.
+    """Options of a GAN's training run.
 
     Examples:
         >>> from mmgan import GANConfig, losses, rules

@@ -22,7 +22,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
-import torch
 import yaml
 
 from mmgan import modules
@@ -112,7 +111,7 @@ def _write(run: GANRun, folder: Path, repo: str, licence: str) -> None:
         files.write(folder / "scores.json", json.dumps(records, indent=1) + "\n")
     shown = run.inputs.names[:SHOWN]
     z = run.inputs.rows(0, SHOWN, shown) if shown else run.inputs(0, 0, SHOWN**2)
-    save_grid(torch.cat(list(generate(run.generator, z))), folder / "samples.png", SHOWN)
+    save_grid(generate(run.generator, z), folder / "samples.png", SHOWN)
     files.write(folder / "README.md", card)
 
 

@@ -54,12 +54,12 @@ class GANRun:
         """Images `start` to `start + n - 1` of a seed: uint8 [n, C, R, R]. Image i depends only on the seed and i.
 
         For a conditional GAN, `classes` names those to draw from (none: all); `inputs.labels` gives each image's class.
-        Raises UserError for an unknown class.
+        Raises UserError for an unknown class, and ValueError for an `n`, `start` or `batch_size` out of range.
         """
         if n < 1 or start < 0 or batch_size < 1:
             raise ValueError(f"n and batch_size must be positive and start 0 or more: {n}, {batch_size}, {start}")
         z = self.inputs(seed, start, start + n, classes)
-        return torch.cat(list(generate(self.generator, z, batch_size)))
+        return generate(self.generator, z, batch_size)
 
     @property
     def scores(self) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,13 +14,11 @@ from mmgan.engine.modes import evaluating
 
 
 @torch.no_grad()
-def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
-    """Images of inputs `z` in batches, uint8 [B, C, H, W] on the generator's device; its modes do not change."""
+def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Tensor:
+    """Images of inputs `z` [N, D]: uint8 [N, C, H, W] on the generator's device. Its modes do not change."""
     device = next(generator.parameters()).device
-    for batch in z.split(batch_size):
-        with evaluating(generator):
-            images = to_uint8(generator(batch.to(device)))
-        yield images
+    with evaluating(generator):
+        return torch.cat([to_uint8(generator(batch.to(device))) for batch in z.split(batch_size)])
 
 
 def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:

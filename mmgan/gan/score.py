@@ -17,7 +17,7 @@ from mmgan.gan.data import class_names
 from mmgan.gan.run import load
 from mmgan.gan.sources import draw
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
-from mmgan.scoring.protocol import FIRST, comparable
+from mmgan.scoring.protocol import FIRST, ProtocolName, comparable
 from mmgan.scoring.records import Record
 from mmgan.scoring.source import Source, of_data
 
@@ -26,7 +26,7 @@ def score(
     run: Path,
     checkpoint: Literal["best", "last"] | int = "last",
     extractor: ExtractorConfig = Inception(),  # noqa: B008
-    protocol: Literal["train-50k", "test-10k", "miyato", "paper"] = "train-50k",
+    protocol: ProtocolName = "train-50k",
     num_samples: int | None = None,
     reference: Literal["train", "test"] | None = None,
     metrics: str = "is,fid",

@@ -27,8 +27,7 @@ def draw(generator: nn.Module, inputs: Inputs, seed: int) -> Draw:
     """Images of a generator by number: image i depends only on the seed and i."""
 
     def images(start: int, stop: int) -> Tensor:
-        (made,) = generate(generator, inputs(seed, start, stop), stop - start)
-        return made
+        return generate(generator, inputs(seed, start, stop), stop - start)
 
     return images
 

@@ -16,7 +16,10 @@ from mmgan.mixup import Plans, discriminator_loss, generator_loss
 
 
 class Steps:
-    """The discriminator's and the generator's step. Draws are functions of the seed and the step, counted from 0."""
+    """The discriminator's and the generator's step. Draws are functions of the seed and of the step, counted from 0.
+
+    The generator's latents, and what its networks draw, count from 1, as in version 0.1, whose runs can so be repeated.
+    """
 
     def __init__(self, config: GANConfig, gan: State, images: Tensor, labels: Tensor | None = None) -> None:
         """`images`: uint8 [N, C, R, R], the real data; `labels`: for a conditional GAN, int64 [N]."""
@@ -74,7 +77,7 @@ class Steps:
         The discriminator's weights do not change, but its spectral norm continues the power iteration.
         """
         config, gan, size = self.config, self.gan, self.config.generator_batch
-        self._seed("generator", number + 1)  # plus 1 here and in the next line, as version 0.1 counted
+        self._seed("generator", number + 1)
         classes = self._classes(number, size, "g-")
         fake = gan.generator(self._inputs("g-latents", number + 1, size, classes))
         plans = config.mixup and self._mine(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from mmgan.data import Images, to_network
 from mmgan.engine import checkpoint
 from mmgan.engine.log import Log
@@ -78,10 +76,10 @@ class Watch:
     def _sample(self, step: int) -> None:
         """A grid of the same inputs every time, one row per class if there are any, and discriminator diagnostics."""
         seed, inputs, real, folder = self.config.seed, self.gan.inputs, self.steps.real, self.run.folder / "samples"
-        made = torch.cat(list(generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))))
+        made = generate(self.gan.sampler(), inputs(seed, 0, DIAGNOSED))
         grid = made[:GRID]
         if names := inputs.names[:GRID]:
-            grid = torch.cat(list(generate(self.gan.sampler(), inputs.rows(seed, COLUMNS, names))))
+            grid = generate(self.gan.sampler(), inputs.rows(seed, COLUMNS, names))
         if not (folder / "real.png").exists():
             shown = real.by_class(len(names), COLUMNS) if names else real.some(GRID)
             save_grid(shown, folder / "real.png", COLUMNS)

@@ -1,4 +1,4 @@
-"""The GAN objective: Eq. 10, and Eq. 11 with mixup. Pure functions of networks and tensors."""
+"""The GAN objective, Eq. 10, whose mixup term is Eq. 8 in the input and that of Eq. 11 in hidden layers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def discriminator_loss(
 ) -> dict[str, Tensor]:
     """Eq. 10-11 in one pass over real, fake and mixed rows: scalar terms by name, whose sum `discriminator` minimises.
 
-    `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, from which plans are drawn here, or plans drawn
-    for B rows; the discriminator must then be `Staged` or `Mixable`. None: the plain objective. The discriminator
-    returns logits [rows]. `r1_gamma` and `r2_gamma` add R1 and R2, gamma / 2 times the mean squared gradient norm at
-    real images and at fakes (Mescheder et al. 2018), only for plain rows. `augment` changes the rows `[real; fake]`
-    before any mixing; R1 and R2 differentiate through it, with respect to the original images. `classes`, vectors
-    [2B, C] for the rows `[real; fake]`, are for a conditional discriminator: it is called with (rows, plans,
-    `[target | class]`) and returns logits and the mixed `[target | class]`.
+    `real` and `fake` are [B, ...] without gradient. `mixup` is a rule, from which plans are drawn here by torch's
+    global generator, or plans drawn for B rows; the discriminator must then be `Staged` or `Mixable`. None: the plain
+    objective. The discriminator returns logits [rows]. `r1_gamma` and `r2_gamma` add R1 and R2, gamma / 2 times the
+    mean squared gradient norm at real images and at fakes (Mescheder et al. 2018), only for plain rows. `augment`
+    changes the rows `[real; fake]` before any mixing; R1 and R2 differentiate through it, with respect to the original
+    images. `classes`, vectors [2B, C] for the rows `[real; fake]`, are for a conditional discriminator: it is called
+    with (rows, plans, `[target | class]`) and returns logits and the mixed `[target | class]`. Raises ValueError for
+    R1, R2 or a loss that compares if the plans drop plain rows, and if the discriminator does not return one logit for
+    each row.
 
     Examples:
         >>> import torch
@@ -73,9 +75,11 @@ def generator_loss(
     """The generator's side of Eq. 10: its plain term minus the mixup term, which it maximises.
 
     Returns scalar terms by name, whose sum the generator minimises. `fake` [B, ...] carries the generator's gradient;
-    `real`, [B, ...] without gradient, is needed for mixup and for losses that compare. Without mixup this is the
-    generator of Eq. 11. `augment` changes the rows that are passed, `[real; fake]`, or only the fakes if no real ones
-    are needed; `classes` are vectors as in `discriminator_loss`, the last B of which belong to the fakes.
+    `real`, [B, ...] without gradient, is needed for mixup and for losses that compare. Eq. 11 prints only the
+    discriminator's side; the preset `eq11` uses this loss without mixup. `augment` changes the rows that are passed,
+    `[real; fake]`, or only the fakes if no real ones are needed; `classes` are vectors as in `discriminator_loss`, the
+    last B of which belong to the fakes. Raises ValueError if real images are needed but missing, if the plans drop
+    plain rows, and if the discriminator does not return one logit for each row.
 
     Examples:
         >>> import torch

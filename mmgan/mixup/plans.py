@@ -169,7 +169,7 @@ class Plans:
 
 
 def interpolate(h: Tensor, left: Tensor, right: Tensor, lam: Tensor) -> Tensor:
-    """Lam * h[left] + (1 - lam) * h[right], Eq. 1 and 3, for hidden states and for targets: [M, ...].
+    """`lam * h[left] + (1 - lam) * h[right]`, Eq. 1 and 3, for hidden states and for targets: [M, ...].
 
     `h` is floating point [N, ...], `lam` [] or [M]; the result has the dtype of `h`. It is computed in the wider of the
     two dtypes, so that half precision states are mixed by exactly the same coefficient as their targets.

@@ -1,6 +1,6 @@
 """Inception Score, FID, KID, precision and recall from torch-fidelity, each recorded with its protocol."""
 
-from mmgan.scoring.extractors import Extractor, ExtractorConfig, Fidelity, Inception, Torchvision, register
+from mmgan.scoring.extractors import Extractor, ExtractorConfig, Fidelity, Inception, Torchvision
 from mmgan.scoring.protocol import PROTOCOLS, Protocol
 from mmgan.scoring.scorer import Scorer
 
@@ -13,5 +13,4 @@ __all__ = [
     "Protocol",
     "Scorer",
     "Torchvision",
-    "register",
 ]

@@ -65,6 +65,7 @@ class Protocol:
         return numbers | {"quantisation": "floor to 256 levels"}
 
 
+ProtocolName = Literal["train-50k", "test-10k", "miyato", "paper"]
 PROTOCOLS = {
     "train-50k": Protocol(50_000),
     "test-10k": Protocol(10_000, "test"),

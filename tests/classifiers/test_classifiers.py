@@ -22,7 +22,7 @@ from classifiers.networks.oliver import Oliver
 from classifiers.networks.preactresnet import PreActResNet
 from classifiers.networks.wideresnet import WideResNet
 from classifiers.split import split
-from classifiers.supervised import BCESoftmax, ClassifierLoss, CrossEntropy, supervised
+from classifiers.supervised import BCESoftmax, ClassifierLoss, CrossEntropy
 from classifiers.updates import learning_rate
 from mmgan.errors import UserError
 from mmgan.mixup import ClassifierCutMix, ClassifierMixup, Mixable, Plan, Plans, Staged
@@ -187,7 +187,7 @@ def test_mixing_in_a_torchvision_network_by_name_equals_splitting_it_by_hand(lay
     net = torchvision.models.resnet18(num_classes=7).eval()
     x, y = torch.rand(6, 3, 64, 64), F.one_hot(torch.arange(6), 7).float()
     plans = ClassifierMixup(layers=(layer,), lam_per="pair").draw(6, torch.Generator().manual_seed(1))
-    got = supervised(Mixable(net, ["layer1", "layer2", "layer3"]), x, y, plans, CrossEntropy())
+    got = CrossEntropy()(*Mixable(net, ["layer1", "layer2", "layer3"])(x, plans, y))
 
     lam, right = plans.plans[0].lam.numpy(), plans.plans[0].right.numpy()
     below = [
@@ -213,7 +213,7 @@ def test_the_ablation_gives_layers_below_the_mix_no_gradient(layer: int) -> None
     made = network(PreActResNet(width=0.125)).train()
     x, y = torch.rand(4, 3, 8, 8), F.one_hot(torch.arange(4), 10).float()
     plan = Plan(layer, torch.arange(4), torch.tensor([1, 0, 3, 2]), torch.tensor(0.3), detach=True)
-    supervised(made, x, y, Plans((plan,), rows=4), CrossEntropy()).backward()
+    CrossEntropy()(*made(x, Plans((plan,), rows=4), y)).backward()
     for i, stage in enumerate(made.stages):
         assert all((p.grad is None) == (i < layer) for p in stage.parameters())
 
@@ -232,7 +232,7 @@ def test_cutmix_in_a_classifier_pastes_boxes_and_weighs_targets_by_their_area(la
         area = inside.double().mean((1, 2))[:, None]
         targets = (1 - area) * y + area * y[plan.right]
         want = -(targets * made(mixed, start=layer).double().log_softmax(1)).sum(1).mean()
-        got = supervised(made, x, y, plans, CrossEntropy())
+        got = CrossEntropy()(*made(x, plans, y))
     assert 0.1 < float(area.mean()) < 0.9
     assert float(got) == pytest.approx(float(want), rel=1e-5)
 
@@ -240,7 +240,7 @@ def test_cutmix_in_a_classifier_pastes_boxes_and_weighs_targets_by_their_area(la
 def test_without_anything_to_mix_the_objective_is_the_plain_one() -> None:
     made = network(WideResNet(depth=10, width=0.25))
     x, y = torch.rand(8, 3, 12, 12), F.one_hot(torch.arange(8), 10).float()
-    assert supervised(made, x, y, Plans(rows=8), CrossEntropy()).equal(F.cross_entropy(made(x), y))
+    assert CrossEntropy()(*made(x, Plans(rows=8), y)).equal(F.cross_entropy(made(x), y))
 
 
 # Losses

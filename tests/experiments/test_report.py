@@ -581,3 +581,12 @@ def test_a_browser_shows_all_of_the_page_without_a_request_and_sorts_its_tables(
 def test_a_straight_path_has_no_bend() -> None:
     assert bend([-1.0, 0.0, 1.0]) == 0
     assert bend([3.0, 0.0, 0.0, 0.0]) == pytest.approx((0 + 2 + 1 + 0) / 4 / 3)
+
+
+def test_overfitting_does_not_depend_on_the_scale_of_the_logits(runs: Path) -> None:
+    assert of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.1 / 2, 2: 0.2 / 2})
+    smaller = {"step": 40, "d/real": 0.5, "d/fake": -0.5, "d/gap": 0.05, "d/held_out": 0.45}
+    (runs / "plain" / "seed-1" / "metrics.jsonl").write_text(json.dumps(smaller) + "\n")
+    no_better = smaller | {"d/fake": 0.5}
+    (runs / "plain" / "seed-2" / "metrics.jsonl").write_text(json.dumps(no_better) + "\n")
+    assert of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.05})

@@ -225,8 +225,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another form of facts": (lambda folder: (folder / "mmgan.json").write_text("[]"), "pushed is damaged"),
     "other facts": (lambda folder: (folder / "mmgan.json").write_text("{}"), "pushed is damaged"),
     "a later format": (lambda folder: changed(folder / "mmgan.json", format=2), "of format 2; this version .* reads 1"),
-    "a step of text": (lambda folder: changed(folder / "mmgan.json", step="3"), "mmgan.json does not say what it must"),
-    "other files": (lambda folder: changed(folder / "mmgan.json", sha256={"../x": ""}), "does not say what it must"),
+    "a step of text": (lambda folder: changed(folder / "mmgan.json", step="3"), "mmgan.json lacks required entries"),
+    "other files": (lambda folder: changed(folder / "mmgan.json", sha256={"../x": ""}), "lacks required entries"),
     "no channels": (
         lambda folder: changed(folder / "mmgan.json", channels=None),
         "mmgan.json is damaged: its channels",

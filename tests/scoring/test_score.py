@@ -28,11 +28,12 @@ from torchvision import models
 import mmgan
 from mmgan.data import DataConfig, load
 from mmgan.gan.measure import Images, summary
-from mmgan.scoring import Extractor, Fidelity, Torchvision, register
+from mmgan.scoring import Extractor, Fidelity, Torchvision
 from mmgan.scoring.density import density_coverage
 from mmgan.scoring.duplicates import fingerprints
 from mmgan.scoring.ledger import tables
 from tests.conftest import ENVIRONMENT, ROOT, digits, run
+from tests.scoring.registered import register
 from tests.scoring.test_scorer import small, written
 
 pytestmark = pytest.mark.slow

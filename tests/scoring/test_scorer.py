@@ -35,10 +35,11 @@ from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.score import final_scores, held_out_of, reference_of, summary
-from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records, register
+from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records
 from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same
+from tests.scoring.registered import register
 
 pytestmark = pytest.mark.slow
 

@@ -95,12 +95,12 @@ class Kinds(NamedTuple):
     """The folders directly under it, in the order of their labels; empty if `dataset.json` has the labels."""
 
 
-def kinds(config: DataConfig, most: int = 256) -> Kinds:
-    """Describe the first `most` images of `root` (all of them, if they are resized) and name the classes."""
+def kinds(config: DataConfig) -> Kinds:
+    """Describe the first 256 images of `root` (all of them, if they are resized) and name the classes."""
     root = Path(config.root)
     tree, names = _zipped(root, Counter()) if root.is_file() else _tree(root, Counter())
     found = Kinds(Counter(), Counter(), 0, classes(config))
-    for name in names if config.resolution else names[:most]:
+    for name in names if config.resolution else names[:256]:
         image = _opened(tree / name)
         if isinstance(image, str):  # it is broken
             continue

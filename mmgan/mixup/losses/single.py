@@ -123,7 +123,7 @@ class Wasserstein(SingleLogit):
         return -d
 
     def fake(self, d: Tensor) -> Tensor:
-        """D."""
+        """The logit d."""
         return d
 
     def generator(self, fake: Tensor, real: Tensor | None) -> Tensor:  # noqa: ARG002

@@ -16,7 +16,7 @@ from ._draws import beta, check, one_of
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRule(ABC):
-    """Every row is mixed with another of its batch, at one layer per batch. A rule's `plan` defines how.
+    """Every row is mixed with a row of its batch, possibly itself, at one layer per batch. A rule's `plan` defines how.
 
     A rule that `learns` has parameters: those of `policy`, with which `complete` fills in what `draw` leaves open, and
     those of `head`, whose outputs `terms` may use. They are trained with the network, by the same loss, and saved with
