@@ -82,6 +82,9 @@ class Updates:
             find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix take no part then
         )
         self.f, self.sgd = accelerator.prepare(trained, sgd)
+        if config.momentum:  # zeros: a fused first step that overflows in fp16 would leave it uninitialised
+            for parameter in parameters:
+                self.sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.forward = partial(self.f, start=0)  # views are preprocessed
         policy = None if self.learnt.policy is None else accelerator.prepare(self.learnt.policy)
         self.labelled = Labelled(config, network, self.forward, policy, accelerator, self.draws)

@@ -15,13 +15,19 @@ COPIES = {"Adam": 4, "SGD": 3}
 """Numbers stored per parameter: its value, its gradient, and the optimiser's state."""
 
 
+def free(device: torch.device) -> int:
+    """Bytes that this process can still allocate on `device`, among them those that PyTorch holds but does not use."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> None:
     """Raise UserError if `needed` bytes exceed the free memory; `lower` names the options to reduce."""
-    cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
-    if needed > free:
+    if needed > (available := free(device)):
         least = "more than can be counted" if needed == float("inf") else f"at least {needed / 2**30:,.1f} GiB"
-        raise UserError(f"{what} need {least} of memory, and {free / 2**30:,.1f} GiB are free; lower {lower}")
+        raise UserError(f"{what} need {least} of memory, and {available / 2**30:,.1f} GiB are free; lower {lower}")
 
 
 @torch.enable_grad()

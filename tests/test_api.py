@@ -147,11 +147,14 @@ def test_what_a_mistake_says(tmp_path: Path) -> None:
 def test_objects_that_a_file_could_not_hold_are_refused_before_training(tmp_path: Path) -> None:
     config = cli.config_of(GANConfig, SHORT)
     wrong: list[dict[str, Any]] = [{"lr_schedule": "foo"}, {"mixed_precision": "no"}, {"steps": 2.5}]
-    wrong += [{"loss": mmgan.losses.Hinge}, {"lr": float("nan")}]
+    wrong += [{"loss": mmgan.losses.Hinge}]
     for change in wrong:
         with pytest.raises(UserError):
             mmgan.train(replace(config, **change), tmp_path / "run")
         assert not (tmp_path / "run").exists(), change
+    for name in ("lr", "r1_gamma"):
+        with pytest.raises(ValueError, match=f"{name} must be .*, not nan"):
+            replace(config, **{name: float("nan")})
 
 
 def test_an_opened_run_has_checkpoints_and_weights_by_their_names(trained: Path) -> None:

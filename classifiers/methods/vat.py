@@ -12,6 +12,7 @@ from torch import Tensor
 from classifiers.attacks.gradient import unit
 from classifiers.methods import Batch, SemiSupervised
 from classifiers.supervised import Forward
+from mmgan.engine.modes import single_precision
 
 if TYPE_CHECKING:
     from classifiers.config import ClassifierConfig
@@ -53,9 +54,10 @@ class VAT(SemiSupervised):
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of `vat`, and the entropy if it has a weight; running statistics see no perturbed images."""
-        logits = batch.f(batch.x)
-        with batch.frozen():
-            loss = vat(batch.f, batch.x, logits, batch.noise("direction"), self.eps, self.xi, self.iterations)
+        with single_precision():  # TF32 would round xi away
+            logits = batch.f(batch.x)
+            with batch.frozen():
+                loss = vat(batch.f, batch.x, logits, batch.noise("direction"), self.eps, self.xi, self.iterations)
         terms = {"unsupervised": loss}
         return terms | ({"entropy": self.entropy * entropy(logits)} if self.entropy else {})
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmgan.memory import free
+
 
 class Feed:
-    """Rows of images, or of their labels; all are kept on `device` if they take less than half of its free memory."""
+    """Rows of images, or of labels; all are kept on `device` if they take less than an eighth of its free memory."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.device = device
-        fits = device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        fits = device.type != "cuda" or images.nbytes < free(device) / 8  # networks and activations come later
         self.images = images.to(device) if fits else images
 
     def __call__(self, rows: Tensor) -> Tensor:

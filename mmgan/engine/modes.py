@@ -1,4 +1,4 @@
-"""Temporary changes: a network in evaluation mode, or a step that is undone."""
+"""Temporary changes: a network in evaluation mode, a step that is undone, precision, threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -20,6 +21,28 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Convolutions of float32 in full inside the block: by default a GPU rounds their inputs to 10 bits (TF32)."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """This number of threads for PyTorch's computations on the CPU inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         importlib.import_module("torch._dynamo")  # if imported after the process group, it sometimes aborts at exit
     keep_freed()
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # Accelerate's own to mend
     AcceleratorState._reset_state()  # an earlier call in this process may have set another precision
     return Accelerator(
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience()))],
@@ -116,6 +118,8 @@ def make_accelerator(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass per tensor
     torch.backends.cudnn.benchmark = not deterministic
     accelerator = accelerator_of(mixed_precision, compiled, log_with=tracker, project_dir=folder)
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UserError("mixed_precision fp16 needs a GPU, and Accelerate was told to use the CPU; use bf16 or null")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (
         os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ
     )

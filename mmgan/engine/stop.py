@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 
 import torch
@@ -14,11 +15,15 @@ PARENT = "MMGAN_PARENT"
 
 
 class Stop:
-    """Inside the block, the first SIGINT or SIGTERM is only recorded; a second one acts as usual."""
+    """Inside the block, the first SIGINT or SIGTERM is only recorded; a second one acts as usual.
+
+    Within a second it counts as the first one: a scheduler and a launcher may both send it.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal = 0
+        self.first: dict[int, float] = {}
         # `accelerate launch` sets the second variable; a run started by hand may outlive its shell.
         self.launched = bool({PARENT, "ACCELERATE_MIXED_PRECISION"} & os.environ.keys())
         self.parent = int(os.environ.get(PARENT, os.getppid()))
@@ -32,8 +37,10 @@ class Stop:
             signal.signal(number, handler)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, self.before[signal.Signals(number)])
+        self.signal, now = number, time.monotonic()
+        if now - self.first.setdefault(number, now) > 1:
+            signal.signal(number, self.before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; several processes agree on it every tenth step."""

@@ -148,7 +148,7 @@ class GANConfig(RunConfig):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), not {list(self.betas)}")
         for name in ("r1_gamma", "r2_gamma"):
-            if (gamma := getattr(self, name)) < 0:
+            if not (gamma := getattr(self, name)) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {gamma}")
             if gamma and self.compile:
                 raise ValueError(f"compile cannot differentiate twice, which {name} needs: use only one of them")

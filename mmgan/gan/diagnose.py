@@ -27,13 +27,12 @@ def paths(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None
     conditional. If mixup works, logits rise evenly from fake to real. Layers that a network lacks are left out; one
     that is neither Staged nor Mixable has none.
     """
-    n, rows = len(real), torch.arange(len(real), device=real.device).repeat(len(LAMS))
-    lam = torch.tensor(LAMS, device=real.device).repeat_interleave(n)
+    n, rows, both = len(real), torch.arange(len(real), device=real.device), torch.cat([real, fake])
+    lams = torch.tensor(LAMS, device=real.device)
     found = {}
     for layer in LAYERS[: getattr(discriminator, "depth", 0)]:
-        plans = Plans((Plan(layer, rows, rows + n, lam),), rows=2 * n)
-        logits = _logits(discriminator, torch.cat([real, fake]), y, plans)
-        found[f"path/{layer}"] = logits.reshape(len(LAMS), n).mean(1).tolist()
+        plans = [Plans((Plan(layer, rows, rows + n, lam),), rows=2 * n) for lam in lams]  # one at a time: it has to fit
+        found[f"path/{layer}"] = torch.stack([_logits(discriminator, both, y, one).mean() for one in plans]).tolist()
     return found
 
 

@@ -57,7 +57,7 @@ class State:
         self.networks = {"generator": generator, "discriminator": discriminator}
         for network in self.networks.values():
             network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        self.average, self.decay = AveragedModel(generator) if config.ema else None, config.ema or 0.0
         self.standing = self.inputs.standing(config.seed, *STANDING)
         optimisers = [
             Adam(net.parameters(), config.lr, config.betas, fused=not any(p.is_complex() for p in net.parameters()))
@@ -67,12 +67,27 @@ class State:
             generator, discriminator, *optimisers
         )
 
+    @torch.no_grad()
+    def learn(self) -> None:
+        """Move the average, if there is one, towards the generator's weights (a copy at first), and copy its buffers.
+
+        `AveragedModel.update_parameters` does the same, but sends its counter to the device, for which a GPU waits.
+        """
+        if self.average is None:
+            return
+        average, generator = self.average.module, self.networks["generator"]
+        move = get_ema_multi_avg_fn(self.decay if self.average.n_averaged else 0.0)
+        move(list(average.parameters()), list(generator.parameters()), 0)
+        for own, its in zip(average.buffers(), generator.buffers(), strict=True):
+            own.copy_(its)
+        self.average.n_averaged += 1
+
     def set_rates(self, now: Rates) -> None:
         """Set the rates of the optimisers and the average."""
         for group in (*self.adam_g.param_groups, *self.adam_d.param_groups):
             group["lr"], group["betas"] = now.lr, now.betas
-        if self.average and now.ema is not None:
-            self.average.multi_avg_fn = get_ema_multi_avg_fn(now.ema)
+        if now.ema is not None:
+            self.decay = now.ema
 
     def sampler(self) -> nn.Module:
         """The generator to sample from: the average of its weights, if there is one."""

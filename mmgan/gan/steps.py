@@ -92,8 +92,7 @@ class Steps:
         gan.adam_g.zero_grad()
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
         gan.adam_g.step()
-        if gan.average:
-            gan.average.update_parameters(gan.networks["generator"])
+        gan.learn()
         return terms, fake.detach()
 
     def _inputs(self, purpose: str, number: int, size: int, classes: Tensor | None) -> Tensor:

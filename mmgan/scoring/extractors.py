@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan.engine.modes import single_precision
 from mmgan.errors import UserError
 
 
@@ -57,8 +58,9 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features and logits of uint8 images [B, C, R, R] on the module's device, float32."""
-        found = self.module(images)
+        """Features and logits of uint8 images [B, C, R, R] on the module's device, float32, computed without TF32."""
+        with single_precision():
+            found = self.module(images)
         features, logits = found if isinstance(found, tuple) else (found, None)
         for part in (features, logits):
             if part is not None and (part.ndim != 2 or len(part) != len(images)):

@@ -8,16 +8,20 @@ from torch import Tensor
 
 
 class Moments:
-    """Sums of features [N, d] and of their outer products, in float64 on `device`; memory does not depend on N."""
+    """Sums of features [N, d] and of their outer products, in float64; memory does not depend on N.
+
+    They are kept on `device`, or on the CPU for Apple's GPUs, which have no float64.
+    """
 
     def __init__(self, dimension: int, device: torch.device) -> None:
+        device = torch.device("cpu") if device.type == "mps" else device
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.sum = torch.zeros(dimension, dtype=torch.float64, device=device)
         self.outer = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor) -> None:
         """Add rows, floating point [B, d]."""
-        x = features.double()
+        x = features.to(self.sum.device).double()
         self.count += len(x)
         self.sum += x.sum(0)
         self.outer.addmm_(x.T, x)

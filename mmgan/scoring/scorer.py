@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from tqdm import tqdm
 
+from mmgan.engine.modes import threads
 from mmgan.errors import UserError
 from mmgan.scoring import cache
 from mmgan.scoring.density import density_coverage
@@ -170,7 +172,9 @@ class Scorer:
             raise UserError(NO_CLASS)
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
-            found = [self._numbers(made, labels)]
+            alone = self.accelerator.num_processes > 1  # the other processes only wait
+            with threads((alone and os.cpu_count()) or torch.get_num_threads()):
+                found = [self._numbers(made, labels)]
         return broadcast_object_list(found)[0]
 
     def _numbers(self, made: Features, labels: Tensor | None) -> dict[str, float]:

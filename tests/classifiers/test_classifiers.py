@@ -332,7 +332,8 @@ def test_labelled_images_are_balanced_and_leave_validation_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"validation": 50}, "leaves none"), ({"labels_per_class": 11}, "of a class")]
+    ("options", "words"),
+    [({"validation": 50}, "leaves none"), ({"labels_per_class": 11}, "10 images of the smallest class")],
 )
 def test_a_split_of_too_few_images_is_refused(options: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):

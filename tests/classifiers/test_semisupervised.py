@@ -232,6 +232,16 @@ def test_the_direction_of_vat_changes_predictions_more_than_random_ones(xi: floa
     assert cosines.mean() > 0.95
 
 
+def test_vat_passes_in_full_single_precision() -> None:
+    """Where it differentiates a difference of size xi, TF32 would leave rounding."""
+    seen: list[bool] = []
+    updates = first_updates(configured(*METHODS["vat"]), 20)
+    updates.network.stages[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    updates.step(0)
+    assert seen == [True, False, False, False], "labelled images, then unlabelled ones, the direction and the loss"
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_the_ramp_at_known_points() -> None:
     zero, official = MixupConsistency(ramp_from="zero"), MixupConsistency(ramp_from="official")
     assert official.ramp(0) == pytest.approx(0.006737947)

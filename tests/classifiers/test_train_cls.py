@@ -15,13 +15,13 @@ import torch
 import yaml
 
 import classifiers
-from classifiers.config import ClassifierConfig
+from classifiers.config import ClassifierConfig, ClassifierData
 from classifiers.load import Classifier, load_classifier
 from classifiers.networks.wideresnet import WideResNet
 from mmgan.data import DataConfig, load
 from mmgan.engine import checkpoint
 from mmgan.errors import UserError
-from tests.classifiers.runs import begun
+from tests.classifiers.runs import begun, first_updates
 from tests.conftest import ENVIRONMENT, ROOT, begin, result, run, same, stop, wait_for_step
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,19 @@ def train(output: Path, *more: str, processes: int = 1) -> str:
     done = run("train_cls", *options(output, *more), processes=processes)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_first_step_that_overflows_in_half_precision_changes_nothing() -> None:
+    network = WideResNet(depth=10, width=0.25)
+    updates = first_updates(ClassifierConfig(data=ClassifierData(name="digits"), network=network, batch_size=8), 1)
+    before = [p.detach().clone() for p in updates.network.parameters()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(torch.ones(()))
+    for parameter in updates.network.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    scaler.step(updates.sgd.optimizer)
+    assert all(p.equal(old) for p, old in zip(updates.network.parameters(), before, strict=True))
+    assert not any(state["momentum_buffer"].any() for state in updates.sgd.state.values())
 
 
 def test_killed_at_random_moments_a_run_ends_as_if_it_never_was(tmp_path: Path) -> None:
@@ -158,8 +171,13 @@ def alike(one: Path, two: Path) -> None:
 
 
 def test_two_processes_train_with_blocked_gradients(tmp_path: Path) -> None:
-    train(tmp_path, "--epochs", "1", "--mixup.detach", "true", processes=2)
-    assert result(tmp_path)[0]["step"] == 13
+    detached = ["--epochs", "1", "--mixup.detach", "true"]
+    train(tmp_path / "alone", *detached, "--l1", "1e-4")
+    train(tmp_path / "two", *detached, processes=2)
+    done = run("train_cls", *options(tmp_path / "refused", *detached, "--l1", "1e-4"), processes=2)
+    assert "l1 with mixup.detach works with one process alone" in done.stderr
+    assert not (tmp_path / "refused" / "metrics.jsonl").exists()
+    assert result(tmp_path / "two")[0]["step"] == 13
 
 
 @pytest.mark.parametrize(

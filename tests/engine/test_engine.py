@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from mmgan.engine.log import Log
 from mmgan.engine.modes import evaluating
 from mmgan.engine.randomness import Draws, batch_rows, stream
 from mmgan.engine.run import Run, accelerator_of
+from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 
 CPU = torch.device("cpu")
@@ -388,3 +391,20 @@ def test_after_evaluation_every_module_has_its_own_mode_though_something_failed(
     with pytest.raises(RuntimeError):
         fail()
     assert [module.training for module in network.modules()] == before
+
+
+def test_a_signal_sent_twice_at_once_counts_once_and_a_later_one_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    acted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: acted.append(number))
+    start = time.monotonic()
+    try:
+        with Stop(accelerator_of()) as stop:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.requested(1)
+            assert not acted
+            monkeypatch.setattr("mmgan.engine.stop.time.monotonic", lambda: start + 60)
+            signal.raise_signal(signal.SIGTERM)
+            assert acted == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)

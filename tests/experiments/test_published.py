@@ -151,7 +151,7 @@ def test_numbers_are_nowhere_else() -> None:
 def test_numbers_that_are_repeated_in_words_are_right() -> None:
     means = {name: {arm: text.split()[0] for arm, text in one.values.items()} for name, one in published().items()}
     scoring = " ".join((ROOT / "docs/scoring.md").read_text().split())
-    assert "known at {studiogan} and at {mmgeneration}".format(**means["studiogan-sngan-cifar10-fid"]) in scoring
+    assert "reported with FID {studiogan} and {mmgeneration}".format(**means["studiogan-sngan-cifar10-fid"]) in scoring
     said = " ".join(Path(protocol.__file__).read_text().split())
     fid, inception = (means[f"appendix-g-{name}"]["none"] for name in ("fid", "is"))
     assert f"FID {fid} at IS {inception}" in said

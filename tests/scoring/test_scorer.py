@@ -72,6 +72,20 @@ def small(seed: int = 0, name: str = "small") -> Extractor:
     return Extractor(name, Small(seed), "none")
 
 
+class Convolutions(nn.Module):
+    """Says whether convolutions may use TF32 while it is called."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((len(images), 2), float(torch.backends.cudnn.allow_tf32))
+
+
+def test_features_are_computed_without_tf32_which_is_then_as_before() -> None:
+    assert torch.backends.cudnn.allow_tf32
+    features, _ = Extractor("convolutions", Convolutions(), "none")(torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
+    assert not features.any()
+    assert torch.backends.cudnn.allow_tf32
+
+
 def scorer(
     extractor: Extractor | None = None, data: DataConfig = DIGITS, batch_size: int = 256, **options: Any
 ) -> Scorer:
