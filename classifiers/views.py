@@ -9,7 +9,7 @@ from classifiers.augment import cutout, shift_and_flip
 from classifiers.config import ClassifierData
 from classifiers.networks import normalise_of
 from mmgan.data import Feed
-from mmgan.engine.randomness import Draws
+from mmgan.engine.randomness import Draws, whole_numbers
 from mmgan.mixup import Staged
 
 
@@ -30,16 +30,12 @@ class Views:
         x = self.feed(rows).float() / 255
         if self.preprocess is not None:
             x = self.preprocess(x)
-        shifts = self._whole(draws, "shift", number, size, 2 * config.pad + 1) if config.pad else None
+        shifts = whole_numbers(draws.uniform("shift", number, size, 2), 2 * config.pad + 1) if config.pad else None
         flips = draws.uniform("flip", number, size) < 0.5 if config.flip else None
         x = shift_and_flip(x, shifts, config.pad, flips, config.border == "reflect")
         if config.cutout:
-            x = cutout(x, self._whole(draws, "cutout", number, size, self.pixels), config.cutout, self.fill)
+            centres = whole_numbers(draws.uniform("cutout", number, size, 2), self.pixels)
+            x = cutout(x, centres, config.cutout, self.fill)
         if config.noise:
             x = x + config.noise * draws.normal("noise", number, size, *x.shape[1:])
         return x
-
-    @staticmethod
-    def _whole(draws: Draws, purpose: str, number: int, size: int, stop: int) -> Tensor:
-        """Two integers in [0, stop) for every image of the batch."""
-        return (draws.uniform(purpose, number, size, 2) * stop).long()

@@ -98,11 +98,11 @@ def iterates(
     for _ in range(attack.iterations):
         with evaluating(network):
             g = torch.stack([_gradient(network, moved, y, attack.loss, plans) for _ in range(attack.eot)]).mean(0)
-        moved = within(moved + unit * attack.step_size * direction(unit * g, norm))
+        moved = within(moved + unit * attack.step_size * steepest(unit * g, norm))
         yield moved
 
 
-def direction(g: Tensor, norm: Norm) -> Tensor:
+def steepest(g: Tensor, norm: Norm) -> Tensor:
     """The step of length 1 that raises the loss most, for gradients [B, ...]: their signs, or g / |g|_2."""
     return g.sign() if norm == "linf" else unit(g)
 
@@ -131,7 +131,7 @@ def start(noise: Tensor, eps: float, norm: Norm) -> Tensor:
     """
     if norm == "linf":
         return eps * torch.erf(noise / 2**0.5)
-    return eps * direction(noise, norm)
+    return eps * steepest(noise, norm)
 
 
 def _rows(factors: Tensor, like: Tensor) -> Tensor:

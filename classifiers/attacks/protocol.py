@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -98,19 +98,7 @@ def attack(
     """
     grid = sorted(eps or EPS[norm, space])
     counts = {"iterations": iterations, "restarts": restarts, "num_images": num_images, "batch_size": batch_size}
-    for name, count in (counts | {"eot": eot}).items():
-        if count is not None and not 0 < count <= LARGEST:
-            raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
-    bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
-    try:
-        for name, bound in bounds:
-            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" does not measure in [0, 1]
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if autoattack and space != "pixel":
-        raise UserError("AutoAttack clamps to [0, 1]; use --space pixel")
-    if autoattack and not importlib.util.find_spec("pyautoattack"):
-        raise UserError("AutoAttack needs the package pyautoattack: pip install -e '.[attacks]'")
+    _check_options(grid, step_size, norm, space, autoattack, eot=eot, **counts)
     libraries = (*LIBRARIES, "pyautoattack") if autoattack else LIBRARIES
     if transfer and transfer.resolve() == run.resolve():
         raise UserError(f"{transfer} is the run under attack; use another for --transfer")
@@ -196,6 +184,30 @@ def attack(
     for check in signs:
         if check.passed is False:
             warnings.warn(f"failed: {check.name} ({check.found}); {check.meaning}", stacklevel=1)
+
+
+def _check_options(
+    grid: Sequence[float],
+    step_size: float | None,
+    norm: Norm,
+    space: Literal["pixel", "normalised"],
+    autoattack: bool,
+    **counts: int | None,
+) -> None:
+    """Raise UserError for an option that no classifier could be attacked with."""
+    for name, count in counts.items():
+        if count is not None and not 0 < count <= LARGEST:
+            raise UserError(f"{name} must be positive and at most {LARGEST}, not {count}")
+    bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
+    try:
+        for name, bound in bounds:
+            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" does not measure in [0, 1]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if autoattack and space != "pixel":
+        raise UserError("AutoAttack clamps to [0, 1]; use --space pixel")
+    if autoattack and not importlib.util.find_spec("pyautoattack"):
+        raise UserError("AutoAttack needs the package pyautoattack: pip install -e '.[attacks]'")
 
 
 class Begun:

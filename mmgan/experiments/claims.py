@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmgan.experiments.differences import LEVEL, Difference, Verdict, difference, holm, interval, verdict
 from mmgan.experiments.measures import Measure, corrected_with
 from mmgan.experiments.published import published
-from mmgan.experiments.results import Result, of
+from mmgan.experiments.results import Result, values_of
 from mmgan.experiments.tables import described
 
 
@@ -39,7 +39,8 @@ class Decision(NamedTuple):
 def decisions(claims: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[Decision]:
     """The decisions on the claims of an experiment."""
     found = [
-        difference(of(results, one["arm"], one["measure"]), of(results, one["other"], one["measure"])) for one in claims
+        difference(values_of(results, one["arm"], one["measure"]), values_of(results, one["other"], one["measure"]))
+        for one in claims
     ]
     p, levels = [float("nan")] * len(found), [LEVEL] * len(found)
     families = [corrected_with(one["measure"]) for one in claims]

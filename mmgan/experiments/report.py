@@ -36,7 +36,7 @@ from mmgan.experiments.experiment import FILE, Experiment, read_plan
 from mmgan.experiments.measures import ATTACKS, Measure, describe
 from mmgan.experiments.page import Block
 from mmgan.experiments.published import published
-from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, of, read
+from mmgan.experiments.results import SEEDS, Result, arms_of, curves_of, read, values_of
 
 Record = dict[str, Any]
 BASELINES = ("none", "baseline", "plain", "supervised")
@@ -329,7 +329,10 @@ def _minus(record: Record, results: Sequence[Result], names: Sequence[str], outp
     """Every arm minus the baseline; a picture for measures that claims are about, unless it would be the claims'."""
     baseline, claims = record["baseline"], record["claims"]
     arms = [arm for arm in arms_of(results) if arm != baseline]
-    found = {name: [difference(of(results, arm, name), of(results, baseline, name)) for arm in arms] for name in names}
+    found = {
+        name: [difference(values_of(results, arm, name), values_of(results, baseline, name)) for arm in arms]
+        for name in names
+    }
     rows = [["arm", *(describe(name).title for name in names)]]
     corrected = {name: holm([one.p for one in own]) for name, own in found.items()}
     for i, arm in enumerate(arms):
@@ -454,8 +457,10 @@ def _drawing(record: Record, results: Sequence[Result], output: Path) -> list[Bl
     labels = {arm: text if len(text) < 40 else min(same, key=len) for text, same in lines.items() for arm in same}
     marks = []
     for arm, config in shown.items():
-        values = {name: of(results, arm, name) for name in measures}
-        bases = {name: of(results, base, name) if base else dict.fromkeys(values[name], 0.0) for name in measures}
+        values = {name: values_of(results, arm, name) for name in measures}
+        bases = {
+            name: values_of(results, base, name) if base else dict.fromkeys(values[name], 0.0) for name in measures
+        }
         found = {name: difference(values[name], bases[name]) for name in measures}
         fewest = min(one.n for one in found.values())
         if fewest:

@@ -361,7 +361,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return differences(before, after)
 
 
-def of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:
+def values_of(results: Iterable[Result], arm: str, measure: str) -> dict[int, float]:
     """An arm's values of a measure by seed."""
     return {one.seed: one.measures[measure] for one in results if one.arm == arm and measure in one.measures}
 

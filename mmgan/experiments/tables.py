@@ -10,7 +10,7 @@ from typing import Any
 from mmgan.experiments.differences import spread
 from mmgan.experiments.experiment import plain
 from mmgan.experiments.measures import Measure, describe, layer_name
-from mmgan.experiments.results import Result, arms_of, of
+from mmgan.experiments.results import Result, arms_of, values_of
 
 
 def text_of(value: Any) -> str:
@@ -77,7 +77,7 @@ def _ranges(seeds: Iterable[int]) -> str:
 
 
 def _cells(results: Sequence[Result], arm: str, name: str) -> str:
-    measure, values = described(results, name), of(results, arm, name)
+    measure, values = described(results, name), values_of(results, arm, name)
     count = f" (n = {len(values)})" if values and len(values) < sum(one.arm == arm for one in results) else ""
     return spread([measure.factor * value for value in values.values()], measure.decimals) + count
 
@@ -99,6 +99,6 @@ def by_arm(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
 
 def by_measure(results: Sequence[Result], names: Sequence[str]) -> list[list[str]]:
     """A row for each measure, and a column for each arm that has any of them: mean and standard deviation."""
-    arms = [arm for arm in arms_of(results) if any(of(results, arm, name) for name in names)]
+    arms = [arm for arm in arms_of(results) if any(values_of(results, arm, name) for name in names)]
     head = ["", *(f"`{arm}`" for arm in arms)]
     return [head, *([describe(name).title, *(_cells(results, arm, name) for arm in arms)] for name in names)]

@@ -27,7 +27,7 @@ from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.sample import save_grid
-from mmgan.gan.sources import open_source, run_of
+from mmgan.gan.sources import named_run, open_source
 from mmgan.scoring import Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
 from mmgan.scoring.duplicates import Remembered, digest, duplicates, fingerprints_of
 from mmgan.scoring.ledger import described
@@ -126,24 +126,12 @@ def score(
         ['fid']
     """
     output, nearest = (Path(file) if file is not None else None for file in (output, nearest))
-    if not isinstance(metrics, str):
-        raise UserError(f"metrics must be names separated by commas, not {metrics!r}")
-    if not isinstance(seeds, Sequence):
-        raise UserError(f"seeds must be a list, not {seeds!r}")
-    for name, number in (("batch_size", batch_size), ("num_samples", num_samples), ("resize", resize)):
-        if number is not None and number < 1:
-            raise UserError(f"{name} must be positive, not {number}")
-    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
-        raise UserError("seeds must be one or more whole numbers, all different")
-    if channels not in (None, 1, 3):
-        raise UserError(f"channels must be 1 or 3, not {channels}")
+    _check_options(metrics, seeds, channels, nearest, batch_size=batch_size, num_samples=num_samples, resize=resize)
     if held_out is not None and "fid" not in metrics.lower():
         raise UserError("held_out compares FIDs; include fid in metrics")
-    if nearest and nearest.suffix != ".png":
-        raise UserError(f"nearest must end in .png, not {nearest}")
     _writable(output, "--output")
     _writable(nearest, "--nearest")
-    run = run_of(str(fake)) if isinstance(fake, str | Path) else None
+    run = named_run(str(fake)) if isinstance(fake, str | Path) else None
     if run and not output:
         records.read(run[0])  # report a damaged file before computing anything
         _writable(run[0] / "scores.json", "--output")
@@ -174,7 +162,7 @@ def score(
     if num_samples < (made.number or 0):
         made, _ = apart(made, num_samples)
     reference = _finite(reference, num_samples)
-    _check(made, reference)
+    _check_sizes(made, reference)
     protocol = Protocol(num_samples, reference.split or "all").of(metrics)
     if "intra" in protocol.metrics:
         if made.classes != reference.classes:
@@ -203,27 +191,27 @@ def score(
             prints = draw.of_all()
     assert reference.number is not None
     repeated = duplicates(prints, fingerprints_of(reference.draws(0), reference.number))
-    generator = made.name if run else "images"
+    stamp = scorer.stamp(seeds[0], made.name if run else "images")
+    if made.drawn:
+        stamp["labels"] = made.drawn
+    if len(seeds) > 1:
+        stamp["seed"] = list(seeds)
+    if made.changed or reference.changed:
+        stamp["changed"] = [made.changed, reference.changed]
+    scored = {"hash": made.hash, "split": made.split, "changed": made.changed}
     record: Record = {
         "checkpoint": run[1] if run else "images",
         "step": of_run(*run).step if run else 0,
         "protocol": f"{num_samples} against {reference.number}",
-        "fake": {"name": _name(fake, made), "images": digest(prints)},
+        "fake": {"name": _name(fake, made), "images": digest(prints), **scored},
         "dimension": scorer.dimension,
-        "stamp": scorer.stamp(seeds[0], generator),
+        "stamp": stamp,
         "real": {"name": _name(real, reference), "changed": reference.changed},
         "scores": _mean(scores),
         "duplicates": repeated,
     }
-    record["fake"] |= {"hash": made.hash, "split": made.split, "changed": made.changed}
     if made.seeded:
-        record["fake"] |= {"seeds": list(seeds)}
-    if made.drawn:
-        record["stamp"] |= {"labels": made.drawn}
-    if len(seeds) > 1:
-        record["stamp"] |= {"seed": list(seeds)}
-    if made.changed or reference.changed:
-        record["stamp"] |= {"changed": [made.changed, reference.changed]}
+        record["fake"]["seeds"] = list(seeds)
     if unseen:
         record |= {"num_held_out": others[0].num_reference, "fid_apart": apart_by}
         record["held_out"] = {"name": _name(held_out, unseen), "hash": unseen.hash, "split": unseen.split}
@@ -236,6 +224,23 @@ def score(
     if accelerator.is_main_process:
         _keep(record, output, run[0] if run else None)
     return record
+
+
+def _check_options(metrics: Any, seeds: Any, channels: Any, nearest: Path | None, **counts: int | None) -> None:
+    """Raise UserError for an option that no images could be scored with."""
+    if not isinstance(metrics, str):
+        raise UserError(f"metrics must be names separated by commas, not {metrics!r}")
+    if not isinstance(seeds, Sequence):
+        raise UserError(f"seeds must be a list, not {seeds!r}")
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise UserError(f"{name} must be positive, not {number}")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+        raise UserError("seeds must be one or more whole numbers, all different")
+    if channels not in (None, 1, 3):
+        raise UserError(f"channels must be 1 or 3, not {channels}")
+    if nearest and nearest.suffix != ".png":
+        raise UserError(f"nearest must end in .png, not {nearest}")
 
 
 def _shared(made: Source, seeds: Sequence[int], n: int, reference: Source) -> set[int]:
@@ -324,7 +329,7 @@ def _finite(source: Source, n: int) -> Source:
     return first(source, n, REAL_SEED, digest(fingerprints_of(source.draws(REAL_SEED), n)))
 
 
-def _check(made: Source, real: Source) -> None:
+def _check_sizes(made: Source, real: Source) -> None:
     """Raise UserError for images that cannot be compared; warn about differences in format that affect the score."""
     if made.shape[1:] != real.shape[1:]:
         sizes = " with ".join(f"{width}x{height}" for _, height, width in (made.shape, real.shape))
@@ -382,7 +387,7 @@ def _memorised_by(scorer: Scorer, held_out: Source) -> list[Scorer]:
     real = scorer.reference
     assert real.number is not None
     assert held_out.number is not None
-    _check(held_out, real)
+    _check_sizes(held_out, real)
     n = min(real.number, held_out.number)
     of_fid = replace(scorer.protocol, metrics=("fid",))
     pair = (apart(source, n)[0] if n < (source.number or 0) else source for source in (real, held_out))

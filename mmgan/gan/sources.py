@@ -32,7 +32,7 @@ def draw(generator: nn.Module, inputs: Inputs, seed: int) -> Draw:
     return images
 
 
-def run_of(text: str) -> tuple[Path, Literal["best", "last"] | int] | None:
+def named_run(text: str) -> tuple[Path, Literal["best", "last"] | int] | None:
     """The run that `text` names as RUN or RUN:CHECKPOINT, and its checkpoint; None if it names none."""
     name, _, which = text.rpartition(":")
     for folder, checkpoint in ((text, "last"), (name, which)):
@@ -60,7 +60,7 @@ def open_source(
     for anything else.
     """
     path = Path(text).expanduser()
-    if run := run_of(text):
+    if run := named_run(text):
         return of_run(load(*run, weights, accelerator.device, trust))
     if path.is_file() and path.suffix in SCRIPTS:
         return of_script(path, z_dim, accelerator.device)

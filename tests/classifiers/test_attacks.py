@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from classifiers.attacks import adversarial
 from classifiers.attacks.adversarial import AdversarialTraining
-from classifiers.attacks.gradient import Attack, Norm, direction, fgsm, iterates, pgd, project, start
+from classifiers.attacks.gradient import Attack, Norm, fgsm, iterates, pgd, project, start, steepest
 from classifiers.attacks.plots import plot_attacked
 from classifiers.attacks.robustness import Bench, accuracy, checks
 from classifiers.load import load_classifier
@@ -136,12 +136,12 @@ def test_a_projection_is_the_nearest_point_within_the_budget(norm: Norm, delta: 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @given(g=images, size=st.sampled_from([1e-30, 1e-6, 1.0, 1e20]))
 def test_a_direction_is_the_steepest_of_length_1_however_small_the_gradient(norm: Norm, g: Tensor, size: float) -> None:
-    step = direction(g * size, norm).flatten(1).double().numpy()
+    step = steepest(g * size, norm).flatten(1).double().numpy()
     order, dual = {"linf": (np.inf, 1), "l2": (2, 2)}[norm]
     np.testing.assert_allclose(np.linalg.norm(step, order, axis=1), 1, rtol=1e-5)
     flat = g.flatten(1).double().numpy()
     np.testing.assert_allclose((step * flat).sum(1), np.linalg.norm(flat, dual, axis=1), rtol=1e-4)
-    assert not direction(torch.zeros_like(g), norm).any()
+    assert not steepest(torch.zeros_like(g), norm).any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

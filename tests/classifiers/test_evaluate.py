@@ -26,7 +26,7 @@ from classifiers.load import load_classifier
 from mmgan.data import load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
-from mmgan.experiments.results import of, read
+from mmgan.experiments.results import read, values_of
 from mmgan.mixup import Staged
 from tests.conftest import ROOT, run, train
 
@@ -320,7 +320,7 @@ def test_a_report_compares_arms(arms: Path, tmp_path: Path) -> None:
     ],
 )
 def test_evaluations_that_cannot_be_compared_are_refused(arms: Path, values: dict[str, Any], words: str) -> None:
-    assert {arm: len(of(read([arms]), arm, "error")) for arm in ERRORS} == {"none": 3, "manifold": 3}
+    assert {arm: len(values_of(read([arms]), arm, "error")) for arm in ERRORS} == {"none": 3, "manifold": 3}
     change(arms / "none" / "seed-1", **values)
     with pytest.raises(UserError, match=f"was measured by a different protocol from .*evaluation.*: ({words})"):
         read([arms])
@@ -333,13 +333,13 @@ def test_arms_may_have_different_numbers_of_training_images(arms: Path) -> None:
         config = yaml.safe_load(file.read_text())
         config["data"]["labels_per_class"] = 60
         file.write_text(yaml.safe_dump(config))
-    assert {arm: of(read([arms]), arm, "error") for arm in ERRORS} == ERRORS
+    assert {arm: values_of(read([arms]), arm, "error") for arm in ERRORS} == ERRORS
 
 
 def test_an_evaluation_before_the_end_of_training_does_not_count(arms: Path) -> None:
     change(arms / "none" / "seed-1", finished=False)
     found = read([arms])
-    assert list(of(found, "none", "error")) == [0, 2]
+    assert list(values_of(found, "none", "error")) == [0, 2]
     assert [one.unscored for one in found if one.unscored] == ["evaluated before its training had finished"]
 
 

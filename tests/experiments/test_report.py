@@ -28,7 +28,7 @@ from mmgan.experiments.experiment import Experiment, begin
 from mmgan.experiments.figures import log_scale
 from mmgan.experiments.pages import remake
 from mmgan.experiments.report import make as report
-from mmgan.experiments.results import Result, bend, of, read
+from mmgan.experiments.results import Result, bend, read, values_of
 from tests.conftest import ROOT, run
 
 pytestmark = pytest.mark.slow
@@ -411,7 +411,7 @@ def test_a_damaged_run_is_named_and_left_out(runs: Path, name: str, content: byt
         found = read([runs], None)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-    assert of(found, "plain", "fid") == {0: 21.0, 2: 23.0}
+    assert values_of(found, "plain", "fid") == {0: 21.0, 2: 23.0}
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[" * 5000, b"3\n[]\n", b'{"step": 40, "path/0": [1], "d/real": "x"}\n'])
@@ -484,13 +484,13 @@ def test_runs_that_cannot_be_compared_get_one_line(runs: Path, tmp_path: Path) -
     make(runs, "1.0 [1]", 0, None, score={"final": "paper"})
     with pytest.raises(UserError, match="2 protocols"):
         read([runs], None)
-    assert len(of(read([runs], "train-50k"), "plain", "fid")) == 3
+    assert len(values_of(read([runs], "train-50k"), "plain", "fid")) == 3
 
 
 def test_scores_of_runs_that_name_no_protocol_count_where_all_are_by_one(tmp_path: Path) -> None:
     for seed in (0, 1):
         make(tmp_path, "null", seed, 20.0 + seed, score=None)
-    assert of(read([tmp_path], None), "plain", "fid") == {0: 20.0, 1: 21.0}
+    assert values_of(read([tmp_path], None), "plain", "fid") == {0: 20.0, 1: 21.0}
     file = tmp_path / "plain" / "seed-0" / "scores.json"
     more = json.loads(file.read_text())
     file.write_text(json.dumps([*more, more[0] | {"protocol": "paper"}]))
@@ -584,9 +584,9 @@ def test_a_straight_path_has_no_bend() -> None:
 
 
 def test_overfitting_does_not_depend_on_the_scale_of_the_logits(runs: Path) -> None:
-    assert of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.1 / 2, 2: 0.2 / 2})
+    assert values_of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.1 / 2, 2: 0.2 / 2})
     smaller = {"step": 40, "d/real": 0.5, "d/fake": -0.5, "d/gap": 0.05, "d/held_out": 0.45}
     (runs / "plain" / "seed-1" / "metrics.jsonl").write_text(json.dumps(smaller) + "\n")
     no_better = smaller | {"d/fake": 0.5}
     (runs / "plain" / "seed-2" / "metrics.jsonl").write_text(json.dumps(no_better) + "\n")
-    assert of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.05})
+    assert values_of(read([runs], None), "plain", "d/overfit") == pytest.approx({0: 0, 1: 0.05})
