@@ -167,9 +167,8 @@ def _network(
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
     """Raise UserError for a batch or an option that the data or the processes do not allow."""
-    if (
-        processes > 1 and config.l1 and config.mixup and config.mixup.detach
-    ):  # DDP would see such weights' gradients twice
+    # DistributedDataParallel would see gradients of the weights below the mix twice.
+    if processes > 1 and config.l1 and config.mixup and config.mixup.detach:
         raise UserError("l1 with mixup.detach works with one process alone; set l1 0 or mixup.detach false")
     batches = [("", config.batch_size, size), ("ssl.", config.unlabelled_batch, pool)]
     for section, batch, there in batches if config.ssl else batches[:1]:
