@@ -3,8 +3,8 @@
 #
 #   sbatch docs/launch/slurm.sh scripts/train_gan.py --config configs/gan/cifar10.yaml --output /shared/run
 #
-# One task a machine, which starts a process for each of its GPUs. A minute before its time is over, and when it is
-# cancelled, the run saves; the same command, or scontrol requeue JOB, resumes it.
+# One task per machine, which starts a process for each of its GPUs. The run saves a minute before its time limit, and when
+# it is cancelled; the same command, or scontrol requeue JOB, resumes it.
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4

@@ -3,9 +3,9 @@
 #
 #   bash docs/launch/ssh.sh "node1 node2" 4 scripts/train_gan.py --config configs/gan/cifar10.yaml --output /shared/run
 #
-# 4 is the number of processes, one a GPU, on each. The first machine must be known to the others by the name given here.
-# All have this checkout, with its .venv, at the same path, and --output is a folder that they share. Variables of NCCL,
-# gloo, Accelerate and mmgan are passed on, NCCL_SOCKET_IFNAME=eth1 for example. Ctrl-C stops the run, which saves; the
+# 4 is the number of processes on each machine, one per GPU. The first machine must be known to the others by the name given
+# here. All have this checkout, with its .venv, at the same path, and --output is a folder that they share. Variables of
+# NCCL, gloo, Accelerate and mmgan are passed on, for example NCCL_SOCKET_IFNAME=eth1. Ctrl-C stops the run, which saves; the
 # same command resumes it.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: bash $0 \"MACHINE MACHINE ...\" PROCESSES SCRIPT [OPTION ...]" >&2 && exit 2; }

@@ -69,7 +69,7 @@ def accelerator_of(mixed_precision: str | None = None, compiled: bool = False, *
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         importlib.import_module("torch._dynamo")  # if imported after the process group, it sometimes aborts at exit
     keep_freed()
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # Accelerate's own to mend
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # Accelerate passes it
     AcceleratorState._reset_state()  # an earlier call in this process may have set another precision
     return Accelerator(
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience()))],
