@@ -1,4 +1,4 @@
-"""Time a classifier's step: against a plain loop over a DataLoader, with mixup, and methods against their passes.
+"""Time a classifier's step: against a plain DataLoader loop, with mixup against without, methods against their passes.
 
 python benchmarks/classifier.py --width 0.125
 """
@@ -65,7 +65,7 @@ def classifier(
         channels: 1 or 3
         width: factor on the channels of PreActResNet18
         batch_size: images per step
-        rounds: how often every variant is timed, for 10 steps, after one warm-up round
+        rounds: how often every variant is timed, for 10 steps or one step of a method, after one warm-up round
         output: file to write the numbers to, as JSON; null: none
     """
     setting = {"resolution": resolution, "channels": channels, "width": width}

@@ -1,4 +1,4 @@
-"""Time scoring one folder of PNGs against another, next to Inception's passes alone and torch-fidelity's command.
+"""Time scoring one folder of PNGs against another, compared with Inception's passes alone and with torch-fidelity.
 
 python benchmarks/folders.py
 """
@@ -27,7 +27,7 @@ from mmgan.scoring import Inception
 
 
 class Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fidelity has no types
-    """The network, which cannot otherwise be built without a file of weights."""
+    """torch-fidelity's Inception, which otherwise cannot be built without a file of its weights."""
 
     def load_state_dict(self, *_: object, **__: object) -> None:
         """Leave the weights as they are."""
@@ -36,10 +36,10 @@ class Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]  # torch-fide
 def folders(
     resolution: int = 32, num_samples: int = 64, batch_size: int = 32, rounds: int = 5, output: Path | None = None
 ) -> None:
-    """Print the throughput of scoring one folder against another, FID and IS, over two others with the same network.
+    """Print the throughput of FID and IS between two folders, relative to the network's passes and to torch-fidelity.
 
-    Both folders have equally many images; ours decodes them anew in every round. Inception's weights are random, which
-    takes just as long.
+    Both folders have the same number of images, which are decoded anew in every round. Inception's weights are random,
+    which takes just as long.
 
     Args:
         resolution: pixels of an image

@@ -70,7 +70,7 @@ class Checks:
         self.common = SIZES | {"data": {"name": "folder", "root": str(images), "resolution": 32}, "tracker": None}
 
     def configured(self, name: str, options: Mapping[str, Any]) -> list[str]:
-        """A configuration file, and the folder of its run."""
+        """Write a configuration file; return its path and the folder of its run."""
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**self.common, "checkpoint_every": SIZES["steps"] // 2, **options}))
         return [str(file), str(self.folder / name)]

@@ -86,7 +86,7 @@ _steps: list[Callable[[], None]] = []
 
 
 def begin(checkout: str, g_width: int, d_width: int, batch_size: int) -> None:
-    """Make the peer's networks in this process, from the files that hold them: others need outdated libraries."""
+    """Make the peer's networks in this process, from the files that define them; the others need outdated libraries."""
     package = ModuleType("torch_mimicry")
     package.__path__ = [f"{checkout}/torch_mimicry"]
     sys.modules["torch_mimicry"] = package

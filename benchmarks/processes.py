@@ -1,4 +1,4 @@
-"""Time two processes of one thread each against one process with one thread or two, and two that share nothing.
+"""Time two processes of one thread each against one process of one or two threads, and against two separate runs.
 
 python benchmarks/processes.py --g_width 64 --d_width 32
 """

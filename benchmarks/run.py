@@ -1,4 +1,4 @@
-"""Time a whole run: what it spends outside the two updates, from the start of its process on.
+"""Time a whole run, from the start of its process: how much of it is spent outside the two updates.
 
 python benchmarks/run.py --config configs/gan/digits.yaml --output runs/timed
 """
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def timed(function: Callable[..., Any], part: str, spent: dict[str, float], first: list[float]) -> Callable[..., Any]:
-    """`function`, whose seconds are added to `part`; the time of the very first call is noted."""
+    """`function`, wrapped so that the seconds of its calls are added to `part`, and their starts to `first`."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         start = time.time()

@@ -37,11 +37,12 @@ class ClassifierData(DataConfig):
     flip: bool = True
     """Mirror images at random."""
     border: Literal["black", "reflect"] = "black"
-    """Padding around a shifted image: black is 0 (the mean, with gcn-zca), reflect its mirror image (Oliver et al.)."""
+    """Padding of shifted images: black pads with 0 (with gcn-zca, the mean), reflect mirrors them (Oliver et al.)."""
     noise: float = 0.0
     """Standard deviation of Gaussian noise on every pixel, in the units of layer 0: [0, 1], or those of gcn-zca."""
     cutout: int = 0
-    """Side of a square filled with the mean colour, at a random place in every image (DeVries & Taylor); 0: none."""
+    """Side of a square at a random place in every image (DeVries & Taylor), filled with the mean colour, or with
+    mid-grey if preprocess is symmetric; 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +102,7 @@ class ClassifierConfig(RunConfig):
     milestones: Sequence[int] = (400, 800)
     """Epochs after which lr_schedule step divides lr by 10."""
     cosine_epochs: int | None = None
-    """Epochs after which lr_schedule cosine would reach 0, if later than the end of the run; null: at its end."""
+    """Epochs after which lr_schedule cosine reaches 0, no earlier than the end of the run; null: at its end."""
     seed: int = 0
     """The run's seed: every random number follows from it, except those of data.subset_seed."""
     validate_every: int = 1

@@ -20,8 +20,9 @@ class Fortified:
     """A denoising autoencoder in the classifier, which continues from the reconstruction; noisy at test time too."""
 
     layer: int | None = None
-    """Number of the network's stages before it, 1 or more; it is a stage too, whose output has the next layer's number;
-    null: before the last stage, as in the authors' code. On feature maps (our extension) it acts on every pixel."""
+    """Number of the network's stages before it, 1 or more; as a stage of its own, it raises the numbers of all later
+    layers by one; null: before the last stage, as in the authors' code. On feature maps (our extension) it acts on each
+    pixel separately."""
     hidden: int = 512
     """Number of its hidden units."""
     activation: Activation = "tanh"

@@ -41,7 +41,7 @@ class Labelled:
         accelerator: Accelerator,
         draws: Draws,
     ) -> None:
-        """`network` is on its device; `f` is its pass in training, `policy` its rule's policy; both are prepared."""
+        """`network` is on its device; `f` is its training pass, `policy` the mixup rule's, both prepared."""
         self.config, self.network, self.f, self.policy = config, network, f, policy
         self.accelerator, self.draws = accelerator, draws
         self.encoder = next((k for k, stage in enumerate(network.stages) if isinstance(stage, Autoencoder)), None)

@@ -11,7 +11,7 @@ from classifiers.networks import moments
 
 Preprocess = Literal["standardise", "symmetric", "gcn-zca"]
 Fitted = tuple[Tensor, Tensor, nn.Module | None]
-"""Mean and standard deviation of each channel, float32 [C], after the module, if there is one."""
+"""Mean and standard deviation of each channel, float32 [C], after the preprocessing module, if there is one."""
 
 
 def gcn(x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def fit(kind: Preprocess, train: Tensor, pool: Tensor) -> Fitted:
 
 
 def blank(kind: Preprocess, shape: list[int]) -> Fitted:
-    """Preprocessing for images of `shape` [C, R, R] that is not fitted, to load weights into."""
+    """Unfitted preprocessing for images of `shape` [C, R, R], for a network into which weights are loaded."""
     pixels = shape[0] * shape[1] * shape[2]
     whiten = Whiten(torch.zeros(pixels), torch.zeros(pixels, pixels)) if kind == "gcn-zca" else None
     return torch.zeros(shape[0]), torch.ones(shape[0]), whiten

@@ -49,7 +49,7 @@ class BCESoftmax(ClassifierLoss):
 def draw(rule: ClassifierRule | None, batch_size: int, draws: Draws, number: int, blocks: int) -> Plans:
     """This process's share of the plans that `rule`, if any, draws for the global batch `number`, on its device.
 
-    Pairs lie within `blocks` equal parts of the batch, a multiple of the number of processes.
+    Both rows of a pair lie in the same one of `blocks` equal parts of the batch, a multiple of the number of processes.
     """
     if rule is None:
         return Plans(rows=batch_size // draws.world)

@@ -78,7 +78,7 @@ class Updates:
             fused=not any(p.is_complex() for p in parameters),
         )
         accelerator.ddp_handler = DistributedDataParallelKwargs(
-            broadcast_buffers=False,  # in place, between the passes of one step; training uses no running statistics
+            broadcast_buffers=False,  # it would change them in place between passes; training does not use them
             find_unused_parameters=bool(config.mixup and config.mixup.detach),  # layers below the mix take no part then
         )
         self.f, self.sgd = accelerator.prepare(trained, sgd)
@@ -93,11 +93,11 @@ class Updates:
         self.encoders = [module for module in modules if isinstance(module, Autoencoder)]
         for encoder in self.encoders:
             encoder.generator, encoder.rank, encoder.world = Generator(device), self.rank, self.world
-        for parameter in parameters:  # zero, not None, for those layers, whose momentum must act
+        for parameter in parameters:  # zero, not None: momentum must move layers below a detached mix too
             parameter.grad = torch.zeros_like(parameter)
 
     def rehearse(self) -> None:
-        """Take a first step and undo it if there are several processes, for the same reason as a GAN's steps."""
+        """Take a first step and undo it if there are several processes, for the reason in mmgan/gan/steps.py."""
         if self.world > 1:
             with undone(*self.networks.values(), self.sgd, *filter(None, [self.accelerator.scaler])):
                 self.step(0)

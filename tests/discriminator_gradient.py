@@ -1,7 +1,7 @@
 """Started by a test on one or two processes, with command lines as JSON and a folder for what it finds.
 
-For each of them one discriminator step on fakes that do not depend on how many processes there are, then some of both
-networks.
+For each command line it takes one discriminator step, on fakes that do not depend on the number of processes, and then
+some steps of both networks.
 """
 
 import json

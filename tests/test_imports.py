@@ -1,4 +1,4 @@
-"""Who may import whom: the directions of the house."""
+"""Which package may import which."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def imported(file: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            if node.level:  # mixup alone, so that it can be lifted under another name
+            if node.level:  # in mixup alone, so that it can be copied under another name
                 levels = {"mixup": 1, "rules": 2, "losses": 2}
                 assert node.level <= levels.get(file.parent.name, 0), f"{file} imports relatively"
                 continue

@@ -17,7 +17,7 @@ from mmgan.mixup import Plans
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """Train on images under attack by PGD, in pixels; FGSM is one iteration of step_size eps without random_start."""
+    """Train on images attacked by PGD in pixels; FGSM is one iteration with step_size eps and no random_start."""
 
     eps: float = 8 / 255
     """Bound on the perturbation, for pixels in [0, 1]."""
@@ -67,17 +67,18 @@ def attack(
     loss: ClassifierLoss,
     noise: Tensor | None,
 ) -> Tensor:
-    """The images to train on: `x`, perturbed so that `loss` of the targets `y` rises; all come from `premixed`.
+    """The images to train on: `x`, perturbed to raise `loss` at the targets `y`; `x`, `y`, `plans` are from `premixed`.
 
-    `noise`, N(0, 1) like `x`, is the random start. `network` is the bare module, not the one prepared by Accelerate, so
-    that DDP does not see the attack's passes, which leave gradients alone.
+    `noise`, N(0, 1) in the shape of `x`, gives the random start. `network` is the bare module, not the one prepared by
+    Accelerate, so that DDP does not see the attack's passes, which leave the parameters' gradients alone.
 
-    - Order. attack-mix attacks every image for its own label; `plans` then mix the attacked ones. mix-attack first
-      makes the mixed images of plans for layer 0 and attacks those for their mixed targets; for a hidden layer, which
-      has no mixed images, it attacks the images for the loss of the mixed states.
+    - Order. attack-mix attacks every image with respect to its own label, and `plans` then mix the attacked images.
+      mix-attack first mixes the images by the plans for layer 0, and attacks the mixed images with respect to their
+      mixed targets. For a hidden layer there are no mixed images; it then attacks the plain images so that the loss of
+      the mixed states rises.
     - Batch norm is in evaluation mode while attacking: the attacked network is the one that will be used, rows do not
-      depend on one another, and running statistics see the attacked images of the training pass alone, once. Dropout
-      is off. The training pass is in training mode as usual.
+      depend on one another, and running statistics see the attacked images only once, in the training pass. Dropout is
+      off. The training pass is in training mode as usual.
     - Label leaking. With a single step, no random start and the true labels, a network can learn to read the label off
       the perturbation (Kurakin et al. 2017); it then does better under FGSM than without attack, which
       scripts/attack_cls.py checks for, but is no more robust. With `labels` predicted it cannot.

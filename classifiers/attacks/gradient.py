@@ -43,23 +43,23 @@ class Attack:
     random_start: bool = False
     """Start at random within the bound (`start`), not at the image."""
     restarts: int = 1
-    """How often an image is attacked, each time from another start; it counts as right only if it always is."""
+    """Attacks on each image, each from another start; the image counts as right only if it withstands all of them."""
     loss: ClassifierLoss = field(default_factory=CrossEntropy)
     """The loss that the attack increases."""
     eot: int = 1
     """Passes whose gradients are averaged in every iteration, for a network that is random at test time: the
     expectation over its randomness (Athalye et al. 2018)."""
     scale: Tensor | None = None
-    """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Otherwise float32 [C, 1, 1], their
-    unit, and nothing is clamped; the deviations that the network divides by give the authors' attack on normalised
-    images.
+    """None: `eps` and `step_size` are in pixels, and images are clamped to [0, 1]. Otherwise the unit of both,
+    float32 [C, 1, 1], and nothing is clamped; with the standard deviations that the network divides by, this is the
+    authors' attack on normalised images.
     """
 
 
 def fgsm(network: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
     """Appendix F: x + eps sgn(grad_x L(x, y)), clamped to [0, 1]; one iteration of `pgd`, with `eps` as its step.
 
-    With norm l2 the gradient is divided by its length instead. Arguments as for `pgd`.
+    With norm l2, the gradient divided by its length replaces the sign. Arguments as for `pgd`.
     """
     return pgd(network, x, y, replace(attack, step_size=attack.eps, iterations=1))
 
@@ -127,7 +127,7 @@ def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
 def start(noise: Tensor, eps: float, norm: Norm) -> Tensor:
     """Random perturbations from N(0, 1) `noise` [B, ...]: uniform in the cube of half side `eps`, or on the l2 sphere.
 
-    In an image's number of dimensions, nearly all of a ball lies next to its sphere.
+    In as many dimensions as an image has, nearly all of a ball's volume lies close to its surface.
     """
     if norm == "linf":
         return eps * torch.erf(noise / 2**0.5)
@@ -140,7 +140,7 @@ def _rows(factors: Tensor, like: Tensor) -> Tensor:
 
 
 def _gradient(network: nn.Module, x: Tensor, y: Tensor, loss: ClassifierLoss, plans: Plans | None) -> Tensor:
-    """The gradient of the sum over rows of the loss with respect to `x` alone."""
+    """The gradient, with respect to `x` alone, of the loss summed over rows."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         # A network with nothing to mix need not know about plans.

@@ -40,7 +40,7 @@ EPS = {
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Iterations after which accuracy is recorded."""
 LARGEST = 1_000_000
-"""The limit on iterations, restarts and images: more than anybody would wait for."""
+"""The limit on every count, such as iterations, restarts and images: more than anybody would wait for."""
 EOT = 20
 """Number of gradients averaged for a network that draws at random, as in AutoAttack."""
 EXAMPLES = 8
@@ -201,7 +201,7 @@ def _check_options(
     bounds = [("eps", bound) for bound in grid] + ([] if step_size is None else [("step_size", step_size)])
     try:
         for name, bound in bounds:
-            check_eps(bound, name, norm if space == "pixel" else "l2")  # "normalised" does not measure in [0, 1]
+            check_eps(bound, name, norm if space == "pixel" else "l2")  # in space "normalised", eps may exceed 1
     except ValueError as error:
         raise UserError(str(error)) from error
     if autoattack and space != "pixel":

@@ -22,9 +22,9 @@ from mmgan.engine.randomness import stream
 UNBOUNDED = (200, 0.01)
 """Iterations and step of appendix F's sanity check, which has no bound."""
 ZERO = 0.01
-"""The accuracy that it may leave: the paper's networks kept 1 and 0 %."""
+"""The largest accuracy that this check may leave; the paper's networks kept 1 and 0 %."""
 SLACK = 0.01
-"""The share of images by which an attack that should be the stronger may fall behind: attacks are not optimal."""
+"""The share of images by which the attack that should be stronger may fall behind, since attacks are not optimal."""
 
 LEAST_CLASSES = 4
 """The number of classes that AutoAttack needs."""
@@ -68,7 +68,8 @@ class Bench:
     def fgsm(self, attack: Attack) -> Tensor:
         """Which images it gets right under FGSM with the eps of `attack`: bool [N].
 
-        Includes images already misclassified: a network that reads the label off the perturbation gains from them.
+        Images that are misclassified without attack are attacked too: a network that reads the label off the
+        perturbation gets some of them right.
         """
 
         def judge(x: Tensor, y: Tensor, _: range) -> Tensor:
@@ -261,7 +262,7 @@ def checks(found: Mapping[str, Any]) -> list[Check]:
 
 
 def _check(name: str, excesses: Mapping[str, float], meaning: str) -> Check:
-    """A check on accuracies under the attack that should be stronger, minus those under the weaker."""
+    """A check that no accuracy under the attack that should be stronger exceeds the weaker one's by more than SLACK."""
     if not excesses:
         return Check(name, None, "not measured", meaning)
     where, worst = max(excesses.items(), key=lambda one: one[1])

@@ -19,7 +19,7 @@ class Deformation(NamedTuple):
 
     kind: Kind
     amount: float
-    """Largest angle in degrees, drawn for every image from U(-amount, amount); for a zoom the side of the box, in %."""
+    """Largest angle in degrees; each image's angle is U(-amount, amount). For a zoom, the side of the box, in %."""
 
     @property
     def title(self) -> str:

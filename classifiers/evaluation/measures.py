@@ -70,7 +70,7 @@ def reliability(logits: Tensor, labels: Tensor) -> list[tuple[int, float, float]
 
 
 def ece(logits: Tensor, labels: Tensor) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean gap between confidence and accuracy over those bins."""
+    """Expected calibration error (Guo et al. 2017): the mean over rows of the confidence-accuracy gap in their bin."""
     parts = reliability(logits, labels)
     return sum(n * abs(confidence - accuracy) for n, confidence, accuracy in parts) / len(labels)
 

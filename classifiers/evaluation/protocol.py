@@ -42,7 +42,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained classifier: error, likelihood, calibration, neighbours, interpolations, deformed images.
 
-    Error and likelihood are also measured on the images that it was trained on, without augmentation.
+    With split test, error and likelihood are also measured on the images that the run was trained on, without
+    augmentation.
 
     Args:
         run: folder of the run

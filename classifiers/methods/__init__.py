@@ -1,7 +1,7 @@
 """Semi-supervised methods: what unlabelled images add to the loss (section 5.2, appendices D and E).
 
-A method is a class of its options, one per file. A file added to this folder is imported with the others, so that its
-class is a value of the option `ssl`.
+A method is a class whose fields are its options, one per file. A file added to this folder is imported with the others,
+so that the option `ssl` can name its class.
 
 Every pass is of unlabelled rows only, so that batch norm never computes statistics over labelled and unlabelled rows
 together: Algorithms 1 and 3 pass them one after the other, the code of Oliver et al. (2018) in one batch.
@@ -94,7 +94,7 @@ class SemiSupervised(ABC):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss by name, scalars: `unsupervised`, multiplied by weight and ramp, and others as they are.
 
-        Every pass has the batch's number of rows, so that processes stay in step.
+        Every pass must have as many rows as the batch, so that processes stay in step.
         """
 
     def ramp(self, done: float) -> float:
@@ -116,7 +116,7 @@ def predictions(f: Forward, x: Tensor, compare: Compare) -> Tensor:
 
 
 def squared_difference(logits: Tensor, targets: Tensor, compare: Compare) -> Tensor:
-    """The mean over rows and classes; `targets` are what `compare` says, [B, classes] like `logits`."""
+    """The mean over rows and classes; `targets` [B, classes] are probabilities or logits, as `compare` says."""
     return F.mse_loss(logits if compare == "logits" else logits.softmax(1), targets)
 
 

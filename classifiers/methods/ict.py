@@ -1,4 +1,4 @@
-"""Interpolation Consistency Training (Verma et al. 2019), by the authors of Algorithm 1 and its successor."""
+"""Interpolation Consistency Training (Verma et al. 2019): the successor of Algorithm 1, by the same authors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ICT(SemiSupervised):
     mixup: ClassifierRule = field(default_factory=lambda: ClassifierMixup(alpha=1.0, layers=(0,)))
     """How unlabelled images are mixed; the top-level section of this name is for labelled ones."""
     decay: float = 0.999
-    """Decay of the teacher's weights per update, in (0, 1); early on they are the plain mean of all updates so far."""
+    """Decay of the teacher's weights per update, in (0, 1); early on, they are the mean of the student's so far."""
     mixed: Compare = "probabilities"
     """The teacher's predictions that are mixed: probabilities, as in the paper, or logits, followed by the softmax, as
     in the authors' code."""

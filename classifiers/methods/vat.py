@@ -30,7 +30,7 @@ class VAT(SemiSupervised):
     iterations: int = 1
     """Power iterations that find the direction."""
     entropy: float = 0.0
-    """Weight of the predictions' entropy, from the first step on: entropy minimisation (VAT-EM); 0: none."""
+    """Weight of the predictions' entropy, without a ramp: entropy minimisation (VAT-EM); 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +63,7 @@ class VAT(SemiSupervised):
 
 
 def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(p || q) of the softmax of two logits [B, classes], a mean over rows."""
+    """KL(p || q), a mean over rows: p is the softmax of the logits `target`, q that of `logits`, both [B, classes]."""
     return F.kl_div(logits.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
 
 
@@ -79,7 +79,7 @@ def direction(f: Forward, x: Tensor, logits: Tensor, d: Tensor, xi: float, itera
 
 
 def vat(f: Forward, x: Tensor, logits: Tensor, d: Tensor, eps: float, xi: float, iterations: int) -> Tensor:
-    """KL(f(x) || f(x + eps r)), with no gradient of f(x), as in Miyato et al.; `logits` are f(x), `d` ~ N(0, 1).
+    """KL(f(x) || f(x + eps r)), with no gradient through f(x), as in Miyato et al.; `logits` are f(x), `d` ~ N(0, 1).
 
     Oliver et al. use KL(f(x + eps r) || f(x)), and the entropy of f(x + eps r) where we use the entropy of f(x).
     """

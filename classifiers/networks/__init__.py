@@ -1,6 +1,6 @@
-"""Classifiers, one family per file. Each is a class of its options, whose `stages` builds the network's modules.
+"""Classifiers, one family per file: a class whose fields are its options and whose `stages` builds the modules.
 
-A file added to this folder is imported with the others, so that its class is a value of the option `network`.
+A file added to this folder is imported with the others, so that the option `network` can name its class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class NetworkConfig(ABC):
     """A network's options."""
 
     width: float = 1.0
-    """Factor on the channels of every layer after the first."""
+    """Factor on the channels of every layer, except a WideResNet's first convolution, which always has 16."""
     final_norm: bool = True
     """Batch norm and ReLU before pooling, as in the papers; false: none, as in the authors' code."""
     dropout: float = 0.0

@@ -47,7 +47,7 @@ class Oliver(NetworkConfig):
             raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, 28, ...), at most 1010, not {self.depth}")
 
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
-        """Stem and first group, the second, the third and pooling, the linear layer."""
+        """The stem with the first group, the second, the third with pooling, and the linear layer."""
         made = row(self, Unit, 16, ((self.depth - 4) // 6,) * 3, 16, channels, classes)
         made[0].set_submodule("1.0", First(16, max(1, round(16 * self.width)), 1, self.dropout))
         nn.init.xavier_normal_(made[-1].get_parameter("weight"))

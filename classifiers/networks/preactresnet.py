@@ -33,7 +33,7 @@ class PreActResNet(NetworkConfig):
             raise ValueError(f"network.depth must be one of {', '.join(map(str, BLOCKS))}, not {self.depth}")
 
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
-        """Stem and first group, the second, the third, the fourth and pooling, the linear layer."""
+        """The stem with the first group, the second, the third, the fourth with pooling, and the linear layer."""
         block, sizes = BLOCKS[self.depth]
         stem = max(1, round(64 * self.width))
         return row(self, block, stem, sizes, 64, channels, classes)

@@ -30,5 +30,5 @@ class WideResNet(NetworkConfig):
             raise ValueError(f"network.depth must be 6n + 4 (10, 16, 22, ...) or 6n + 2, up to 1010, not {self.depth}")
 
     def stages(self, channels: int, classes: int) -> list[nn.Module]:
-        """Stem and first group, the second, the third and pooling, the linear layer."""
+        """The stem with the first group, the second, the third with pooling, and the linear layer."""
         return row(self, Block, 16, ((self.depth - 2) // 6,) * 3, 16, channels, classes)

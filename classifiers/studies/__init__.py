@@ -8,7 +8,8 @@
     plot(numbers, path)                                        the picture, from the numbers alone
 
 The first line of the docstring is the study's title, and the rest describes the study; both go into its record.
-`scripts/run_study.py` runs studies by name. They are small, so they run on the CPU.
+`scripts/run_study.py` runs studies by name. They are small and run on the CPU, but saved classifiers use a GPU if there
+is one.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from mmgan.mixup import ClassifierMixup, Plans, Staged
 
 
 class Noise(nn.Module):
-    """Adds N(0, std) to every number in training."""
+    """Adds Gaussian noise of standard deviation `std` to every number, in training alone."""
 
     def __init__(self, std: float) -> None:
         super().__init__()

@@ -98,8 +98,8 @@ def measure(f: Staged, x: Tensor, labels: Tensor) -> dict[str, float]:
 def margin(h: Tensor, labels: Tensor) -> float:
     """How much closer the median of states [N, d] is to its class's centre than to another's, divided by their radius.
 
-    A centre is the median of each coordinate and the radius a root mean square about the mean, so that outliers change
-    little.
+    A centre is the median of each coordinate, so that outliers change little; the radius is the root mean square
+    distance from the mean.
     """
     h = h.double()
     classes, own = labels.unique(return_inverse=True)

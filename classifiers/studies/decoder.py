@@ -91,7 +91,7 @@ def train(network: Staged, images: Tensor, seed: int, steps: int, progress: Call
 
 
 def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Rows of up to `n` pairs of images, of different classes that the judge predicts, int64, left and right."""
+    """Left and right rows, int64, of up to `n` pairs of images of different classes that the judge gets right."""
     right = (predict(judge, images, DEVICE).argmax(1) == labels).nonzero()[:, 0]
     partner = right[torch.randperm(len(right), generator=stream(0, "pairs", 0))]
     rows = (labels[right] != labels[partner]).nonzero()[:n, 0]
@@ -100,7 +100,7 @@ def pairs(judge: Staged, images: Tensor, labels: Tensor, n: int) -> tuple[Tensor
 
 @torch.no_grad()
 def interpolate(network: Staged, made: nn.Module, x: Tensor, lam: float) -> dict[str, Tensor]:
-    """KINDS of images for `x` float32 [2N, C, R, R], whose row i mixes with row N + i, and blends of decoded ones."""
+    """KINDS of images for `x` float32 [2N, C, R, R], where row i mixes with row N + i, and blends of decoded images."""
     n = len(x) // 2
     by = (*torch.arange(2 * n, device=x.device).chunk(2), torch.tensor(lam, device=x.device))
     h, pixels = network(x, stop=LAYER), mix(x, *by)

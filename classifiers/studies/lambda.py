@@ -36,7 +36,7 @@ def units(setting: Setting) -> int:
 
 
 def run(setting: Setting) -> dict[str, Any]:
-    """Fractions of draws within `NEAR` of 0 or 1, and the distance from 0 or 1 within which 5 % of them lie."""
+    """Probabilities, and fractions of draws, within `NEAR` of 0 or 1, and the distance whose probability is 5 %."""
     draws = 2_000 if setting.fast else 200_000
     rows = torch.arange(draws)
     shares: dict[str, dict[str, float]] = {str(alpha): {} for alpha in ALPHAS}
@@ -81,7 +81,7 @@ def verdicts(numbers: dict[str, Any]) -> list[Verdict]:
 
 
 def plot(numbers: dict[str, Any], path: Path) -> None:
-    """The probability of a distance from 0 or 1 or less, one line for each alpha, and the paper's 5 %."""
+    """The probability that lam is within a distance of 0 or 1, one line for each alpha, and the paper's 5 %."""
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     axes = figure.subplots()
     distance = np.linspace(1e-5, 0.15, 600)

@@ -95,7 +95,7 @@ def measure(f: Staged, seed: int) -> dict[str, float]:
 
 @torch.no_grad()
 def picture(f: Staged, seed: int) -> dict[str, Any]:
-    """P(second class) over x-space and over the bottleneck, in percent by rows, and states of points."""
+    """P(second class) over grids of x-space and the bottleneck, in percent and row by row, and the points' states."""
     x, labels = spirals(seed)
     states, off = f(x, stop=1), f(uniform(seed)[:300], stop=1)
     low, high = torch.cat([states, off]).aminmax(dim=0)

@@ -117,7 +117,7 @@ def solve(dimension: int, classes: int, seed: int) -> dict[str, Any]:
 
 
 def _rank(deviations: Tensor) -> int:
-    """Directions with more than a thousandth of the length of states, which start as N(0, 1)."""
+    """The number of singular values above a thousandth; states start as N(0, 1)."""
     return int((torch.linalg.svdvals(deviations) > 1e-3).sum())
 
 

@@ -47,10 +47,10 @@ def network(config: NetworkConfig) -> Staged:
 @pytest.mark.parametrize(
     ("config", "count"),
     [
-        # He et al.'s network: 11,173,962 with a batch norm after each convolution; pre-activation has one the fewer
+        # He et al.'s network: 11,173,962 with a batch norm after each convolution; here the three shortcuts have none
         (PreActResNet(depth=18), 11_172_170),
         (PreActResNet(depth=18, final_norm=False), 11_172_170 - 2 * 512),
-        (WideResNet(depth=28, width=10.0), 36_479_194),  # as Zagoruyko's and many others' code
+        (WideResNet(depth=28, width=10.0), 36_479_194),  # as in Zagoruyko's code and many others
         (WideResNet(depth=28, width=2.0), 1_467_610),
     ],
 )

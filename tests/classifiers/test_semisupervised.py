@@ -114,7 +114,7 @@ def test_algorithm_1_agrees_with_numpy_in_value_and_gradient(f: Any, x: Tensor, 
     loss = interpolation(f, x, Plans((plan,), rows=8), compare)
     assert loss.item() == pytest.approx(by_hand(targets), rel=1e-9)
     loss.backward()
-    for stage, (i, j) in ((0, (2, 1)), (1, (0, 3))):  # by differences, the targets held: they get no gradient
+    for stage, (i, j) in ((0, (2, 1)), (1, (0, 3))):  # by differences with fixed targets, which get no gradient
         weight, eps = f.stages[stage][0].weight, 1e-5
         values = []
         for sign in (1, -1):

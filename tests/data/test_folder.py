@@ -360,7 +360,7 @@ def test_what_is_wrong_with_a_zip_is_said(root: Path) -> None:
         save(root / f"{i}.bmp", noise(8, 8))
     file = packed(root, zipfile.ZIP_STORED)
     content = bytearray(file.read_bytes())
-    content[content.index(b"1.bmp") + 60] ^= 1  # a pixel, of which the zip keeps a checksum
+    content[content.index(b"1.bmp") + 60] ^= 1  # one pixel, so that the zip's checksum is wrong
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"1 of 3 images under .*images\.zip/ cannot be used: 1\.bmp \(Bad CRC-32"):
         pixels(file)

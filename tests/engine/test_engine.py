@@ -318,7 +318,7 @@ def test_a_configuration_of_another_command_is_recognised(tmp_path: Path) -> Non
         parse("--config", str(file))
     assert str(caught.value).startswith(f"{file} has options that this command lacks (width, network.depth); is it for")
     file.write_text("c: 1\nwidth: 2\n")
-    with pytest.raises(UserError, match="no option width"):  # a single one may be a typing error
+    with pytest.raises(UserError, match="no option width"):  # a single one may be a typo
         parse("--config", str(file))
 
 

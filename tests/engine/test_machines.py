@@ -179,7 +179,7 @@ def launched(host: Host, programs: Path, *line: str) -> subprocess.Popen[str]:
 def cluster(hosts: Sequence[Host], tmp_path: Path) -> Path:
     """A folder with stand-ins that do what srun and scontrol do on the nodes of a Slurm job."""
     nodes = (f'SLURM_NODEID={i} ip netns exec {host.name} "$@" &' for i, host in enumerate(hosts))
-    # Of a signal to the job every node is told.
+    # A signal to the job reaches every node.
     stand_in(tmp_path / "srun", "trap 'kill $(jobs -p)' TERM", *nodes, "until wait; do :; done")
     stand_in(tmp_path / "scontrol", *(f"echo {host.address}" for host in hosts))
     return tmp_path

@@ -66,7 +66,7 @@ def test_power_is_that_of_the_noncentral_t_and_of_simulated_experiments(effect: 
 
 
 def test_the_seeds_needed_are_those_of_the_tables() -> None:
-    assert needed(0.5, 1.0) == 34  # Cohen's medium effect, 80 % at 5 %, two-sided: G*Power, and his tables
+    assert needed(0.5, 1.0) == 34  # Cohen's medium effect, power 80 %, level 5 %, two-sided: his tables, G*Power
     assert needed(-0.8, 1.0) == 15
     assert detectable(2.0, 34) == pytest.approx(2 * 0.495, abs=0.001)
     assert power(detectable(1.0, 3, 0.05 / 26), 3, 0.05 / 26) == pytest.approx(0.8)

@@ -48,7 +48,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = ["-c", "listen_addresses=*", "-c", "max_connections=40", "-k", str(self.data.parent)]
-        while True:  # what a killed one left of itself may still be going
+        while True:  # processes of a killed server may still be running
             self.process = self._as_postgres("postgres", "-D", str(self.data), *options)
             while self.process.poll() is None:
                 if self._as_postgres("pg_isready", "-q", "-h", self.host.address).wait() == 0:

@@ -199,7 +199,7 @@ def outcome(folder: Path, *options: str) -> str:
 
 
 def test_every_option_is_looked_at_here() -> None:
-    elsewhere = {"deterministic", "compile", "score.extractor.weights"}  # the last in test_scoring.py
+    elsewhere = {"deterministic", "compile", "score.extractor.weights"}  # the last in test_scorer.py
     elsewhere |= {"score.extractor[Classifier].run", "data.skip_broken", "init_from"}  # test_folder.py, test_further.py
     elsewhere |= {
         f"score.extractor[{name}]{of}" for name in ("Fidelity", "Torchvision") for of in ("", ".name", ".weights")

@@ -46,7 +46,7 @@ PARTS = MIXUPS | OTHERS | LOSSES
 PAIRS = [
     pair
     for pair in combinations(PARTS, 2)
-    if not any(pair[0] in alike and pair[1] in alike for alike in (MIXUPS, LOSSES))  # there is one of each
+    if not any(pair[0] in alike and pair[1] in alike for alike in (MIXUPS, LOSSES))  # a run has one of each
 ]
 SIZE = 6
 REAL: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,6 +1,6 @@
 """What a redesign must not change: losses and weights of many short runs, recorded with version 0.1.
 
-To rounding, for processors differ in it, and so do forms of the same sum.
+They are compared up to rounding, which differs between processors and between forms of the same sum.
 """
 
 from __future__ import annotations

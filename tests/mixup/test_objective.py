@@ -248,7 +248,7 @@ def test_r1_is_the_mean_squared_gradient_at_real_images(loss: Loss) -> None:
     gradient = torch.autograd.grad(r1(), list(D.parameters()), allow_unused=True, materialize_grads=True)
     direction = [torch.randn(p.shape, generator=seeded(k), dtype=p.dtype) for k, p in enumerate(D.parameters())]
     values = []
-    for sign in (1, -2):  # there, and from there as far to the other side
+    for sign in (1, -2):  # one step forwards, then two back
         for p, v in zip(D.parameters(), direction, strict=True):
             p.data += sign * step * v
         values.append(float(r1().detach()))

@@ -189,7 +189,7 @@ def test_a_run_is_scored_as_score_gan_does_and_beside_it(classifier: Path, tmp_p
     for part in ("checkpoint", "step", "stamp", "scores"):
         assert first[part] == second[part], part
 
-    # Neither takes the other's place, nor does one of other metrics.
+    # Neither record replaces the other, nor does one with other metrics.
     assert run("score_gan", str(tmp_path / "run"), "--checkpoint", "2", "--seed", "3", *by).returncode == 0
     assert run("score", f"{tmp_path / 'run'}:2", "--seeds", "[3]", *by, "--metrics", "kid").returncode == 0
     kept = json.loads((tmp_path / "run" / "scores.json").read_text())

@@ -579,7 +579,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
         final_scores(config, scored, extractor, Accelerator(cpu=True))
         assert [one["stamp"] for one in records.read(scored)[2:]] == [last["stamp"]] * 2
 
-    # Torn from its final scores, the same command makes them; in place, it leaves them alone.
+    # If the final scores are missing, the same command makes them again.
     (scored / "scores.json").unlink()
     again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
     assert "last checkpoint, step 9" in again.stdout
@@ -597,7 +597,7 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     with pytest.raises(UserError, match=r"^reference test: folder has no data.split 'test', only train$"):
         scorer(data=DataConfig("folder", root=str(tmp_path / "images")), reference="test")
 
-    # Moved, the images are found where an option of the script says, whose name the message has.
+    # If the images have moved, an option of the script says where they are; the error message names it.
     (tmp_path / "images").rename(tmp_path / "moved")
     done = run("score_gan", str(tmp_path / "run"), *by)
     assert done.returncode == 2
