@@ -58,8 +58,9 @@ def main() -> None:
     notes = [f"the whole run: {whole:.1f} s; to the first step {first[0] - began:.1f} s"]
     import torch  # noqa: PLC0415
 
-    setting = {"config": Path(arguments[arguments.index("--config") + 1]).stem, "steps": parsed.config.steps}
-    report(f"A whole run of {setting['config']}", setting, torch.device("cpu"), ratios, notes, record)
+    setting = {"data": parsed.config.data.name, "steps": parsed.config.steps}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    report(f"A whole run of {parsed.config.data.name}", setting, device, ratios, notes, record)
 
 
 def timed(function: Callable[..., Any], part: str, spent: dict[str, float], first: list[float]) -> Callable[..., Any]:

@@ -4,8 +4,8 @@ The functions behind the commands:
 
 - `train(config, folder)` trains a GAN; its configuration is a `GANConfig`, a dictionary, a YAML file, or the name of
   one shipped with mmgan, such as `gan/digits`.
-- `load(folder)` opens a run, also from the Hugging Face Hub: its generator, discriminator, configuration, samples and
-  scores.
+- `load(folder)` opens a run, from a folder or the Hugging Face Hub: its generator, discriminator, configuration,
+  samples and scores.
 - `push(run, "user/name")` uploads its networks to the Hub, with a model card.
 - `score(fake, real)` scores images, or those of a generator, by the features of `extractors`.
 
@@ -16,9 +16,9 @@ For your own training loop, from `mmgan.mixup`, which imports only torch:
 - `rules`, how pairs are drawn and mixed; `losses`, GAN losses.
 
 `networks` contains the generators and discriminators, `DiffAugment` and `BurnIn` are sections of a configuration, and
-`UserError` is raised for mistakes, with a message of one line.
-These names are the public interface. Other modules may change between versions, and names that begin with an
-underscore at any time.
+`UserError` is raised, with a one-line message, for mistakes that the user can fix.
+These names are the public interface. Other modules may change between versions; names that begin with an underscore
+may change at any time.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ COPIES = {"Adam": 4, "SGD": 3}
 
 
 def free(device: torch.device) -> int:
-    """Bytes that this process can still allocate on `device`, among them those that PyTorch holds but does not use."""
+    """Bytes that this process can still allocate on `device`, including those that PyTorch holds but does not use."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -34,10 +34,10 @@ def refuse_more(needed: float, device: torch.device, what: str, lower: str) -> N
 def needed_for(
     build: Callable[[], Sequence[nn.Module]], forward: Callable[[Sequence[nn.Module]], Tensor], rows: int, copies: int
 ) -> float:
-    """The minimum number of bytes for training: `copies` of the networks, and what a batch of `rows` stores.
+    """The fewest bytes that training needs: `copies` of the networks, and what a batch of `rows` saves for backward.
 
-    `build` makes the networks, and `forward` passes two rows through them, both with tensors that only have shapes.
-    Infinite for sizes that cannot be computed; only the networks if they cannot be called this way.
+    `build` makes the networks, and `forward` passes two rows through them, both with tensors that have shapes but no
+    values. Infinite for sizes that cannot be computed; without the batch if the networks cannot be called this way.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415  # slow to import
 

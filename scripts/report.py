@@ -2,8 +2,8 @@
 
     python scripts/report.py runs/figure9 --output runs/figure9-report
 
-Takes runs, or folders of runs, finished or not. OUTPUT.md and OUTPUT/report.html are the page, OUTPUT/record.json holds
-its numbers: scripts/pages.py regenerates the page from it.
+Takes runs, or folders of runs, finished or not. OUTPUT.md and OUTPUT/report.html are the page. OUTPUT/record.json
+holds its numbers, from which scripts/pages.py regenerates it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def report(
         output: folder for report.html, which is self-contained, record.json, runs.csv and pictures; OUTPUT.md is
             written next to it
         protocol: protocol of the GAN scores to compare; default: the final one that their configurations name
-        baseline: the arm to compare the others with; default: the experiment's, or the one called none or supervised
+        baseline: the arm to compare the others with; default: the experiment's, or the one called none, baseline,
+            plain or supervised
         title: title of the page; default: the experiment's
         about: paragraph below the title; default: the experiment's
     """

@@ -4,9 +4,9 @@
     python scripts/sample_gan.py runs/digits --num_images 1000 --seed 1 --output images/
     python scripts/sample_gan.py runs/digits-conditional --classes 3,8
 
-Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs next to them.
-Image i depends only on the seed and i. For a conditional GAN, the grid has a row per class, the single images are in a
-folder per class, and classes.png interpolates from each class to the next.
+Writes grid.png and interpolation.png into RUN/samples, or --output, and with --num_images single PNGs into images/
+there. Image i depends only on the seed and i. For a conditional GAN, the grid has a row per class, the single images
+are in a folder per class, and classes.png interpolates from each class to the next.
 """
 
 from __future__ import annotations

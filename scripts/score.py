@@ -5,7 +5,7 @@
 
     python scripts/score.py --list runs
 
---help lists what they may be.
+--help lists the kinds of images and generators; --list prints all scores in some folders.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def score(
     held_out: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Score images, or a generator's, against real ones, and say how much of the score is noise.
+    """Score images, or those of a generator, against real ones, and say how much of the score is noise.
 
     Args:
         fake: what to score: RUN or RUN:CHECKPOINT, a data set as NAME or NAME:SPLIT, a folder or a zip of images, an
             .npy or .npz of uint8 images, a generator as TorchScript, or module:function, which maps (start, stop) to
-            images number start to stop - 1
+            images start to stop - 1
         real: what to compare it with; null: the images that a run was trained on
         extractor: source of the features: Inception, Fidelity (any of torch-fidelity's networks), Torchvision
             (any of its classifiers), or Classifier (a run of mmgan train-cls)

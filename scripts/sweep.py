@@ -19,7 +19,7 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ RUNS: Mapping[str, Any] = {
     "train_cls": (ClassifierConfig, classifiers.training.check),
 }
 STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
-"""What a run, and a step, are checked against before any starts."""
+"""Configuration and check of a run, and function of a step, by script: all are checked before any starts."""
 
 
 def main() -> None:
@@ -121,16 +121,19 @@ def _trust(arguments: list[str]) -> tuple[bool, list[str]]:
     return found.trust == "true", others
 
 
-def _split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The sweep's arguments and, from `--options.KEY VALUE`, those of its runs, whose parser merges sections."""
     own: list[str] = []
     common: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    words = [*arguments]
+    while words:
+        word = words.pop(0)
         if word.partition("=")[0] == "--options.seed":
             raise UserError("every run takes its seed from the experiment; choose seeds with --seeds '[0,1]'")
         if word.startswith("--options."):
-            common += [f"--{word.removeprefix('--options.')}", *([] if "=" in word else [next(words, "")])]
+            common.append(f"--{word.removeprefix('--options.')}")
+            if "=" not in word and words and not words[0].startswith("--"):
+                common.append(words.pop(0))
         else:
             own.append(word)
     return own, common

@@ -146,7 +146,7 @@ def _limits(process: psutil.Process) -> tuple[int, int, int]:
 
 
 def soak(steps: int = 20_000, output: Path | None = None) -> None:
-    """Train on the digits with scores and samples; see that memory, open files and threads stay as they are.
+    """Train on the digits with scores and samples; print how memory, open files and threads change.
 
     Args:
         steps: Of the generator. What is used after the first tenth of them is compared with what is later.

@@ -1,6 +1,7 @@
 """Decoded images cached on disk with a checksum, and mapped into memory.
 
-A file holds the images' bytes, a JSON object of facts about them, its length in 8 bytes, and the SHA-256 of all this.
+A file holds the images' bytes, a JSON object of facts about them, the length of that object in 8 bytes, and the SHA-256
+of everything before it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Cached(NamedTuple):
 
 
 def cached(name: str, key: str, write: Writer) -> Cached:
-    """The images called `name` in the cache folder; `write` makes them if `key` differs or the file is damaged.
+    """The images called `name` in the cache folder; `write` makes them if the file is missing or damaged.
 
-    The file of another key is replaced. Raises UserError if it cannot be written.
+    A file with a key other than `key` is replaced as well. Raises UserError if it cannot be written.
     """
     file = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmgan" / f"{name}.images"
     with suppress(ValueError):
@@ -60,7 +61,7 @@ def cached(name: str, key: str, write: Writer) -> Cached:
 
 
 def _read(file: Path, key: str) -> Cached | None:
-    """None if there is no file or its key differs; raises ValueError, saying why, if it is damaged."""
+    """The contents of `file`, or None if it is missing or has another key; raises ValueError if it is damaged."""
     try:
         content = np.memmap(file, np.uint8, "c")
     except OSError:
@@ -76,7 +77,7 @@ def _read(file: Path, key: str) -> Cached | None:
 
 
 def _write(file: Path, key: str, write: Writer) -> None:
-    """Write the file atomically, by ordinary writes, so that a full disk is an error rather than a signal."""
+    """Write the file atomically, and not through a memory map, so that a full disk raises an error, not a signal."""
     part, digest = file.with_name(f"{file.name}.part"), hashlib.sha256()
     try:
         with part.open("wb") as out:

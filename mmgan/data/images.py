@@ -60,6 +60,6 @@ def load(config: DataConfig, square: bool = True) -> Images:
 
 
 def fingerprint(images: Tensor) -> str:
-    """A hash that identifies an image set: of its shape and up to 1,024 images spread over it."""
+    """A hash that identifies an image set, computed from its shape and up to 1,024 images spread evenly over it."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), 1024)).long()
     return hashlib.sha256(repr(images.shape).encode() + images[rows].contiguous().numpy().tobytes()).hexdigest()

@@ -9,7 +9,7 @@ from mmgan.memory import free
 
 
 class Feed:
-    """Rows of images, or of labels; all are kept on `device` if they take less than an eighth of its free memory."""
+    """Rows of images, or of labels, kept on `device`; on a GPU, only if they take less than 1/8 of its free memory."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.device = device
@@ -17,7 +17,7 @@ class Feed:
         self.images = images.to(device) if fits else images
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """The rows int64 [B], on the CPU: [B, ...] on the device, of the dtype of the set."""
+        """The images or labels of `rows`, int64 [B] on the CPU: [B, ...] on the device, in the dtype of the set."""
         if self.images.device.type == self.device.type:  # a device may lack the index its tensors have
             return self.images[rows.to(self.device, non_blocking=True)]
         return self.images[rows].pin_memory().to(self.device, non_blocking=True)

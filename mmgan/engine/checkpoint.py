@@ -2,7 +2,7 @@
 
     checkpoints/step-000500/  NAME.safetensors (weights)  state.pt (optimisers and the like)  checksums.json
 
-Nothing is unpickled when one is read. A folder that `mmgan.push` wrote is read like a run with one checkpoint:
+No pickled code runs when one is read. A folder that `mmgan.push` wrote is read like a run with one checkpoint:
 
     FOLDER/  generator.safetensors  discriminator.safetensors  mmgan.json (facts and checksums)  config.yaml
 """
@@ -81,7 +81,7 @@ class Checkpoint(NamedTuple):
         optimiser.load_state_dict({"state": saved, "param_groups": options})
 
     def fact(self, name: str, kind: type[T]) -> T:
-        """The checkpoint's value of `name`; raises UserError if it is missing, of another type, or absurd."""
+        """The checkpoint's value of `name`; raises UserError if it is missing, of another type, or out of range."""
         value = self.state.get(name)
         if isinstance(value, kind) and not (isinstance(value, int) and not 0 < value <= LARGEST):
             return value
@@ -95,8 +95,8 @@ def _form(tensor: Tensor) -> tuple[object, ...]:
 def save(folder: Path, step: int, networks: Mapping[str, nn.Module], state: Mapping[str, Any], keep: int) -> Path:
     """Write the checkpoint of `step` into `folder`, then remove all others except the `keep` - 1 before it.
 
-    Raises UserError for parameters that are not finite, for a network whose state cannot be saved, and when writing
-    fails (on a full disk, for example); the partial checkpoint is then removed, and earlier ones stay.
+    Returns its folder. Raises UserError for parameters that are not finite, for a network whose state cannot be saved,
+    and if writing fails (on a full disk, for example); the partial checkpoint is then removed, and earlier ones stay.
     """
     for name, network in networks.items():
         for key, parameter in network.named_parameters():
@@ -165,7 +165,7 @@ def rehearse(networks: Mapping[str, nn.Module]) -> None:
 
 
 def _contents(networks: Mapping[str, nn.Module], state: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint, by name; a tensor shared by several names is written for each of them."""
+    """The files of a checkpoint, by name; a tensor that has several keys in a network is written once for each."""
     contents: dict[str, bytes] = {}
     other: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
@@ -294,7 +294,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _summed(folder: Path, sums: Mapping[str, str]) -> dict[str, bytes]:
-    """Files of a folder by name; raises UserError if one cannot be read, ValueError if one has another SHA-256."""
+    """The contents of files, by name; raises UserError if one cannot be read, ValueError if its SHA-256 differs."""
     contents = {name: files.read(folder / name) for name in sums}
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != sums[name]:
@@ -315,7 +315,7 @@ def _weights(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _parsed(contents: Mapping[str, bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Weights and state of a checkpoint's files; raises ValueError where they are not what it writes."""
+    """Weights and state from a checkpoint's files; raises ValueError unless they are of the form that `save` writes."""
     weights = _weights(contents)
     try:
         state = torch.load(io.BytesIO(contents["state.pt"]), map_location="cpu", weights_only=True)

@@ -199,9 +199,10 @@ def to_yaml(config: Any) -> str:
 
 
 def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> Any:
-    """Call a function with the command line's arguments; its docstring is the help. Raises UserError like `parse`.
+    """Call a function with the command line's arguments, and return its result; raises UserError like `parse`.
 
-    If there are several functions, the first argument names one. `folders` is a parameter for one or more folders.
+    The function's docstring is its help. If there are several functions, the first argument names one. `folders` names
+    a parameter that takes one or more folders.
     """
     args = sys.argv[1:] if args is None else args
     parsers = {function.__name__: _parser_of(function, folders) for function in functions}
@@ -303,15 +304,15 @@ def run(main: Callable[[], Any]) -> None:
 
     As with other commands, Ctrl-C exits with 130, and a closed output pipe (`| head`) with 141.
     """
-    gc.freeze()  # what imports made stays; collections need not look at it again
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # while scripts import, it ends them at once
+    gc.freeze()  # imported objects stay; garbage collections can skip them
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts set another handler while they import
     sys.path.append(str(Path.cwd()))  # for the user's modules, by name
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     threading.excepthook = _of_a_thread
     try:
         main()
         if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()  # otherwise its threads sometimes abort the interpreter's exit
+            distributed.destroy_process_group()  # otherwise, its threads may abort the interpreter at exit
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

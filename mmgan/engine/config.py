@@ -17,8 +17,8 @@ class RunConfig:
     seed: int = 0
     """The run's seed; every random number is derived from it."""
     mixed_precision: Literal["bf16", "fp16"] | None = None
-    """Half precision for convolutions and matrix products, also in samples and scores during training, but not in those
-    of an average, and not in final scores; null: float32, though a GPU may use TF32 in convolutions."""
+    """Half precision for convolutions and matrix products, also for samples and scores during training (except those of
+    an average of the weights), but not for final scores; null: float32, though a GPU may use TF32 in convolutions."""
     compile: bool = False
     """Compile networks with torch.compile in the first steps, a minute or more each: for long runs on a GPU."""
     deterministic: bool = True

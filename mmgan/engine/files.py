@@ -129,7 +129,7 @@ def writing(folder: Path, option: str = "--output") -> Iterator[None]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this file is left by a run that was killed, or ran out of disk space, before it began."""
+    """Whether this file was left by a run that was killed, or ran out of disk space, before it began."""
     return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(".part"))
 
 

@@ -81,7 +81,7 @@ class Log:
         return table
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint after `step` must hold; checks that all scalars so far are finite and saved to disk."""
+        """The log's part of a checkpoint after `step`, once synced; raises UserError if a scalar is not finite."""
         if self.accelerator.is_main_process:
             os.fsync(self.file.fileno())
         return {"names": self.names, "rows": self._finite_table(step)}

@@ -25,7 +25,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Convolutions of float32 in full inside the block: by default a GPU rounds their inputs to 10 bits (TF32)."""
+    """Full precision for float32 convolutions in the block: by default a GPU rounds their inputs to 10 bits (TF32)."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -36,7 +36,7 @@ def single_precision() -> Iterator[None]:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """This number of threads for PyTorch's computations on the CPU inside the block."""
+    """Use `number` threads for PyTorch's computations on the CPU inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -46,10 +46,10 @@ LENGTHS = ("steps", "epochs")
 
 
 TIMEOUT = "MMGAN_TIMEOUT"
-"""Environment variable: seconds that a process waits for another one before it ends; 600 by default.
+"""Environment variable: seconds for which a process waits for another one before it gives up; 600 by default.
 
-A process that has died is noticed at once, one whose machine is cut off after this time. While one process works
-alone, the others wait: reading a large folder of images for the first time must not take longer.
+The death of a process is noticed at once, the loss of its machine only after this time. Since the others also wait
+while one process works alone, reading a large folder of images for the first time, for example, must not take longer.
 """
 STRATEGIES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
 """ACCELERATE_USE_... of these would train in a way that no option describes."""
@@ -91,9 +91,9 @@ def patience() -> int:
 def keep_freed() -> None:
     """Make glibc, if it is the C library, keep freed memory for the next tensors.
 
-    The process stays at its peak size. Every step allocates and frees the same large tensors. From the system, each
-    would come as fresh pages, with a fault for every page, which took up to a seventh of a step on a CPU
-    (docs/speed.md).
+    Every step allocates and frees the same large tensors. If their memory came from the system each time, every page
+    would fault on first use, which took up to a seventh of a step on a CPU (docs/speed.md). In return, the process
+    stays at its peak size.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
@@ -208,8 +208,8 @@ class Run:
     def agree_on(self, saved: Checkpoint | None, keep: int) -> None:
         """Raise UserError if processes found different checkpoints, because they then see different folders.
 
-        Removes those after the one found, and all but the last `keep` up to it. Prints a line if it was saved by
-        another number of processes: batches and draws are the same for any number, but batch norm normalises each
+        Removes the checkpoints after the one found, and all but the last `keep` up to it. Prints a line if a different
+        number of processes saved it: batches and draws are the same for any number, but batch norm normalises each
         process's rows separately.
         """
         accelerator, step = self.accelerator, saved.step if saved else 0

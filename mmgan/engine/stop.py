@@ -15,9 +15,9 @@ PARENT = "MMGAN_PARENT"
 
 
 class Stop:
-    """Inside the block, the first SIGINT or SIGTERM is only recorded; a second one acts as usual.
+    """Inside the block, the first SIGINT or SIGTERM is only recorded; another one acts as usual.
 
-    Within a second it counts as the first one: a scheduler and a launcher may both send it.
+    Repeats of a signal within a second of the first are ignored: a scheduler and a launcher may both send it.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

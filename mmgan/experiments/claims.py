@@ -1,4 +1,4 @@
-"""What runs say about the claims of their experiment."""
+"""Decisions on the claims of an experiment, from its runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mmgan.experiments.tables import described
 
 
 class Decision(NamedTuple):
-    """What runs say about a claim."""
+    """The decision on a claim, from the runs of its two arms."""
 
     claim: Mapping[str, Any]
     measure: Measure
     found: Difference
     """The claim's arm minus its other, paired by seed."""
     p: float
-    """Corrected for the claims about measures that count as one (`corrected_with`)."""
+    """p value, corrected for all claims about measures that count as one (`corrected_with`)."""
     verdict: Verdict
     level: float
-    """What the correction requires of the smallest p among those claims."""
+    """The level at which the correction tests the smallest p of those claims."""
 
     @property
     def text(self) -> str:

@@ -23,7 +23,7 @@ class Difference(NamedTuple):
     n: int
     p: float
     deviation: float = float("nan")
-    """Standard deviation of the differences between seeds."""
+    """Standard deviation of the paired differences, over seeds."""
 
 
 def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Difference:
@@ -73,8 +73,8 @@ def _quadrature() -> Any:
 def power(effect: float, n: int, level: float = LEVEL) -> float:
     """The probability that a two-sided paired t test at `level` detects a true difference of `effect` deviations.
 
-    This is the noncentral t distribution as a mean over the distribution of the estimated deviation, because SciPy's
-    has gaps for few seeds.
+    The noncentral t distribution is computed as a mean over the distribution of the estimated deviation, because that
+    of SciPy has gaps for few seeds.
     """
     nodes, weights = _quadrature()
     estimated = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, n - 1) / (n - 1))

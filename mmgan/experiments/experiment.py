@@ -51,7 +51,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A plot of measures against a numeric option, as in the paper's Figure 9; other options that differ give lines."""
+    """A plot of measures over a numeric option, as in the paper's Figure 9, with a line per setting of the others."""
 
     over: str
     """Option on the x axis, such as mixup.alpha."""
@@ -159,7 +159,7 @@ class Experiment:
     def hash(self, common: Sequence[str] = ()) -> str:
         """SHA-256 of the plan, the options in the configurations that it names, and `common`, options of all runs.
 
-        Comments in a configuration are no part of it. Raises UserError if a configuration is missing or not YAML.
+        Comments in a configuration are not part of it. Raises UserError if a configuration is missing or not YAML.
         """
         lines = self.lines(common).values()
         named = {path for line in lines for word, path in pairwise(line) if word == "--config"}
@@ -171,7 +171,8 @@ class Experiment:
         """Every run: its folder within the experiment's folder, and its options as a command line.
 
         `common` are further options of all runs, which override the experiment's. Runs are ordered by seed, so that a
-        stopped sweep has equally many of every arm. Raises UserError if two runs have the same folder.
+        stopped sweep has equally many runs of every arm. Raises UserError if two runs have the same folder, or two arms
+        the same options.
         """
         runs = [(seed, arm, options) for arm, options, seeds in self.points() for seed in seeds]
         found: dict[str, list[str]] = {}
@@ -203,7 +204,7 @@ class Job(NamedTuple):
     needs: tuple[str, ...]
     """Runs that must be done first."""
     first: bool
-    """Whether this is the run itself, whose folder is given by --output; for a step, it is the first argument."""
+    """Whether this is the run itself, which gets its folder as --output; a step gets it as its first argument."""
 
 
 def jobs_of(experiment: Experiment, common: Sequence[str] = ()) -> dict[str, Job]:

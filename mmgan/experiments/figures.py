@@ -17,7 +17,7 @@ from mmgan.experiments.differences import Difference
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 WIDTH = 5.6
-"""Inches: panels lie below each other, so that their text stays legible on a phone."""
+"""Width of a figure in inches; panels are stacked, so that their text stays legible on a phone."""
 MARKS = "osv^D<>"
 """Line styles and marks, so that lines can be distinguished without colour."""
 Curve = Sequence[Sequence[float]]
@@ -82,7 +82,7 @@ class Mark(NamedTuple):
     x: float
     found: Mapping[str, Difference]
     whole: bool
-    """Whether it has as many runs as the other arms; otherwise its mark is hollow."""
+    """Whether the arm has as many runs as the largest one; otherwise its mark is hollow."""
 
 
 def over_option(

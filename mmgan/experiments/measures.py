@@ -74,7 +74,7 @@ def describe(name: str) -> Measure:
 
 
 def corrected_with(name: str) -> str:
-    """What claims are corrected together with: an attack at all its eps is one measure, and so is one at all layers.
+    """The name shared by measures whose claims are corrected together: an attack at all its eps, or one at all layers.
 
     Examples:
         >>> corrected_with("l2/fgsm/0.05"), corrected_with("interpolated/h1"), corrected_with("best/fid")

@@ -49,7 +49,7 @@ def remake(folder: Path) -> list[Path]:
 
 
 def insert(file: Path, name: str, table: str) -> bool:
-    """Replace what is between the markers of `name` in a page by a table; returns whether the page has markers.
+    """Replace the text between the markers of `name` in a page with a table; returns whether it has such markers.
 
     Raises UserError for a page in which the second marker is missing.
     """

@@ -91,9 +91,9 @@ def make(
     baseline: str | None = None,
     words: Mapping[str, str] = MappingProxyType({}),
 ) -> Record:
-    """Read runs, or folders of runs, and write a record of their measurements to `output`, and its page.
+    """Read runs, or folders of runs, and write a record of their measurements, and its page; returns the record.
 
-    `words`: its title and description, instead of the experiment's.
+    `words` may hold `title` and `about`, which replace the experiment's.
 
     `output` then holds record.json, the pictures, runs.csv and report.html, and `output`.md is next to it. Raises
     UserError like `results.read`, and if the baseline is not an arm.
@@ -326,7 +326,7 @@ def _unscored(results: Iterable[Result]) -> list[Block]:
 
 
 def _minus(record: Record, results: Sequence[Result], names: Sequence[str], output: Path) -> list[Block]:
-    """Every arm minus the baseline; a picture for measures that claims are about, unless it would be the claims'."""
+    """Every arm minus the baseline, with a picture of measures that claims are about, unless it would repeat theirs."""
     baseline, claims = record["baseline"], record["claims"]
     arms = [arm for arm in arms_of(results) if arm != baseline]
     found = {

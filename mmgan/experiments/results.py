@@ -294,7 +294,7 @@ def _number(value: Any) -> bool:
 
 
 def bend(path: Sequence[float]) -> float:
-    """The mean distance of the logits on a path from fake to real from a straight line, relative to their rise.
+    """The mean distance of a path's logits, fake to real, from the line between its ends, relative to their rise.
 
     Examples:
         >>> bend([-1.0, 0.0, 1.0])
@@ -321,7 +321,7 @@ def _same_protocols(results: Sequence[Result]) -> None:
 
 
 def name_arms(results: Sequence[Result]) -> None:
-    """Give runs that differ only in their seeds the name of one arm: that of their folder, or of distinct options.
+    """Give runs that differ only in their seeds the name of one arm: that of the folder around them, or their own.
 
     Raises UserError if an arm has a seed twice, or if neighbouring seed-N folders are not repetitions.
     """

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -223,7 +224,7 @@ def _failure(storage: str | Path, error: BaseException) -> str:
 
 
 class Worker:
-    """Does one job of a sweep after another, until the only ones left belong to others.
+    """Does the jobs of a sweep one by one, and waits for those of other workers, until none is left that it can do.
 
     A job is a separate process, which ends when its worker does. Its options are in the storage.
     """
@@ -317,7 +318,7 @@ class Worker:
             self.failed = {name for name, state in _overall(self.jobs, trials).items() if state == "failed"}
 
     def work(self) -> dict[str, str]:
-        """Work, and wait for jobs taken by others, which may be returned; returns the final states.
+        """Do jobs, and wait for those of other workers, which may return to the queue; returns the final states.
 
         After SIGINT or SIGTERM, the current job saves its state and is put back in the queue. Raises UserError if the
         storage fails.
@@ -353,7 +354,7 @@ class Worker:
         self._take_back()
         with self._alone():
             trials = _trials(self.study)
-            waiting = any(trial.state == TrialState.WAITING for trial in trials)  # of a worker that was killed here
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)  # left by a worker killed just here
             if not waiting and (job := self._first(trials)):
                 self.study.enqueue_trial({}, user_attrs={"job": job._asdict()})
                 self.queued.add(job.name)
@@ -380,13 +381,13 @@ class Worker:
         for trial in trials:
             if trial.state == TrialState.COMPLETE and trial.duration:
                 seconds.setdefault(_job(trial).makes, []).append(trial.duration.total_seconds())
-        running = [name for name, state in found.items() if state == "running"]
+        count = Counter(found.values())
         left = [name for name, state in found.items() if state in ("waiting", GONE)]
-        line = f"{len(found) - len(running) - len(left)} of {len(found)} done"
-        line += f", {len(running)} running, {len(left)} left"
+        line = f"{count['done']} of {len(found)} done, {count['running']} running, {len(left)} left"
+        line += f", {count['failed']} failed" if count["failed"] else ""
         times = [seconds.get(self.jobs[name].makes, []) for name in left]
         if left and all(times):
-            rest = sum(sum(one) / len(one) for one in times) / (len(running) + 1)
+            rest = sum(sum(one) / len(one) for one in times) / (count["running"] + 1)
             ready = datetime.now() + timedelta(seconds=rest)
             line += f"; the rest by {ready:%H:%M}" + (f" on {ready:%d %B}" if rest > 43_200 else "")
         return line

@@ -68,7 +68,7 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], results: Sequence[Result]) ->
 
 
 def _ranges(seeds: Iterable[int]) -> str:
-    """Seeds as text; four and more in a row as a range: 0, 3, 100 to 115."""
+    """Seeds as text; four or more in a row as a range: 0, 3, 100 to 115."""
     parts = []
     for _, group in groupby(enumerate(sorted(seeds)), key=lambda pair: pair[1] - pair[0]):
         row = [str(seed) for _, seed in group]

@@ -1,6 +1,6 @@
 """DiffAugment (Zhao et al. 2020, arXiv:2006.10738): differentiable augmentation of a discriminator's input.
 
-It comes before any mixing, on real rows and fakes, in both steps; mixing, at every layer, is of augmented images.
+It is applied to real rows and fakes, in both steps, before any mixing: at every layer, augmented images are mixed.
 """
 
 from __future__ import annotations

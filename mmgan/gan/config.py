@@ -23,8 +23,8 @@ class GANData(DataConfig):
     """Images, and how the discriminator sees them."""
 
     subset: int | None = None
-    """Train on this many images, drawn at random with the run's seed; null: all. The reference of scores is always all
-    of them."""
+    """Train on this many images, drawn at random with the run's seed; null: all. Scores always compare with all
+    images."""
     flip: bool = False
     """Flip images horizontally at random."""
     dequantise: bool = True
@@ -127,7 +127,7 @@ class GANConfig(RunConfig):
     burn_in: BurnIn | None = None
     """R3GAN's schedule of the learning rate, gammas, Adam's second decay rate and `ema`; null: none."""
     ema: float | None = None
-    """Decay, in (0, 1), of a moving average of the generator's weights, which then makes the samples, with separate
+    """Decay, in (0, 1), of a moving average of the generator's weights, from which samples are then made, with separate
     batch norm statistics; null: no average, as in the paper."""
     score: ScoreConfig | None = None
     """Scores during training; null: none."""

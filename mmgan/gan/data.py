@@ -19,7 +19,7 @@ DIAGNOSED = 256
 
 
 def training_images(config: GANConfig) -> Images:
-    """The data set, or `data.subset` of its images in their order.
+    """The data set, or a random `data.subset` of its images in their original order.
 
     Raises UserError for a subset larger than the data set and, if the GAN is conditional, for images without a label or
     classes that the subset lacks.
@@ -57,7 +57,7 @@ def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:
 
 
 def held_out(config: GANConfig) -> Images | None:
-    """Real images not trained on, for diagnostics; None if the data set has no other split."""
+    """Up to 256 test images, for diagnostics; None if there are none, or if training uses another split than train."""
     if config.data.split != "train":
         return None
     try:

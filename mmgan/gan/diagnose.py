@@ -60,7 +60,7 @@ def diagnose(
     """Scalars, and curves over LAMS, that describe `discriminator`.
 
     Images are float32 [N, C, R, R] in [-1, 1] on its device; `held_out` are real ones not trained on; for a conditional
-    GAN, `classes` are the class vectors of each of the three. Scalars: mean logits of each kind, `d/gap` between
+    GAN, `classes` are the class vectors of each, in this order. Scalars: mean logits of each kind, `d/gap` between
     training and held-out images (overfitting), and `spectral_norms`.
     """
     named = {"d/real": real, "d/fake": fake} | ({} if held_out is None else {"d/held_out": held_out})

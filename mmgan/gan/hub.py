@@ -35,7 +35,7 @@ def is_name(text: str) -> bool:
 def fetch(repo: str, revision: str | None) -> Path:
     """The folder, in huggingface_hub's cache, with what `mmgan.push` uploaded to the repository `repo`.
 
-    Without a connection it is what the cache has. Raises UserError if that is nothing.
+    Without a connection, it is the one in the cache. Raises UserError if there is none.
     """
     wanted = ["config.yaml", PUSHED, *sorted(PUSHED_WEIGHTS), "scores.json"]
     try:

@@ -48,11 +48,11 @@ class Inputs:
         return self.of(z, self.labels(seed, start, stop, among))
 
     def latents(self, seed: int, start: int, stop: int) -> Tensor:
-        """Their latents: float32 [stop - start, z_dim]."""
+        """Latents `start` to `stop` - 1 of a seed: float32 [stop - start, z_dim]."""
         return _blocks(lambda g: torch.randn(BLOCK, self.z_dim, generator=g), seed, "sample", start, stop)
 
     def labels(self, seed: int, start: int, stop: int, among: Sequence[str | int] = ()) -> Tensor:
-        """Their labels: int64 [stop - start]."""
+        """Labels `start` to `stop` - 1 of a seed: int64 [stop - start]."""
         return _blocks(partial(self._drawn, among=self.numbers(among)), seed, "sample labels", start, stop)
 
     def numbers(self, among: Sequence[str | int] = ()) -> list[int]:

@@ -80,7 +80,7 @@ def score(
     output: str | Path | None = None,
     trust: bool = False,
 ) -> Record:
-    """Score images, or a generator's, against real ones, and estimate how much of the score is noise.
+    """Score images, or those of a generator, against real ones, and estimate how much of the score is noise.
 
     Images are named as RUN or RUN:CHECKPOINT (best, last, or a step), a data set as NAME or NAME:SPLIT, a folder or a
     zip of images, an .npy or .npz of uint8 images, a TorchScript generator, or module:function, where the function maps
@@ -88,7 +88,7 @@ def score(
     function; and the extractor can be any module that maps images in [0, 1], float32 [B, C, H, W], to features [B, d]
     or to (features, logits [B, K]).
 
-    Returns the record: `scores`; the `stamp`, everything they depend on apart from the scored images, which `fake`
+    Returns the record: `scores`; the `stamp`, with everything they depend on except the scored images, which `fake`
     describes; and `floor`, the scores of `num_floor` real images against the other real ones. For several seeds,
     `scores` are means, and NAME_std standard deviations. Raises UserError if images cannot be compared.
 
@@ -101,14 +101,14 @@ def score(
             class), separated by commas
         num_samples: number of images to score; null: all, or 50,000 from a generator
         seeds: sampling seeds of a generator; for several, the mean and standard deviation are reported
-        resize: resize all images to this many pixels; null: they must have the same size
+        resize: side, in pixels, to resize all images to; null: they must have the same size
         channels: convert all images to 1 channel (luma) or 3 (grey repeated); null: they must have the same number
         held_out: real images that the generator has not seen, to test whether it has memorised `real`: the FID to
             equally many images of `real` minus the FID to these
         nearest: PNG file for a picture of ten samples, each with the five nearest real images
-        floor: also score real images against the others, to show what a perfect generator would get
+        floor: also score some real images against the others, to show what a perfect generator would get
         weights: weights of a run: raw, ema (the average), or auto: ema if the run has one
-        z_dim: number of latents of a TorchScript generator; null: its attribute `z_dim`
+        z_dim: dimension of a TorchScript generator's latents; null: its attribute `z_dim`
         root: folder of the named data sets
         download: download a data set that is missing there
         skip_broken: leave out broken files of a folder and list them

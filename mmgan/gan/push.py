@@ -5,7 +5,7 @@ The folder, which `mmgan.load` reads like a run:
     generator.safetensors      weights of the generator, raw or averaged
     discriminator.safetensors  weights of the discriminator
     mmgan.json                 format, step, which weights the generator has, channels, resolution, SHA-256 of both
-                               files; for a conditional GAN also its classes and their shares among labels drawn
+                               files; for a conditional GAN also its classes and the weights for drawing labels
     config.yaml                the run's configuration, without comments and paths
     scores.json                the run's records of these weights, if there are any, without paths
     samples.png                a grid of samples of seed 0

@@ -15,14 +15,14 @@ from mmgan.engine.modes import evaluating
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch_size: int = 256) -> Tensor:
-    """Images of inputs `z` [N, D]: uint8 [N, C, H, W] on the generator's device. Its modes do not change."""
+    """Images of inputs `z` [N, D]: uint8 [N, C, H, W] on the device of `generator`, whose mode does not change."""
     device = next(generator.parameters()).device
     with evaluating(generator):
         return torch.cat([to_uint8(generator(batch.to(device))) for batch in z.split(batch_size)])
 
 
 def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:
-    """Inputs between each row of `a` and of `b`, [rows, z_dim + C], `columns` for each: [rows * columns, ...].
+    """`columns` inputs from each row of `a` to that of `b`, both [rows, z_dim + C]: [rows * columns, z_dim + C].
 
     Latents follow great circles, which roughly preserve the norm of a Gaussian latent (a straight line would pass near
     the origin, where none are drawn), and class vectors straight lines.
@@ -37,7 +37,7 @@ def interpolation(a: Tensor, b: Tensor, columns: int, z_dim: int) -> Tensor:
 
 
 def save_grid(images: Tensor, path: Path, columns: int) -> Tensor:
-    """Write uint8 images [N, C, H, W] as one PNG, `columns` per row, enlarged to at least 32 pixels each.
+    """Write uint8 images [N, C, H, W] as one PNG, `columns` per row, small ones enlarged, to 32 pixels at most.
 
     Returns the picture: uint8 [3, H', W'].
     """

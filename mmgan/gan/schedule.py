@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class BurnIn:
     """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from the run's options to these along half a cosine.
 
-    The half-life of `ema` grows with them, from 0, so an average loaded by `init_from` is discarded. The defaults are
-    theirs for CIFAR-10.
+    The half-life of `ema` grows along the same curve, from 0, so an average loaded by `init_from` is discarded. The
+    defaults are the authors' for CIFAR-10.
 
     Examples:
         >>> from mmgan import BurnIn, GANConfig
@@ -52,7 +52,7 @@ class Rates(NamedTuple):
 
 
 def rates(config: GANConfig, step: int) -> Rates:
-    """The values in generator step `step`, counted from 1, and in the discriminator steps before it.
+    """The values in generator step `step`, counted from 1, and in its discriminator steps.
 
     Examples:
         >>> from mmgan.gan.config import GANConfig
@@ -71,7 +71,7 @@ def rates(config: GANConfig, step: int) -> Rates:
         return first + done * (then - first)
 
     r1, r2 = (between(gamma, last.gamma) if gamma else 0.0 for gamma in (config.r1_gamma, config.r2_gamma))
-    ema = config.ema  # 2^(-1 / half-life in steps), so multiplying half-lives by `done` gives
+    ema = config.ema  # 2^(-1 / half-life in steps); the half-life is multiplied by `done`
     if ema is not None:
         ema = ema ** (1 / done) if done else 0.0
     return Rates(between(lr, last.lr), (config.betas[0], between(config.betas[1], last.beta2)), r1, r2, ema)

@@ -42,8 +42,9 @@ def score(
     Args:
         run: run folder
         checkpoint: last, best (by the scores during training), or the step of a saved checkpoint
-        extractor: Inception (FID's own network; --extractor.weights FILE), or Classifier: a run of
-            mmgan train-cls on the same data (--extractor.run FOLDER)
+        extractor: Inception (FID's own network; --extractor.weights FILE), Fidelity (any of torch-fidelity's networks),
+            Torchvision (any of its classifiers), or Classifier: a run of mmgan train-cls on the same data
+            (--extractor.run FOLDER)
         protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; paper:
             50,000 against the test set, as in the authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
         num_samples: number of samples; null: the protocol's

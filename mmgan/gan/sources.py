@@ -56,7 +56,7 @@ def open_source(
     """What `text` names: a run folder, a TorchScript file, a data set, a folder or file of images, or a function.
 
     `data` locates a data set; `resize` is the size in pixels for a folder's images, which may have several sizes;
-    `weights` selects a run's generator; `z_dim` is the number of latents of a TorchScript generator. Raises UserError
+    `weights` selects a run's generator; `z_dim` is the dimension of a TorchScript generator's latents. Raises UserError
     for anything else.
     """
     path = Path(text).expanduser()

@@ -41,7 +41,7 @@ STANDING = (16, 64)
 
 
 class State:
-    """What training changes. Call `generator` and `discriminator`; `networks` are the same without DDP."""
+    """Everything that training changes. Call `generator` and `discriminator`; `networks` holds the same without DDP."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class State:
 
     @torch.no_grad()
     def learn(self) -> None:
-        """Move the average, if there is one, towards the generator's weights (a copy at first), and copy its buffers.
+        """Move the average, if there is one, towards the generator's weights (at first, copy them); copy its buffers.
 
-        `AveragedModel.update_parameters` does the same, but sends its counter to the device, for which a GPU waits.
+        `AveragedModel.update_parameters` does the same, but moves its counter to the device, which makes a GPU wait.
         """
         if self.average is None:
             return
@@ -96,15 +96,15 @@ class State:
     def refresh(self) -> None:
         """Recompute the average's batch norm statistics for its weights: "standing statistics".
 
-        Each step leaves it with those of the generator. They are computed from fixed inputs, so they are the same at
-        any time and for any number of processes (Brock et al. 2019, appendix B).
+        After each step, the average has those of the generator instead. Standing statistics come from fixed inputs, so
+        they do not depend on when, or on how many processes, they are computed (Brock et al. 2019, appendix B).
         """
         if self.average:
             update_bn(self.standing, self.average.module, self.accelerator.device)
 
     @contextmanager
     def one_sampler(self) -> Iterator[nn.Module]:
-        """The main process's sampler: otherwise batch norm statistics would differ between processes."""
+        """The sampler with the main process's batch norm statistics, which would otherwise differ between processes."""
         buffers = list(self.sampler().buffers())
         own = [buffer.clone() for buffer in buffers]
         for buffer in buffers:

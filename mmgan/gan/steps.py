@@ -18,7 +18,8 @@ from mmgan.mixup import Plans, discriminator_loss, generator_loss
 class Steps:
     """The discriminator's and the generator's step. Draws are functions of the seed and of the step, counted from 0.
 
-    The generator's latents, and what its networks draw, count from 1, as in version 0.1, whose runs can so be repeated.
+    In the generator's step, latents and the networks' own draws count from 1, as in version 0.1, so that runs of that
+    version can be repeated.
     """
 
     def __init__(self, config: GANConfig, gan: State, images: Tensor, labels: Tensor | None = None) -> None:

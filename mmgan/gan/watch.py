@@ -92,7 +92,7 @@ class Watch:
         self.log.record(step, *diagnose(self.gan.networks["discriminator"], shown, made, fresh, classes))
 
     def _save(self, step: int) -> None:
-        """Save a checkpoint after everything else: if that fails, the rest is repeated."""
+        """Save a checkpoint last: if anything before it fails, the resumed run repeats all of it."""
         state = self.gan.state() | self.facts | {"log": self.log.state(step), "best": self.best}
         if self.main:
             plot_losses(self.run.metrics, self.run.folder / "plots" / "losses.png")

@@ -19,7 +19,7 @@ class Mixable(nn.Module):
 
     `names` are from `network.named_modules()`, in the order in which these modules run. Hooks exist only during a
     forward pass, so copying, saving or compiling the network is not affected. If plain rows are kept, a batch norm
-    above the mix sees them together with the mixed ones, so a mixed row then depends on more than its two rows. A
+    after the mixing sees them together with the mixed ones, so a mixed row then depends on more than its two rows. A
     module called by `torch.utils.checkpoint` runs again in the backward pass, without its hook, so its output cannot be
     mixed; name the module around it, whose forward calls `checkpoint`.
 

@@ -1,4 +1,4 @@
-"""The GAN objective, Eq. 10, whose mixup term is Eq. 8 in the input and that of Eq. 11 in hidden layers."""
+"""The GAN objective, Eq. 10, whose mixup term is Eq. 8 at the input and that of Eq. 11 at hidden layers."""
 
 from __future__ import annotations
 

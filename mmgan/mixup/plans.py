@@ -105,9 +105,10 @@ class Plans:
     @overload
     def mix(self, layer: int, h: Tensor, y: Tensor | None = ...) -> tuple[Tensor, Tensor | None]: ...
     def mix(self, layer: int, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Mix states and targets at `layer`; returns [R, ...] each, where R counts all rows mixed so far.
+        """Mix states and targets at `layer`; returns each with the rows mixed here appended.
 
-        Raises ValueError if `h` does not have the number of rows that these plans were drawn for.
+        At the last layer with a plan, plain rows that are not kept are dropped. Raises ValueError if `h` or `y` does
+        not have the number of rows that these plans were drawn for.
         """
         here = [plan for plan in self.plans if plan.layer == layer]
         if not here:

@@ -59,7 +59,7 @@ class Staged(nn.Module):
         """f(x), mixed by `plans`; h_k(x) with `stop=k`; g_k(h) with `start=k`, without preprocessing even for k = 0.
 
         `x` is [N, ...]. With targets `y` [N, ...], also returns the targets of the output rows, mixed like the rows.
-        Raises ValueError for a plan at a layer outside the pass, or for another number of rows than in `x`.
+        Raises ValueError for a plan at a layer outside the pass, or for a number of rows other than that of `x`.
         """
         stop = len(self.stages) if stop is None else stop
         h = self.preprocess(x) if start is None and self.preprocess is not None else x

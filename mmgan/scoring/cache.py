@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def content_hash(images: Tensor) -> str:
-    """SHA-256 of the shape and bytes of a tensor [N, ...], of images uint8 or of labels int64."""
+    """SHA-256 of the shape and bytes of a tensor [N, ...]: images (uint8) or labels (int64)."""
     digest = hashlib.sha256(repr(list(images.shape)).encode())
     for part in images.split(4096):
         digest.update(part.contiguous().numpy().tobytes())

@@ -12,9 +12,10 @@ ROWS = 1000
 def density_coverage(made: Tensor, real: Tensor, neighbours: int = 5) -> dict[str, float]:
     """`density` (Eq. 4) and `coverage` (Eq. 5) of features [M, d] of generated images and [N, d] of real ones.
 
-    The ball around a real image reaches its `neighbours`-th nearest other real image. Density is the mean number of
-    balls that contain a generated image, divided by `neighbours`, and can exceed 1; coverage is the fraction of balls
-    that contain one. Features should be float64 with the real mean subtracted, so that distances are accurate.
+    The ball around a real image reaches its `neighbours`-th nearest other real image. Density is the number of balls
+    that contain a generated image, averaged over generated images and divided by `neighbours`; it can exceed 1.
+    Coverage is the fraction of balls that contain at least one. Features should be float64 with the real mean
+    subtracted, so that distances are accurate.
 
     Examples:
         >>> line = torch.arange(10.0, dtype=torch.float64)[:, None]

@@ -70,8 +70,10 @@ def digest(found: Tensor) -> str:
 
 
 def duplicates(made: Tensor, real: Tensor) -> dict[str, int]:
-    """The number of images, given by fingerprints int64 [M] and [N], that repeat an earlier one in their set (`fake`,
-    `real`), and the number of those in the first set that occur in the second (`both`).
+    """The numbers of repeated images, given by their fingerprints, int64 [M] and [N].
+
+    `fake` and `real` count images that repeat an earlier one in their set, `both` those in the first set that also
+    occur in the second.
     """
     unlike = [len(found.unique()) for found in (made, real)]
     return {

@@ -27,7 +27,7 @@ class Moments:
         self.outer.addmm_(x.T, x)
 
     def over_processes(self, accelerator: Accelerator) -> Moments:
-        """The sums over all processes."""
+        """Replace the sums with those over all processes; returns itself."""
         for name in ("count", "sum", "outer"):
             setattr(self, name, accelerator.reduce(getattr(self, name), "sum"))
         return self

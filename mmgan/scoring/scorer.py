@@ -95,7 +95,7 @@ class Scorer:
         self.real = self._cached(real, protocol.metrics)
 
     def stamp(self, seed: int, generator: str) -> dict[str, Any]:
-        """Everything that a score depends on besides the generator's weights; decides if scores are comparable."""
+        """Everything a score depends on except the generator's weights; scores with equal stamps are comparable."""
         protocol = self.protocol
         return {
             "extractor": self.extractor.name,
@@ -120,16 +120,17 @@ class Scorer:
         return len(self.real.moments["mean"]) if self.real.moments else None
 
     def score(self, draw: Draw, labels: Tensor | None = None) -> dict[str, float]:
-        """Scores of the images that `draw` makes, as requested: `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`,
-        `recall`, `density`, `coverage` and, with `labels`, int64 [N], `fid/CLASS` and their mean `intra_fid`.
+        """Scores, by the requested metrics, of the images that `draw` makes.
 
-        `kid_std` is left out if either set is no larger than a subset. Apart from rounding, scores do not depend on the
-        batch size or the number of processes. Raises UserError if images or features cannot be scored.
+        They are `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`, `density`, `coverage` and, with
+        `labels`, int64 [N], `fid/CLASS` and their mean `intra_fid`. `kid_std` is left out if either set is no larger
+        than a subset. Apart from rounding, scores do not depend on the batch size or the number of processes.
+        Raises UserError if images or features cannot be scored.
         """
         return self.compare(self.extracted(draw), labels)
 
     def extracted(self, draw: Draw) -> Features:
-        """What `compare` needs from the images that `draw` makes; each process extracts a share of them."""
+        """The features that `compare` needs from images made by `draw`; each process extracts a share of them."""
         protocol, work = self.protocol, "scoring samples"
         made = self._extract(draw, protocol.drawn, protocol.metrics, work, protocol.num_samples)
         if made.features is not None:
@@ -139,7 +140,7 @@ class Scorer:
         return made
 
     def floor(self, real: Source) -> dict[str, float]:
-        """The same scores of real images outside the reference: the scores of a perfect model."""
+        """The same scores for real images outside the reference: those that a perfect model would get."""
         assert real.number is not None
         metrics = [metric for metric in self.protocol.metrics if real.number >= LEAST[metric]]
         return self.compare(self._cached(real, metrics, logits=True), real.labels)
@@ -166,7 +167,7 @@ class Scorer:
     def compare(self, made: Features, labels: Tensor | None = None) -> dict[str, float]:
         """Scores of `made` against the reference; computed on the main process and sent to all.
 
-        Raises UserError if the FID of each class is requested for images without labels.
+        Raises UserError if the FID of each class is requested, but no class has two images in both sets.
         """
         if "intra" in self.protocol.metrics and not shared_classes(labels, self.reference.labels):
             raise UserError(NO_CLASS)
@@ -215,7 +216,7 @@ class Scorer:
         return scores
 
     def _kid(self, made: Tensor, real: Tensor) -> dict[str, float]:
-        """The mean over subsets and, if subsets are drawn from both sets, its spread: subsets of a whole set are equal.
+        """The mean over subsets and, if both sets are larger than a subset, its spread.
 
         A set no larger than a subset is used whole: the mean is still unbiased and uses all its images, but the spread
         would not reflect how few they are.

@@ -66,7 +66,7 @@ def labels_of(source: Source, seed: int, n: int) -> Tensor | None:
 
 
 def named_classes(source: Source, names: Sequence[str]) -> Source:
-    """`source`, whose labels index `names`: labels become the names if these are distinct numbers, or get `names`."""
+    """`source`, whose labels index `names`, with these as labels if they are distinct numbers, else as `classes`."""
     if not all(name.isdecimal() for name in names) or len(set(map(int, names))) < len(names):
         return replace(source, classes=tuple(names))
     numbers = torch.tensor([*map(int, names), -1])  # the last is for images in no class

@@ -1,4 +1,4 @@
-"""CIFAR-100: 50,000 and 10,000 colour images of 32x32."""
+"""CIFAR-100: 50,000 training and 10,000 test colour images of 32x32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 and 10,000 grey images of 28x28, from `root` or a Linux package."""
+"""Fashion-MNIST: 60,000 training and 10,000 test grey images of 28x28, from `root` or a Linux package."""
 
 from __future__ import annotations
 

@@ -34,18 +34,19 @@ Tree = Path | zipfile.Path
 FORMAT = 2  # part of the key: increase it whenever decoding changes
 LABELS = "dataset.json"
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
-"""What reading a file raises; the last one for an encrypted zip or an unknown compression."""
+"""Errors that reading a file may raise; the last is for an encrypted zip or an unknown compression."""
 LISTED = 10
 """How many entries of a list a message names."""
 
 
 def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """All images under `root`, one split; labels number the folders directly under it, -1 for images in none of them.
+    """All images under `root`, as the only split; labels number the folders directly under it, -1 for images in none.
 
     A `dataset.json` in `root`, as written by StyleGAN's tool, takes precedence: {"labels": [[file, label], ...]}. Links
     are followed; hidden files and folders are skipped. A folder without images keeps its number. Images are colour
     unless all are grey. With `resolution`, the shorter side is scaled to it and the centre is kept; otherwise all must
-    have the same size. Prints one line that describes what was found.
+    have the same size. Prints one line that describes what was found. Raises UserError if there are no images, or if
+    some cannot be used and `skip_broken` is false.
     """
     config.split_of("train")
     if config.download:
@@ -68,7 +69,7 @@ def load(config: DataConfig) -> tuple[Tensor, Tensor]:
         f"{root.name[:50]}-{source}", key, lambda put: _decode(tree, names, config.resolution, config.skip_broken, put)
     )
     broken: dict[str, str] = facts["broken"]
-    if broken and not config.skip_broken:  # by an earlier run that left them out
+    if broken and not config.skip_broken:  # cached by an earlier run, which left them out
         raise _refusal(root, broken, len(names))
     kept = [Path(name) for name in names if name not in broken]
     if said is None:
@@ -223,7 +224,7 @@ class _Header(NamedTuple):
 def _decode(
     root: Tree, names: Sequence[str], resolution: int | None, skip_broken: bool, put: Callable[[bytes], object]
 ) -> dict[str, Any]:
-    """Pass all images, [C, H, W] each, to `put` and return their facts. Raises UserError for broken ones."""
+    """Pass all images, [C, H, W] each, to `put`, and return facts about them; raises UserError if some are unusable."""
     with ThreadPoolExecutor() as pool:
         found = _bar(pool.map(lambda name: _header(root / name), names), "reading headers", names)
         headers = dict(zip(names, found, strict=True))

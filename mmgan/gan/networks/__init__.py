@@ -41,9 +41,10 @@ class DiscriminatorConfig(ABC):
     def build(self, resolution: int, channels: int, classes: int = 0) -> nn.Module:
         """A network from images [N, channels, resolution, resolution] in [-1, 1] to logits [N].
 
-        With `classes`, a parameter that families without conditional networks may omit, a `conditional.Projection`. It
-        must be `Staged` or `Mixable` to be mixed. Training calls only `forward`, so that it works under DDP and
-        autocast. Raises ValueError for an unsupported size.
+        With `classes`, a parameter that families without conditional networks may omit, it is a
+        `conditional.Projection`. To be mixed, the network, or the features of a projection, must be `Staged` or
+        `Mixable`. Training calls only `forward`, so that it works under DDP and autocast. Raises ValueError for an
+        unsupported size.
         """
 
 

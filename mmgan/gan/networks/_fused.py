@@ -1,7 +1,7 @@
 """Two exact identities that reduce the multiplications of a resampling 3x3 convolution to 4/9.
 
-Averaging, or repeating, pixels commutes with a convolution once it is folded into the kernel: sliding a 3x3 kernel
-over a 2x2 box makes a 4x4 kernel of stride 2. Both results equal the two-step form up to rounding.
+Averaging, or repeating, pixels can be folded into the kernel of a convolution: a 3x3 kernel, summed over its four
+placements in 4x4, is applied with stride 2. Both results equal those of the two steps up to rounding.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class DCGANDiscriminator(DiscriminatorConfig):
 class Generator(nn.Module):
     """Latents [N, z_dim], followed by class vectors, to images [N, channels, resolution, resolution] in [-1, 1].
 
-    If there are classes, all norms except the last of several are conditional.
+    If there are classes, the norms are conditional, except the last one if there are several.
     """
 
     def __init__(self, resolution: int, channels: int, config: DCGANGenerator, classes: int = 0) -> None:

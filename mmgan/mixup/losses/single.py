@@ -27,7 +27,7 @@ class Loss(ABC):
     def discriminator(self, logits: Tensor, target: Tensor, plans: Plans) -> dict[str, Tensor]:
         """The terms of the discriminator's loss by name, scalars whose sum it minimises; `mix` is for mixed rows.
 
-        `logits` and `target`, in [0, 1], are [R], for the output rows of `plans`: B real, B fake, then mixed. In the
+        `logits` and `target` (in [0, 1]) are [R], for the output rows of `plans`: B real, B fake, then mixed. In the
         generator's step, which uses only `mix`, a loss without `needs_real` gets no real rows.
         """
 

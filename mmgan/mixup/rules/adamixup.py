@@ -39,7 +39,7 @@ class Adaptive(Seeded):
 
 
 class Policy(nn.Module):
-    """The interval of a pair: softmax of two linear layers, with nothing in between, on features of the blend."""
+    """The interval of a pair: softmax of two linear layers, with no nonlinearity between, on features of the blend."""
 
     def __init__(self, backbone: nn.Module, size: int) -> None:
         """`backbone` maps images to features [M, size]: a network of the classifier's kind with separate weights."""
@@ -66,8 +66,8 @@ class AdaMixUp(ClassifierRule):
 
     The first half of a batch, x1, is mixed with rows of the whole batch; the second half, u, is not. A head next to the
     last layer learns to distinguish mixed rows from x1 and u (the intrusion loss), and the policy learns, by the same
-    loss, to make mixes that it can distinguish. Published for the input; at hidden layers, where the policy sees the
-    images, it is our extension.
+    loss, to make mixes that this head can distinguish. Published for the input; at hidden layers, where the policy
+    still sees the images, it is our extension.
 
     Examples:
         >>> import torch
@@ -110,7 +110,7 @@ class AdaMixUp(ClassifierRule):
         return Policy(backbone(), size)
 
     def head(self, size: int) -> nn.Module:
-        """The intrusion head: two linear layers, with nothing in between."""
+        """The intrusion head: two linear layers, with no nonlinearity between them."""
         return _two_layers(size, 10, 2)
 
     def complete(self, policy: Callable[[Tensor], Tensor], x: Tensor, plans: Plans) -> Plans:
