@@ -163,6 +163,13 @@ def test_an_opened_run_has_checkpoints_and_weights_by_their_names(trained: Path)
             mmgan.load(trained, **options)  # type: ignore[arg-type]
 
 
+def test_training_imports_nothing_slow_that_it_can_do_without() -> None:
+    slow = {"scipy", "huggingface_hub", "sklearn", "optuna", "torch_fidelity", "torchvision", "matplotlib.pyplot"}
+    code = "import sys, mmgan.gan.train; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not slow & set(done.stdout.split())
+
+
 def test_mixup_imports_torch_alone() -> None:
     code = "import sys, torch; before = set(sys.modules); import mmgan.mixup; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,15 @@ def commands(page: Path) -> list[list[str]]:
     return [line[1:] for line in lines if line[:1] == ["mmgan"]]
 
 
+@cache
+def help_of(verb: str) -> str:
+    """What the command mmgan says of one of its verbs."""
+    line = [sys.executable, "-c", "import scripts; scripts.main()", verb, "--help"]
+    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("page", [page for page in GUIDES if commands(page)], ids=lambda page: NAME[page])
 def test_its_commands_have_the_options_they_name(page: Path) -> None:
     """A run's whole configuration is read; tests/test_own.py runs those that name classes of the user's own."""
@@ -93,11 +103,8 @@ def test_its_commands_have_the_options_they_name(page: Path) -> None:
             if not any(word.startswith("mine.") for word in options):
                 cli.parse(GANConfig if verb == "train-gan" else ClassifierConfig, "", options)
             continue
-        line = [sys.executable, "-c", "import scripts; scripts.main()", verb, "--help"]  # as the command mmgan does
-        done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
         for word in options:
-            known = word in ("--list", "--form", "--trust") or f"{word.partition('=')[0]} " in done.stdout
+            known = word in ("--list", "--form", "--trust") or f"{word.partition('=')[0]} " in help_of(verb)
             assert known or not word.startswith("--") or word.startswith("--extractor."), (verb, word)
 
 

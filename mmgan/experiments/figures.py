@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,9 @@ from matplotlib.image import imread
 from matplotlib.ticker import LogFormatter
 
 from mmgan.engine import files
-from mmgan.experiments.differences import Difference
+
+if TYPE_CHECKING:  # it imports SciPy, which training does without
+    from mmgan.experiments.differences import Difference
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 WIDTH = 5.6

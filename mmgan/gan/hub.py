@@ -1,16 +1,13 @@
 """Download a folder from the Hugging Face Hub, or upload one.
 
 huggingface_hub finds the token (HF_TOKEN, or `hf auth login`); nothing here asks for it, keeps it or prints it. Error
-messages are our own, because those of the client may quote what it sent.
+messages are our own, because those of the client may quote what it sent. Its import takes time, and most commands do
+without it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented there
 
 from mmgan.engine.checkpoint import PUSHED, PUSHED_WEIGHTS
 from mmgan.errors import UserError
@@ -25,6 +22,9 @@ ANSWERS = {
 
 def is_name(text: str) -> bool:
     """Whether `text` can be the name of a repository, `user/name`."""
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # noqa: PLC0415
+
     try:
         validate_repo_id(text)
     except HFValidationError:
@@ -37,6 +37,8 @@ def fetch(repo: str, revision: str | None) -> Path:
 
     Without a connection, it is the one in the cache. Raises UserError if there is none.
     """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
     wanted = ["config.yaml", PUSHED, *sorted(PUSHED_WEIGHTS), "scores.json"]
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
@@ -49,6 +51,8 @@ def send(folder: Path, repo: str, private: bool) -> str:
 
     Raises UserError if that fails, or if the repository should be `private` but is already public.
     """
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
     hub = HfApi()
     try:
         address = str(hub.create_repo(repo, private=private, exist_ok=True))

@@ -5,6 +5,7 @@ The file is read without importing scikit-learn, which takes longer than the res
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +18,18 @@ from mmgan.data.sets._torchvision import tensors
 TRAIN = 1500
 
 
-def load(config: DataConfig) -> tuple[Tensor, Tensor]:
-    """1,500 images for `train` and the other 297 for `test`, a fixed random split."""
+@cache
+def _table() -> np.ndarray:
+    """The file's rows: 64 grey levels and the label, float64."""
     package = find_spec("sklearn")
     assert package
     assert package.origin
-    data = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+
+
+def load(config: DataConfig) -> tuple[Tensor, Tensor]:
+    """1,500 images for `train` and the other 297 for `test`, a fixed random split."""
+    data = _table()
     order = np.random.default_rng(0).permutation(len(data))
     rows = order[:TRAIN] if config.split_of("train", "test") == "train" else order[TRAIN:]
     images = np.rint(data[rows, :64] * (255 / 16)).astype(np.uint8)  # levels are 0 to 16
