@@ -17,7 +17,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-IMPORTED = ("torch", "torch._dynamo", "torchvision.utils", "accelerate", "jsonargparse", "matplotlib.figure")
+IMPORTED = (
+    "torch",
+    "torch._dynamo",
+    "torchvision.utils",
+    "torchvision.transforms.v2.functional",
+    "torch_fidelity",
+    "accelerate",
+    "jsonargparse",
+    "ruamel.yaml",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "scipy.stats",
+    "scipy.optimize",
+)
 """None of our own modules, whose imports are part of what is tested."""
 GRACE = 10
 """Seconds that the other processes of a group have when one has failed."""
