@@ -136,6 +136,9 @@ def _network(
 ) -> Staged:
     """The network for labelled images and `pool`, with seeded weights; raises UserError if it cannot be trained."""
     _check_batches(config, len(real.images), len(pool), processes)
+    # DistributedDataParallel would see gradients of the weights below the mix twice.
+    if processes > 1 and config.l1 and config.mixup and config.mixup.detach:
+        raise UserError("l1 with mixup.detach works with one process alone; set l1 0 or mixup.detach false")
     shape, halves = list(real.images.shape[1:]), 2 if config.mixed_precision else 1
     rows = config.batch_size + (config.unlabelled_batch if config.ssl else 0)
     rows *= 2 if config.mixup and config.mixup.learns else 1  # mixed rows, and the same number for the policy
@@ -166,10 +169,7 @@ def _network(
 
 
 def _check_batches(config: ClassifierConfig, size: int, pool: int, processes: int) -> None:
-    """Raise UserError for a batch or an option that the data or the processes do not allow."""
-    # DistributedDataParallel would see gradients of the weights below the mix twice.
-    if processes > 1 and config.l1 and config.mixup and config.mixup.detach:
-        raise UserError("l1 with mixup.detach works with one process alone; set l1 0 or mixup.detach false")
+    """Raise UserError for a batch that the data or the processes do not allow."""
     batches = [("", config.batch_size, size), ("ssl.", config.unlabelled_batch, pool)]
     for section, batch, there in batches if config.ssl else batches[:1]:
         if batch > there:

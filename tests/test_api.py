@@ -61,6 +61,7 @@ def test_what_is_exported_has_a_docstring_whose_example_runs(name: str, tmp_path
 
 
 def test_the_names_are_those_that_are_promised() -> None:
+    assert set(mmgan.__all__) <= set(dir(mmgan))
     assert all(getattr(mmgan, name) is not None for name in mmgan.__all__)
     assert len(mmgan.__all__) <= 17
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -155,6 +156,9 @@ def test_objects_that_a_file_could_not_hold_are_refused_before_training(tmp_path
     for name in ("lr", "r1_gamma"):
         with pytest.raises(ValueError, match=f"{name} must be .*, not nan"):
             replace(config, **{name: float("nan")})
+        with pytest.raises(UserError):
+            mmgan.train({**SHORT, name: float("nan")}, tmp_path / "run")
+        assert not (tmp_path / "run").exists(), name
 
 
 def test_an_opened_run_has_checkpoints_and_weights_by_their_names(trained: Path) -> None:

@@ -103,8 +103,9 @@ def test_its_commands_have_the_options_they_name(page: Path) -> None:
             if not any(word.startswith("mine.") for word in options):
                 cli.parse(GANConfig if verb == "train-gan" else ClassifierConfig, "", options)
             continue
+        said = help_of(verb)
         for word in options:
-            known = word in ("--list", "--form", "--trust") or f"{word.partition('=')[0]} " in help_of(verb)
+            known = word in ("--list", "--form", "--trust") or f"{word.partition('=')[0]} " in said
             assert known or not word.startswith("--") or word.startswith("--extractor."), (verb, word)
 
 

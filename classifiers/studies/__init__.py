@@ -17,15 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mmgan.data import DataChange
-from mmgan.experiments.differences import Difference, verdict
-
-Found = Literal["shows", "undecided", "the opposite shows"]
+from mmgan.experiments.differences import Difference, Found, verdict
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from classifiers.evaluation.measures import error, nll
-from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
+from classifiers.studies import Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import fit, network
 from mmgan.data import DataConfig, Images, load
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
-from mmgan.experiments.differences import difference, interval, spread
+from mmgan.experiments.differences import Found, difference, interval, spread
 from mmgan.experiments.figures import WIDTH, save
 from mmgan.mixup import ClassifierMixup, Staged
 

@@ -15,9 +15,9 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from classifiers.studies import Found, Setting, Verdict
+from classifiers.studies import Setting, Verdict
 from mmgan.engine.randomness import stream
-from mmgan.experiments.differences import difference, interval
+from mmgan.experiments.differences import Found, difference, interval
 from mmgan.experiments.figures import LINES, WIDTH, log_scale, save
 from mmgan.mixup import ClassifierMixup
 

@@ -28,10 +28,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from classifiers.studies import Found, Setting, Verdict, by_seed, conjunction, decide, share_within
+from classifiers.studies import Setting, Verdict, by_seed, conjunction, decide, share_within
 from classifiers.studies._bottleneck import Noise, fit, network
 from mmgan.engine.randomness import stream
-from mmgan.experiments.differences import difference, interval, spread
+from mmgan.experiments.differences import Found, difference, interval, spread
 from mmgan.experiments.figures import WIDTH, save
 from mmgan.mixup import ClassifierMixup, Staged
 

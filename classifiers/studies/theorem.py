@@ -35,9 +35,10 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from classifiers.studies import Found, Setting, Verdict
+from classifiers.studies import Setting, Verdict
 from mmgan.engine import files
 from mmgan.engine.randomness import stream
+from mmgan.experiments.differences import Found
 from mmgan.experiments.figures import LINES, WIDTH, log_scale
 from mmgan.mixup import Plan
 

@@ -158,7 +158,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
     if isinstance(values, config):
         if trust:
             modules.trust(modules.names_in(asdict(values)))  # type: ignore[call-overload]
-        values = load(_dumped(values)[0])
+        values = load(to_yaml(values, comments=False))
     parser = _Parser()
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(thing=config):
@@ -171,20 +171,11 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
         return config(**arguments(config, vars(parser.parse_object(dict(values)))))
 
 
-def to_yaml(config: Any) -> str:
-    """A configuration as YAML that reads back unchanged, with a comment explaining every key.
+def to_yaml(config: Any, comments: bool = True) -> str:
+    """A configuration as YAML that reads back unchanged, with a comment explaining every key unless told otherwise.
 
     Raises UserError for objects that a parser would not accept, or a class that no run could find again.
     """
-    plain, commented = _dumped(config, with_comments=True)
-    commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
-    commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
-    # When writing comments, the parser leaves a string such as "no" unquoted; then omit the comments.
-    return commented if load(commented) == load(plain) else plain
-
-
-def _dumped(config: Any, with_comments: bool = False) -> tuple[str, str]:
-    """A configuration as YAML, plain and, if requested, as the parser comments it; raises UserError like `to_yaml`."""
     with _mistakes_in_one_line(thing=type(config)):
         classes = list(modules.classes_in(config))
         for name in classes:
@@ -198,11 +189,16 @@ def _dumped(config: Any, with_comments: bool = False) -> tuple[str, str]:
             given.add_class_arguments(type(config), default=config)
             values = given.get_defaults()
             plain = parser.dump(values, **options)
-            commented = parser.dump(values, with_comments=True, **options) if with_comments else ""
+            commented = parser.dump(values, with_comments=True, **options) if comments else plain
         except (AttributeError, yaml.YAMLError) as error:
             raise UserError(f"{type(config).__name__} holds a value that YAML cannot represent ({error})") from error
         parser.parse_object(load(plain))
-    return plain, commented
+    if not comments:
+        return plain
+    commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
+    commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
+    # When writing comments, the parser leaves a string such as "no" unquoted; then omit the comments.
+    return commented if load(commented) == load(plain) else plain
 
 
 def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> Any:

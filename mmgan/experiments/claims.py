@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmgan.experiments.differences import LEVEL, Difference, Verdict, difference, holm, interval, verdict
+from mmgan.experiments.differences import LEVEL, Difference, difference, holm, interval, verdict
 from mmgan.experiments.measures import Measure, corrected_with
 from mmgan.experiments.published import published
 from mmgan.experiments.results import Result, values_of
@@ -21,7 +21,7 @@ class Decision(NamedTuple):
     """The claim's arm minus its other, paired by seed."""
     p: float
     """p value, corrected for all claims about measures that count as one (`corrected_with`)."""
-    verdict: Verdict
+    verdict: str
     level: float
     """The level at which the correction tests the smallest p of those claims."""
 

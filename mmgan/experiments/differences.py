@@ -11,7 +11,8 @@ from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
 """Level of a two-sided test, and probability of detecting a true difference."""
-Verdict = Literal["shows", "undecided", "the opposite shows", "no pairs"]
+Found = Literal["shows", "undecided", "the opposite shows"]
+"""What runs say about a claim."""
 
 
 class Difference(NamedTuple):
@@ -45,7 +46,7 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float]) -> Differen
     return Difference(mean, mean - half, mean + half, len(values), p, deviation)
 
 
-def verdict(found: Difference, p: float | None = None, direction: str = "below") -> Verdict:
+def verdict(found: Difference, p: float | None = None, direction: str = "below") -> Found | Literal["no pairs"]:
     """The verdict on the claim that a difference is `below` or `above` 0, by its p value or by `p`, a corrected one."""
     if not found.n:
         return "no pairs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -174,7 +175,7 @@ class Scorer:
         found: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
             alone = self.accelerator.num_processes > 1  # the other processes only wait
-            with threads((alone and os.cpu_count()) or torch.get_num_threads()):
+            with threads(os.cpu_count() or 1) if alone else nullcontext():
                 found = [self._numbers(made, labels)]
         return broadcast_object_list(found)[0]
 

@@ -331,6 +331,7 @@ def test_runs_are_made_and_opened_from_python(tmp_path: Path) -> None:
         assert same(result(tmp_path / "file"), result(tmp_path / name))
     with pytest.raises(UserError, match=r"tests\.unnamed\.Network is not part of mmgan"):
         classifiers.train(values | {"network": {"class_path": "tests.unnamed.Network"}}, tmp_path / "own")
+    assert set(classifiers.__all__) <= set(dir(classifiers))
     assert all(getattr(classifiers, name) is not None for name in classifiers.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         classifiers.nothing  # noqa: B018
