@@ -24,10 +24,10 @@ from mmgan.engine import cli
 from mmgan.engine.run import accelerator_of
 from mmgan.gan.inputs import Inputs
 from mmgan.gan.networks.resnet import ResNetGenerator
-from mmgan.gan.score import reference_of
 from mmgan.gan.sources import draw
 from mmgan.scoring import Extractor, Inception, Protocol, Scorer
 from mmgan.scoring.scorer import extract
+from mmgan.scoring.source import reference_of
 
 
 def scoring(

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from mmgan.gan import networks
     from mmgan.gan.augment import DiffAugment
     from mmgan.gan.config import GANConfig
-    from mmgan.gan.measure import score
     from mmgan.gan.push import push
     from mmgan.gan.run import GANRun, load
     from mmgan.gan.schedule import BurnIn
+    from mmgan.gan.score import score
     from mmgan.gan.train import train
     from mmgan.mixup import Mixable, Staged, discriminator_loss, generator_loss, losses, rules
     from mmgan.scoring import extractors
@@ -64,7 +64,7 @@ _PLACES = {
     "mmgan.gan": ("networks",),
     "mmgan.gan.augment": ("DiffAugment",),
     "mmgan.gan.config": ("GANConfig",),
-    "mmgan.gan.measure": ("score",),
+    "mmgan.gan.score": ("score",),
     "mmgan.gan.push": ("push",),
     "mmgan.gan.run": ("GANRun", "load"),
     "mmgan.gan.schedule": ("BurnIn",),

@@ -36,14 +36,14 @@ from mmgan.errors import UserError
 from mmgan.experiments.experiment import Experiment, Job, begin, jobs_of
 from mmgan.experiments.sweep import GONE, Worker, errors_of, open_study, states
 from mmgan.gan.config import GANConfig
-from mmgan.gan.score import score
+from mmgan.gan.score import score_and_print
 
 SCRIPTS = Path(__file__).parent
 RUNS: Mapping[str, Any] = {
     "train_gan": (GANConfig, mmgan.gan.train.check),
     "train_cls": (ClassifierConfig, classifiers.training.check),
 }
-STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "score_gan": score}
+STEPS: Mapping[str, Any] = {"evaluate_cls": evaluate, "attack_cls": attack, "score": score_and_print}
 """Configuration and check of a run, and function of a step, by script: all are checked before any starts."""
 
 

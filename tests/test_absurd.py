@@ -85,12 +85,13 @@ def test_an_option_of_a_classifier(option: str, chosen: list[str]) -> None:
         _refused_by_name(option, value, begin)
 
 
-@pytest.mark.parametrize("name", ["attack_cls", "evaluate_cls", "push", "sample_gan", "score_gan"])
+@pytest.mark.parametrize("name", ["attack_cls", "evaluate_cls", "push", "sample_gan", "score"])
 def test_an_option_of_a_script_that_reads_a_run(name: str, tmp_path: Path) -> None:
     """It is refused by its name, or the run, which is not there, is."""
-    script = runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))[name.partition("_")[0]]
+    scripts = runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))
+    script = scripts["score_and_print" if name == "score" else name.partition("_")[0]]
     given = [str(tmp_path / "nowhere"), *(["user/digits"] if name == "push" else [])]
-    for option in script.__annotations__.keys() - {"run", "repo", "return"}:
+    for option in script.__annotations__.keys() - {"run", "repo", "fake", "options", "return"}:
         for value in VALUES:
             with pytest.raises(UserError) as refused:
                 cli.call(script, args=[*given, f"--{option}={value}"])

@@ -69,7 +69,7 @@ CLASSIFIER = [
 ]
 """The classifier that the quickstart leaves, in seconds."""
 SHORTER = {"train-gan": [*SMALL, "--steps", "2", "--n_dis", "1", "--tracker", "null"]}
-SHORTER |= {"score-gan": ["--num_samples", "100"]}
+SHORTER |= {"score": ["--num_samples", "100"]}
 
 
 def test_every_command_runs(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Step:
     """A script to run on a run's folder once the run is complete."""
 
     script: str
-    """evaluate_cls, attack_cls, score_gan, the file of another script, or a function as package.module.function."""
+    """evaluate_cls, attack_cls, score, the file of another script, or a function as package.module.function."""
     makes: str
     """The file that the step makes in the run's folder; the step is done once it exists."""
     options: dict[str, Any] = field(default_factory=dict)

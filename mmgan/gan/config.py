@@ -15,7 +15,7 @@ from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from mmgan.gan.schedule import BurnIn
 from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
 from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception
-from mmgan.scoring.protocol import Metric
+from mmgan.scoring.protocol import Metric, ProtocolName
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ScoreConfig:
     """Number of images to generate, 10 to 10,000,000."""
     reference: Literal["train", "test"] = "train"
     """Split of the real images to compare with; all of its images are used."""
-    final: str | None = "train-50k"
+    final: ProtocolName | None = "train-50k"
     """Protocol (mmgan/scoring/protocol.py) for scoring the last and the best checkpoint at the end; null: do not score
     them."""
     final_metrics: str = "is,fid"
@@ -59,8 +59,6 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"score.every must be positive, not {self.every}")
-        if self.final is not None and self.final not in PROTOCOLS:
-            raise ValueError(f"score.final must be one of {', '.join(PROTOCOLS)} or null, not {self.final!r}")
         try:
             self.metrics()
         except UserError as error:

@@ -29,11 +29,11 @@ from mmgan.engine import files
 from mmgan.engine.checkpoint import FORMAT, PUSHED, as_safetensors
 from mmgan.engine.cli import config_of
 from mmgan.errors import UserError
-from mmgan.gan import hub, measure, score
+from mmgan.gan import hub
 from mmgan.gan.config import GANConfig
 from mmgan.gan.run import GANRun, load
 from mmgan.gan.sample import generate, save_grid
-from mmgan.scoring.records import Record
+from mmgan.scoring.records import Record, summary
 
 RECIPE = [
     *("mixup", "loss", "r1_gamma", "r2_gamma", "augment", "conditional", "generator", "discriminator", "steps"),
@@ -174,11 +174,8 @@ def _tables(records: list[Record], file: Path) -> list[str]:
     """The records as text tables, one per protocol, as the commands print them."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(json.dumps([record["protocol"], record["stamp"], "fake" in record]), []).append(record)
+        groups.setdefault(json.dumps([record["protocol"], record["stamp"]]), []).append(record)
     try:
-        return [
-            "\n\n".join(map(measure.summary, group)) if "fake" in group[0] else score.summary(group)
-            for group in groups.values()
-        ]
+        return [summary(*group) for group in groups.values()]
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); remove it and score the run again") from error

@@ -22,15 +22,16 @@ from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import held_out, inputs_of, training_images
+from mmgan.gan.final import final_scores
 from mmgan.gan.inputs import Inputs
 from mmgan.gan.schedule import rates
-from mmgan.gan.score import check_size, final_scores, reference_of
 from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
 from mmgan.mixup.staged import check_layers
 from mmgan.scoring import Protocol, Scorer
 from mmgan.scoring.cache import content_hash
+from mmgan.scoring.source import reference_of
 
 
 def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path, trust: bool = False) -> None:
@@ -99,7 +100,6 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         if config.score and extractor:
             protocol = Protocol(config.score.num_samples, config.score.reference)
             scorer = Scorer(extractor, reference_of(config.data, protocol, accelerator), protocol, accelerator)
-            check_size(scorer.shape, tuple(images.shape[1:]))
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}
 

@@ -62,7 +62,8 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
     for file in there.values():
         try:
             whole = records.read(file.parent) if file.name == "scores.json" else _record(file)
-            found += [Entry(_name(file, one), _checked(one)) for one in whole]
+            run = file.parent if file.name == "scores.json" else None
+            found += [Entry(records.name_of(one, run), _checked(one)) for one in whole]
         except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             warnings.warn(f"{file} is damaged and left out ({error})", stacklevel=2)
     return found
@@ -76,17 +77,6 @@ def _checked(record: Record) -> Record:
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise ValueError("its seeds are not a list of numbers")
     return record
-
-
-def _name(file: Path, record: Record) -> str:
-    if "source" in record:
-        return f"{record['fake']['name']} (published: {record['source']})"
-    if record["checkpoint"] == "images":
-        return str(record["fake"]["name"])
-    run = file.parent if file.name == "scores.json" else record["fake"]["name"].removesuffix(f":{record['checkpoint']}")
-    seeds = record.get("fake", {}).get("seeds", [record["stamp"].get("seed", 0)])
-    said = "" if seeds == [0] else f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-    return f"{run}, {record['checkpoint']}, {record['stamp'].get('generator')}{said}"
 
 
 def _record(file: Path) -> list[Record]:
@@ -105,7 +95,7 @@ def _rank(entry: Entry) -> tuple[float, str]:
 
 
 def _table(group: Sequence[Entry], form: str) -> str:
-    head = described(group[0].record)
+    head = records.described(group[0].record)
     rows = [(entry.name, entry.record["scores"]) for entry in group]
     if form == "text":
         return "\n".join([head, records.table(rows), *_differences(group)])
@@ -141,12 +131,3 @@ def _differences(group: Sequence[Entry]) -> list[str]:
                 f"sampling (Welch's t-test, p = {p:.2g}), which does not include the noise of training"
             )
     return said
-
-
-def described(record: Record) -> str:
-    """A description of the record's protocol."""
-    stamp = record["stamp"]
-    split = stamp.get("reference", "")
-    real = stamp.get("data") if split != "all" else record.get("real", {}).get("name", stamp.get("data"))
-    count = " ".join(str(part) for part in (stamp.get("num_reference"), "" if split == "all" else split) if part)
-    return f"{stamp.get('num_samples')} images against {count} images of {real}, {stamp.get('extractor')} features"

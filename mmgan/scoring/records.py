@@ -1,20 +1,21 @@
-"""The scores of a run: RUN/scores.json, and tables of them."""
+"""Records of scores: those of a run in RUN/scores.json, and any of them as tables."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmgan.engine import files
 from mmgan.errors import UserError
-from mmgan.scoring.protocol import differing
+from mmgan.scoring.protocol import PROTOCOLS, comparable
 
 Record = dict[str, Any]
-"""`checkpoint` (best, last or a step), `step`, `protocol` (a name), `dimension` of the features, `stamp`, `scores`, and
-`floor` of `num_floor` real images."""
+"""`checkpoint` (best, last, a step, or "images"), `step`, `protocol` (a name), `dimension` of the features, `stamp`,
+`scores`, `floor` of `num_floor` real images, what was scored (`fake`) and compared with (`real`), and `duplicates`.
+Records of version 0.1 lack the last three."""
 KEYS: dict[str, type | tuple[type, ...]] = {
     "checkpoint": (str, int),
     "step": int,
@@ -44,31 +45,107 @@ def read(run: Path) -> list[Record]:
 
 
 def keep(run: Path, record: Record) -> None:
-    """Add a record, replacing one of the same checkpoint by the same protocol, whose other metrics are kept.
+    """Add a record, replacing one of the same checkpoint by the same protocol; of the same weights, it keeps the rest.
 
-    Records of mmgan score contain more than scores, so they only replace one with the same metrics.
+    The rest is whatever the new record lacks, such as scores by other metrics.
     """
-    before = read(run)
-    twins = [old for old in before if _replaced(old, record)]
-    others = [old for old in before if old not in twins]
-    for old in twins:
-        if old["step"] == record["step"]:
-            for part in {"scores", "floor"} & record.keys() & old.keys():
-                if part == "scores" or old.get("num_floor") == record.get("num_floor"):
-                    record = {**record, part: old[part] | record[part]}
-            if record.get("dimension") is None:
-                record = {**record, "dimension": old.get("dimension")}
+    others = []
+    for old in read(run):
+        if any(old[key] != record[key] for key in ("checkpoint", "protocol", "stamp")):
+            others.append(old)
+        elif old.get("fake", {}).get("hash") == record.get("fake", {}).get("hash"):
+            both = {part: old[part] | record[part] for part in ("scores", "floor") if part in old and part in record}
+            record = old | {key: value for key, value in record.items() if value is not None} | both
     files.write(run / "scores.json", json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
 
 
-def _replaced(old: Record, new: Record) -> bool:
-    alike = all(old[key] == new[key] for key in ("checkpoint", "protocol")) and same(old, new)
-    return alike and ("fake" not in new or old["scores"].keys() == new["scores"].keys())
+def beside(record: Record, run: Path) -> Record:
+    """The record of another run's same checkpoint, to compare with `record`.
+
+    Raises UserError if there is none, and, naming the fields, if it is by another protocol.
+    """
+    others = [one for one in read(run) if one["checkpoint"] == record["checkpoint"]]
+    if not others:
+        raise UserError(f"{run} has no score of its {record['checkpoint']} checkpoint; score it first")
+    other = next((one for one in others if one["stamp"] == record["stamp"]), others[-1])
+    comparable(other["stamp"], record["stamp"])
+    return other
 
 
-def same(a: Record, b: Record) -> bool:
-    """Whether two records may be compared."""
-    return not differing(a["stamp"], b["stamp"])
+def summary(*made: Record) -> str:
+    """Records of one protocol as a table, with a description of the measurement and notes on the scores."""
+    stamp, seeds = made[0]["stamp"], made[0].get("fake", {}).get("seeds", [])
+    rows = [(name_of(record), record["scores"]) for record in made]
+    if floored := next((record for record in made if "floor" in record), None):
+        n = floored["num_floor"]
+        rows.append((f"floor: {n} real images against {stamp['num_reference'] - n} others", floored["floor"]))
+    spread = f", mean +- standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    notes = [*_notes_on_all(made[0]), *(note for record in made for note in _notes_on_one(record))]
+    by = f"{made[0]['protocol']}: " if made[0]["protocol"] in PROTOCOLS else ""
+    return "\n".join([by + described(made[0]) + spread, table(rows), *dict.fromkeys(notes)])
+
+
+def described(record: Record) -> str:
+    """A description of the record's protocol."""
+    stamp = record["stamp"]
+    split = stamp.get("reference", "")
+    real = stamp.get("data") if split != "all" else record.get("real", {}).get("name", stamp.get("data"))
+    count = " ".join(str(part) for part in (stamp.get("num_reference"), "" if split == "all" else split) if part)
+    more = stamp.get("is_samples", stamp.get("num_samples"))
+    few = "" if more == stamp.get("num_samples") else f" ({more} for IS)"
+    return f"{stamp.get('num_samples')} images{few} against {count} images of {real}, {stamp.get('extractor')} features"
+
+
+def name_of(record: Record, run: Path | None = None) -> str:
+    """What was scored, as a table names it: images, or a run's checkpoint, weights and seeds; `run`: its folder now."""
+    fake, checkpoint, stamp = record.get("fake", {}), record.get("checkpoint", "images"), record["stamp"]
+    if "source" in record:
+        return f"{fake['name']} (published: {record['source']})"
+    if checkpoint == "images":
+        return str(fake["name"])
+    where = run or fake.get("name", "").removesuffix(f":{checkpoint}")
+    step = "" if checkpoint == record["step"] else f" (step {record['step']})"
+    seeds = fake.get("seeds", [stamp.get("seed", 0)])
+    said = "" if seeds == [0] else f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+    return f"{where}, {checkpoint}{step}, {stamp.get('generator')}{said}"
+
+
+def _notes_on_all(record: Record) -> Iterator[str]:
+    """What is to be known of every score by the record's protocol."""
+    stamp = record["stamp"]
+    fewest = min(stamp["num_samples"], stamp["num_reference"])
+    if record["dimension"] is not None and fewest <= record["dimension"]:
+        yield (
+            f"{fewest} images do not span {record['dimension']} features: their covariance is singular, and FID is "
+            "biased upwards, the more so the fewer there are; compare only with FIDs of equally many images"
+        )
+    if changed := record.get("real", {}).get("changed"):
+        yield f"real images were changed: {changed}"
+
+
+def _notes_on_one(record: Record) -> Iterator[str]:
+    """What is to be known of the images scored."""
+    scores, of = record["scores"], record.get("num_held_out")
+    repeated = record.get("duplicates", {"fake": 0, "real": 0, "both": 0})
+    for key in ("fake", "real"):
+        if n := repeated[key]:
+            yield f"{n} of the {'images scored' if key == 'fake' else 'real images'} repeat an earlier one"
+    if n := repeated["both"]:
+        yield f"{n} of the images scored are pixel-for-pixel among the real ones"
+    if "num_classes" in record and (n := sum(name.startswith("fid/") for name in scores)) < record["num_classes"]:
+        yield f"intra_fid covers {n} of the {record['num_classes']} real classes; the others have too few images"
+    if "kid" in scores and "kid_std" not in scores:
+        size = record["stamp"]["kid"][1]
+        yield f"KID's spread needs more than the {size} images of a subset on both sides"
+    if changed := record.get("fake", {}).get("changed"):
+        yield f"images scored were changed: {changed}"
+    if "fid_gap" in scores:
+        spread = f" +- {scores['fid_gap_std']:.2g}" if "fid_gap_std" in scores else ""
+        yield (
+            f"FID to {of} real images {scores['fid_train']:.4g}, to {of} held-out ones {scores['fid_held_out']:.4g}, "
+            f"difference {scores['fid_gap']:+.4g}{spread}; copies of these real images would have "
+            f"{-record['fid_apart']:.4g}, and new ones about 0 if both sets are drawn alike"
+        )
 
 
 def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:

@@ -18,6 +18,7 @@ from mmgan.data.sets import folder
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.scoring import cache
+from mmgan.scoring.protocol import Protocol
 
 Draw = Callable[[int, int], Tensor]
 """Images `start` to `stop` - 1: uint8 [stop - start, C, H, W]."""
@@ -180,6 +181,17 @@ def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
     if found.labels is not None and kinds.classes:
         found = named_classes(found, kinds.classes)
     return replace(found, kinds=kinds)
+
+
+def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source:
+    """The images of a run's data set that `protocol` compares with; raises UserError if they are not available."""
+    data = replace(data, split=protocol.reference)
+    try:
+        if data.name in ("folder", "array"):
+            return replace(of_files(data, accelerator), split=data.split)
+        return of_data(data, accelerator, protocol.num_reference)
+    except UserError as error:
+        raise UserError(f"reference {protocol.reference}: {error}") from error
 
 
 def data_of(text: str, data: DataConfig) -> DataConfig | None:

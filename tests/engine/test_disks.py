@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(part: str, words: str, runs: Pa
 
 
 COMMANDS = {
-    "scores": ("score_gan", ["$/whole", "--num_samples", "60", "--extractor", "Classifier"]),
+    "scores": ("score", ["$/whole", "--num_samples", "60", "--extractor", "Classifier"]),
     "samples": ("sample_gan", ["$/whole", "--output", "$/samples", "--num_images", "20"]),
     "evaluation": ("evaluate_cls", ["$/classifier", "--deformations", "false"]),
     "report": ("report", ["$/classifier", "--output", "$/report"]),

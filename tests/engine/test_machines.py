@@ -103,7 +103,7 @@ def test_a_run_on_two_machines_outlives_the_loss_of_either(hosts: Sequence[Host]
     started = launch(hosts, "train_gan", *digits(whole), *options)
     said = rest_of(started)
     assert [process.returncode for process in started] == [0, 0], said
-    assert run("score_gan", str(whole), *extractor, "--checkpoint", "last").returncode == 0
+    assert run("score", str(whole), *extractor).returncode == 0
     rows = [row for row in result(whole)[1] if "score/fid" in row]
     alone = json.loads((whole / "scores.json").read_text())[-1]["scores"]
     assert rows[-1]["score/fid"] == pytest.approx(alone["fid"], rel=1e-5)

@@ -209,7 +209,7 @@ def test_two_runs_of_one_folder_two_arms_that_are_one_and_a_step_on_no_run_are_r
     [
         {"script": "../outside"},
         {"script": "OUTSIDE"},
-        {"steps": [{"script": "score_gan", "makes": "x", "options": {"extractor": "outside.Own"}}]},
+        {"steps": [{"script": "score", "makes": "x", "options": {"extractor": "outside.Own"}}]},
     ],
 )
 def test_a_file_makes_no_code_run_that_is_not_ours(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mmgan
-from mmgan.data import DataChange
-from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.inputs import Inputs
@@ -24,10 +23,8 @@ from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.conditional import ConditionalNorm, Projection
 from mmgan.gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
-from mmgan.gan.score import score_run
 from mmgan.gan.train import check
 from mmgan.mixup import DiscriminatorCutMix, DiscriminatorMixup, DiscriminatorRule, Mixable, Plan, Plans, Staged
-from mmgan.scoring import Extractor, Protocol
 from tests.conftest import digits, run, train
 from tests.gan.test_order import steps_of
 from tests.mixup.cases import images, one_by_one, seeded
@@ -359,16 +356,10 @@ def test_classes_are_those_of_the_run_that_one_starts_from_or_is_scored_with(tra
         done = run("train_gan", *start, str(source))
         assert done.returncode == 2
         assert words in done.stderr
-    with pytest.raises(UserError, match="are not the run's"):
-        score_run(
-            tmp_path / "run",
-            ["last"],
-            Extractor("pixels", nn.Flatten(), "none"),
-            Protocol(10, metrics=("intra",)),
-            "ours",
-            accelerator_of(),
-            data=DataChange(root=str(tmp_path / "others")),
-        )
+    by: dict[str, Any] = {"extractor": nn.Flatten(), "metrics": "intra", "num_samples": 16}
+    with pytest.raises(UserError, match="intra: the class folders of both sets must have the same names"):
+        mmgan.score(tmp_path / "run", root=str(tmp_path / "others"), **by)
+    assert mmgan.score(tmp_path / "run", **by)["scores"].keys() == {"fid/0", "fid/1", "intra_fid"}
 
 
 def test_several_seeds_are_scored_by_the_classes_that_all_of_them_have(trained: Path, tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_deterministic_sets_the_libraries(tmp_path: Path) -> None:
         (["--burn_in.images", "0", "--lr_schedule", "constant"], "burn_in.images must be positive"),
         (["--burn_in.gamma", "0", "--lr_schedule", "constant"], "burn_in.gamma must be positive"),
         (["--burn_in.beta2", "1", "--lr_schedule", "constant"], "burn_in.beta2 must be in"),
-        (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper"),
+        (["--score.final", "best"], "score.final must be one of train-50k, test-10k, miyato, paper or null, not best"),
     ],
 )
 def test_values_out_of_range_are_refused(options: list[str], words: str, tmp_path: Path) -> None:

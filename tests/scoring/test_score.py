@@ -27,11 +27,12 @@ from torchvision import models
 
 import mmgan
 from mmgan.data import DataConfig, load
-from mmgan.gan.measure import Images, summary
+from mmgan.gan.score import Images
 from mmgan.scoring import Extractor, Fidelity, Torchvision
 from mmgan.scoring.density import density_coverage
 from mmgan.scoring.duplicates import fingerprints
 from mmgan.scoring.ledger import tables
+from mmgan.scoring.records import summary
 from tests.conftest import ENVIRONMENT, ROOT, digits, run
 from tests.scoring.registered import register
 from tests.scoring.test_scorer import small, written
@@ -175,31 +176,32 @@ class Middle(nn.Module):
         return images[:, 1]
 
 
-def test_a_run_is_scored_as_score_gan_does_and_beside_it(classifier: Path, tmp_path: Path) -> None:
+def test_a_run_s_score_is_that_of_its_samples_and_other_metrics_are_added_to_it(
+    classifier: Path, tmp_path: Path
+) -> None:
     options = [*digits(tmp_path / "run"), "--steps", "4", "--checkpoint_every", "2", "--keep_checkpoints", "5"]
     assert run("train_gan", *options).returncode == 0
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "400"]
-    done = run("score_gan", str(tmp_path / "run"), "--checkpoint", "2", "--seed", "3", *by)
-    assert done.returncode == 0, done.stderr
-    (first,) = json.loads((tmp_path / "run" / "scores.json").read_text())
-    (tmp_path / "run" / "scores.json").unlink()
     done = run("score", f"{tmp_path / 'run'}:2", "--seeds", "[3]", *by)
     assert done.returncode == 0, done.stderr
-    (second,) = json.loads((tmp_path / "run" / "scores.json").read_text())
-    for part in ("checkpoint", "step", "stamp", "scores"):
-        assert first[part] == second[part], part
+    (found,) = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert (found["checkpoint"], found["step"], found["stamp"]["generator"]) == (2, 2, "ema")
+    np.save(tmp_path / "samples.npy", mmgan.load(tmp_path / "run", 2).sample(400, seed=3).numpy())
+    samples = commanded(classifier, str(tmp_path / "samples.npy"), "--real", "digits")
+    assert found["scores"] == pytest.approx(samples["scores"], rel=1e-9)
+    assert found["floor"] == pytest.approx(samples["floor"], rel=1e-9)
 
-    # Neither record replaces the other, nor does one with other metrics.
-    assert run("score_gan", str(tmp_path / "run"), "--checkpoint", "2", "--seed", "3", *by).returncode == 0
-    assert run("score", f"{tmp_path / 'run'}:2", "--seeds", "[3]", *by, "--metrics", "kid").returncode == 0
+    # By the same protocol: another metric joins the record. By another seed: a record of its own.
+    for more in (["--seeds", "[3]", "--metrics", "kid"], ["--seeds", "[4]"]):
+        assert run("score", f"{tmp_path / 'run'}:2", *by, *more).returncode == 0
     kept = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert [(one["protocol"], sorted(one["scores"])) for one in kept] == [
+        ("400 against 1500", ["fid", "is", "is_std", "kid"]),
         ("400 against 1500", ["fid", "is", "is_std"]),
-        ("train-50k, changed", ["fid", "is", "is_std"]),
-        ("400 against 1500", ["kid"]),
     ]
+    assert kept[0]["scores"] | found["scores"] == kept[0]["scores"]
     listed = run("score", "--list", str(tmp_path), str(tmp_path / "run")).stdout
-    assert listed.count(f"{tmp_path / 'run'}, 2, ema, seed 3") == 3
+    assert listed.count(f"{tmp_path / 'run'}, 2, ema, seed ") == 2
     (tmp_path / "run" / "scores.json").write_text("[{")
     done = run("score", f"{tmp_path / 'run'}:2", *by)
     assert done.returncode == 2

@@ -34,10 +34,11 @@ from mmgan.engine import cli
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
-from mmgan.gan.score import final_scores, held_out_of, reference_of, summary
+from mmgan.gan.final import final_scores
 from mmgan.scoring import PROTOCOLS, Extractor, Inception, Protocol, Scorer, records
 from mmgan.scoring.protocol import Metric, comparable
 from mmgan.scoring.scorer import extract
+from mmgan.scoring.source import of_data, reference_of
 from tests.conftest import ENVIRONMENT, ROOT, SMALL, result, run, same
 from tests.scoring.registered import register
 
@@ -208,7 +209,7 @@ def test_kid_has_a_spread_only_where_its_subsets_are_drawn_of_both_sets(monkeypa
     assert one["kid"] == pytest.approx(kid(x, y), rel=0.1)
     stamp = both.stamp(0, "raw")
     record = {"checkpoint": "last", "step": 1, "protocol": "few", "dimension": 12, "stamp": stamp, "scores": one}
-    assert "KID's spread needs more than the 200 images of a subset" in summary([record])
+    assert "KID's spread needs more than the 200 images of a subset" in records.summary(record)
     monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 199)
     assert scorer(**options).score(lambda a, b: made[a:b]).keys() == {"kid", "kid_std"}
 
@@ -282,10 +283,7 @@ def test_fid_of_real_images_is_near_zero_and_grows_with_noise(tmp_path: Path) ->
     written(images[0][:750], tmp_path)
     halves = scorer(data=DataConfig("folder", root=str(tmp_path)), metrics=("fid",), num_samples=750)
     assert 0 < 2 * halves.score(lambda a, b: images[0][750:][a:b])["fid"] < scores[2]
-    held_out = held_out_of(DIGITS, by.protocol, by.accelerator)
-    assert held_out
-    assert held_out.number == 297
-    floor = by.floor(held_out)
+    floor = by.floor(of_data(replace(DIGITS, split="test"), by.accelerator))
     test = small()(load(replace(DIGITS, split="test")).images)[0].double().numpy()
     train = small()(load(DIGITS).images)[0].double().numpy()
     root = scipy.linalg.sqrtm(np.cov(test.T) @ np.cov(train.T)).real
@@ -557,7 +555,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     # The command scores a checkpoint as training did, and by number as by name.
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
     for name in ("best", str(best)):
-        assert run("score_gan", str(scored), "--checkpoint", name, *by).returncode == 0
+        assert run("score", f"{scored}:{name}", *by).returncode == 0
     for record in records.read(scored)[2:]:
         assert record["step"] == best
         assert record["scores"]["fid"] == pytest.approx(fids[best], rel=1e-5)
@@ -567,8 +565,8 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     kept = (scored / "scores.json").read_text()
     (scored / "scores.json").write_text(json.dumps([last, last | {"stamp": last["stamp"] | {"seed": 1}}]))
     again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
-    assert again.stdout.count("last checkpoint, step 9") == 1
-    assert f"best checkpoint, step {best}" in again.stdout
+    assert again.stdout.count(f"{scored}, last (step 9), ema") == 1
+    assert f"{scored}, best (step {best}), ema" in again.stdout
     (scored / "scores.json").write_text(kept)
 
     # Scores of an earlier reading of the protocol, or of images of other levels, are not the final ones.
@@ -582,7 +580,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     # If the final scores are missing, the same command makes them again.
     (scored / "scores.json").unlink()
     again = run("train_gan", *options, "--output", str(scored), *scoring(classifier))
-    assert "last checkpoint, step 9" in again.stdout
+    assert f"{scored}, last (step 9), ema" in again.stdout
     assert json.loads((scored / "scores.json").read_text()) == [last, other]
 
 
@@ -591,19 +589,19 @@ def test_two_processes_score_a_data_set_without_a_test_split(classifier: Path, t
     data = ["--data.name", "folder", "--data.root", str(tmp_path / "images"), "--data.resolution", "8"]
     assert run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run")).returncode == 0
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
-    done = run("score_gan", str(tmp_path / "run"), *by, processes=2)
+    done = run("score", str(tmp_path / "run"), *by, processes=2)
     assert done.returncode == 0, done.stderr
-    assert "floor" not in done.stdout
+    assert "floor: 32 real images against 32 others" in done.stdout
     with pytest.raises(UserError, match=r"^reference test: folder has no data.split 'test', only train$"):
         scorer(data=DataConfig("folder", root=str(tmp_path / "images")), reference="test")
 
     # If the images have moved, an option of the script says where they are; the error message names it.
     (tmp_path / "images").rename(tmp_path / "moved")
-    done = run("score_gan", str(tmp_path / "run"), *by)
+    done = run("score", str(tmp_path / "run"), *by)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0].endswith("set data.root")
-    there = ["--data.root", str(tmp_path / "moved"), "--metrics", "'FID', kid"]
-    done = run("score_gan", str(tmp_path / "run"), *by, *there)
+    assert done.stderr.splitlines()[0].endswith("set root")
+    there = ["--root", str(tmp_path / "moved"), "--metrics", "'FID', kid"]
+    done = run("score", str(tmp_path / "run"), *by, *there)
     assert done.returncode == 0, done.stderr
     (record,) = records.read(tmp_path / "run")
     assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}, "the images are the same, and so is the protocol"
@@ -619,34 +617,10 @@ def test_more_processes_than_images_score_them_too(classifier: Path, tmp_path: P
     scores = []
     for processes in (3, 1):
         (tmp_path / "run" / "scores.json").unlink(missing_ok=True)
-        done = run("score_gan", str(tmp_path / "run"), *by, processes=processes)
+        done = run("score", str(tmp_path / "run"), *by, processes=processes)
         assert done.returncode == 0, done.stderr
         scores.append(records.read(tmp_path / "run")[0]["scores"])
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
-
-
-def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
-    assert run("train_gan", *TRAIN, "--output", str(tmp_path / "run")).returncode == 0
-    options = [
-        str(tmp_path / "run"),
-        "--extractor",
-        "Classifier",
-        "--extractor.run",
-        str(classifier),
-        "--metrics",
-        "is,fid,kid,prc",
-    ]
-    scores = []
-    for processes, batch_size in ((1, 256), (2, 256), (2, 7)):
-        done = run("score_gan", *options, "--num_samples", "331", "--batch_size", str(batch_size), processes=processes)
-        assert done.returncode == 0, done.stderr
-        assert "floor: 297 real test images" in done.stdout
-        scores.append(json.loads((tmp_path / "run" / "scores.json").read_text())[0])
-        (tmp_path / "run" / "scores.json").unlink()
-    for other in scores[1:]:
-        close(scores[0]["scores"], other["scores"], 1e-5)
-        close(scores[0]["floor"], other["floor"], 1e-5)
-        assert scores[0]["stamp"] == other["stamp"]
 
 
 def test_scoring_in_two_processes_changes_nothing_in_training(classifier: Path, tmp_path: Path) -> None:
@@ -656,17 +630,8 @@ def test_scoring_in_two_processes_changes_nothing_in_training(classifier: Path, 
     done = run("train_gan", *options, "--output", str(scored), *scoring(classifier), processes=2)
     assert done.returncode == 0, done.stderr
     assert same(result(plain)[0]["generator"], result(scored)[0]["generator"])
-    by = [
-        "--extractor",
-        "Classifier",
-        "--extractor.run",
-        str(classifier),
-        "--num_samples",
-        "50",
-        "--checkpoint",
-        "last",
-    ]
-    assert run("score_gan", str(scored), *by).returncode == 0
+    by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
+    assert run("score", str(scored), *by).returncode == 0
     rows = [row for row in result(scored)[1] if "score/fid" in row]
     alone = json.loads((scored / "scores.json").read_text())[-1]
     assert rows[-1]["score/fid"] == pytest.approx(alone["scores"]["fid"], rel=1e-5)
@@ -682,9 +647,9 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     done = run("train_gan", *TRAIN, *data, "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     options = ["--extractor.weights", str(weights), "--num_samples", "10", "--metrics", "is,fid,kid"]
-    done = run("score_gan", str(tmp_path / "run"), *options, "--batch_size", "5")
+    done = run("score", str(tmp_path / "run"), *options, "--batch_size", "5")
     assert done.returncode == 0, done.stderr
-    assert "10 samples of the ema generator against 12 train images of folder, inception-v3-compat" in done.stdout
+    assert "10 images against 12 train images of folder, inception-v3-compat" in done.stdout
     (record,) = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert record["scores"]["is"] >= 1
     assert "10 images do not span 2048 features" in done.stdout
@@ -699,14 +664,15 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
         (["--extractor.weights", "nowhere.pth"], "no Inception weights"),
         (["--extractor", "Classifier", "--extractor.run", "nowhere"], "nowhere is not a run"),
         (["--metrics", "fib"], "metrics must be some of is, fid, kid, prc"),
-        (["--num_samples", "5"], "num_samples must be at least 10"),
+        (["--num_samples", "5"], "5 images are too few to score; at least 10 are needed"),
+        (["--protocol", "train-5k"], "protocol must be one of train-50k, test-10k, miyato, paper, not train-5k"),
         (["--batch_size", "0"], "batch_size must be positive"),
-        (["--checkpoint", "best"], "has no best checkpoint"),
-        (["--checkpoint", "77"], "has no checkpoint of step 77"),
+        ([":best"], "has no best checkpoint"),
+        ([":77"], "has no checkpoint of step 77"),
     ],
 )
 def test_a_mistake_gets_one_line(options: list[str], words: str, gan: Path) -> None:
-    done = run("score_gan", str(gan), *options)
+    done = run("score", str(gan) + "".join(options)) if len(options) == 1 else run("score", str(gan), *options)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -723,12 +689,13 @@ def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier)]
     other = tmp_path / "other"
     assert run("train_gan", *TRAIN, "--output", str(other), "--steps", "1", "--seed", "1").returncode == 0
-    assert "score it first" in run("score_gan", str(gan), *by, "--num_samples", "50", "--against", str(other)).stderr
-    assert run("score_gan", str(other), *by, "--num_samples", "50").returncode == 0
-    done = run("score_gan", str(gan), *by, "--num_samples", "50", "--against", str(other))
+    assert "score it first" in run("score", str(gan), *by, "--num_samples", "50", "--against", str(other)).stderr
+    assert run("score", str(other), *by, "--num_samples", "50").returncode == 0
+    done = run("score", str(gan), *by, "--num_samples", "50", "--against", str(other))
     assert done.returncode == 0, done.stderr
-    assert str(other) in done.stdout.splitlines()[-1]
-    done = run("score_gan", str(gan), *by, "--num_samples", "60", "--against", str(other))
+    rows = [line.split()[0] for line in done.stdout.splitlines() if ", last (step 1), ema" in line]
+    assert rows == [f"{gan},", f"{other},"]
+    done = run("score", str(gan), *by, "--num_samples", "60", "--against", str(other))
     assert done.returncode == 2
     assert "num_samples 50, not 60" in done.stderr
 
@@ -736,7 +703,7 @@ def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path
 def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Path) -> None:
     options = ["--data.resolution", "16", "--steps", "1", "--output", str(tmp_path / "run")]
     assert run("train_gan", *TRAIN, *options).returncode == 0
-    done = run("score_gan", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
+    done = run("score", str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier))
     assert done.returncode == 2
     assert "needs images of 1x8x8" in done.stderr
 
