@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 BASE = ["--data.name", "digits", "--data.labels_per_class", "4", "--data.validation", "20", "--data.pad", "1"]
 BASE += ["--network.width", "0.0625", "--batch_size", "8", "--epochs", "3", "--milestones", "[2]", "--log_every", "2"]
-BASE += ["--checkpoint_every", "1", "--tracker", "null"]
+BASE += ["--checkpoint_every", "3", "--tracker", "null"]
 
 FLIPS: dict[str, list[str]] = {
     "data.name": ["--data.name", "tests.halved_digits"],
@@ -65,8 +65,7 @@ FLIPS: dict[str, list[str]] = {
     "mixed_precision": ["--mixed_precision", "bf16"],
     "log_every": ["--log_every", "3"],
     "validate_every": ["--validate_every", "2"],
-    "checkpoint_every": ["--checkpoint_every", "3"],
-    "keep_checkpoints": ["--keep_checkpoints", "1"],
+    "checkpoint_every": ["--checkpoint_every", "2"],
     "tracker": ["--tracker", "tensorboard"],
 }
 SHORT = ["--epochs", "2", "--lr_schedule", "constant"]
@@ -107,6 +106,7 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "fortified.cross": (FORTIFIED, ["--fortified.cross", "true"]),
     "fortified.blocking": (FORTIFIED, ["--fortified.blocking", "true"]),
     "cosine_epochs": (COSINE, ["--cosine_epochs", "3"]),
+    "keep_checkpoints": (["--checkpoint_every", "1"], ["--keep_checkpoints", "1"]),
     "mixup[AdaMixUp]": (WIDE, ADAMIXUP),
     "mixup[AdaMixUp].layers": (ADAMIXUP, ["--mixup.layers", "[0]"]),
     "mixup[ClassifierNoisyMixup]": (WIDE, NOISY),

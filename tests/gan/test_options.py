@@ -27,7 +27,7 @@ from tests.conftest import SMALL, options_of
 pytestmark = pytest.mark.slow
 
 BASE = ["--data.name", "digits", *SMALL, "--steps", "4", "--n_dis", "1", "--log_every", "2", "--tracker", "null"]
-BASE += ["--sample_every", "4", "--checkpoint_every", "2", "--lr", "1e-3"]
+BASE += ["--sample_every", "4", "--checkpoint_every", "4", "--lr", "1e-3"]
 
 FLIPS: dict[str, list[str]] = {
     "data.name": ["--data.name", "fashion_mnist", "--data.resolution", "8"],
@@ -82,7 +82,6 @@ FLIPS: dict[str, list[str]] = {
     "log_every": ["--log_every", "4"],
     "sample_every": ["--sample_every", "1"],
     "checkpoint_every": ["--checkpoint_every", "3"],
-    "keep_checkpoints": ["--keep_checkpoints", "1"],
     "tracker": ["--tracker", "tensorboard"],
 }
 CUTMIX = ["--mixup", "DiscriminatorCutMix"]
@@ -130,6 +129,7 @@ WITHIN: dict[str, tuple[list[str], list[str]]] = {
     "loss[LeastSquares]": ([], ["--loss", "LeastSquares"]),
     "augment.kinds": (AUGMENT, ["--augment.kinds", "[translation]"]),
     "conditional": (["--conditional", "uniform"], ["--conditional", "matched"]),
+    "keep_checkpoints": (["--checkpoint_every", "2"], ["--keep_checkpoints", "1"]),
     "burn_in.images": (BURN_IN, ["--burn_in.images", "200"]),
     "burn_in.lr": (BURN_IN, ["--burn_in.lr", "1e-4"]),
     "burn_in.gamma": (BURN_IN, ["--burn_in.gamma", "0.1"]),
