@@ -34,6 +34,7 @@ def final_scores(config: GANConfig, folder: Path, extractor: Extractor, accelera
         and ours.items() <= record["stamp"].items()
         and {FIRST[metric] for metric in protocol.metrics} <= record["scores"].keys()
     }
-    for one in (one for one in steps if one not in made):
-        made[one] = score(f"{folder}:{one}", None, extractor, name, metrics, floor=one == "last", trust=True)
+    for one in steps:
+        if one not in made:
+            made[one] = score(f"{folder}:{one}", None, extractor, name, metrics, trust=True)
     accelerator.print(records.summary(*(made[one] for one in steps)))

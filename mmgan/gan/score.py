@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
 import statistics
 import tempfile
 import warnings
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 from mmgan.data import DataConfig
 from mmgan.engine import files
-from mmgan.engine.checkpoint import of_run
 from mmgan.engine.cli import config_of
 from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
@@ -97,7 +97,8 @@ def score(
         extractor: network whose features are compared: Inception, Fidelity (any of torch-fidelity's networks),
             Torchvision (any of its classifiers), or Classifier (a run of mmgan train-cls)
         protocol: train-50k: 50,000 samples against the training set; test-10k: 10,000 against the test set; paper:
-            50,000 against the test set, as in the authors' code; miyato: 5,000 against 10,000 test images, IS of 50,000
+            50,000 against the test set, as in the authors' code; miyato: 5,000 against 10,000 test images, IS of
+            50,000. With `real`, only its numbers of samples count, and none for a set of images
         metrics: any of is, fid, kid, prc (precision and recall), dc (density and coverage) and intra (FID of each
             class), separated by commas
         num_samples: number of images to score; null: all, or from a generator the protocol's
@@ -164,6 +165,7 @@ def score(
     if made.number is not None and (num_samples or 0) > made.number:
         raise UserError(f"num_samples {num_samples} is more than the {made.number} available images")
     stated = num_samples is None and made.number is None
+    exact = (real, resize, channels, weights, tuple(seeds)) == (None, None, None, "auto", (0,))
     num_samples = num_samples or made.number or by.num_samples
     if num_samples < LEAST["is"]:
         raise UserError(f"{num_samples} images are too few to score; at least {LEAST['is']} are needed")
@@ -174,7 +176,7 @@ def score(
     is_samples = by.is_samples if stated else None
     wanted = Protocol(num_samples, reference.split or "all", is_samples=is_samples).of(metrics)
     if "intra" in wanted.metrics:
-        if made.classes != reference.classes:
+        if labels_of(made, seeds[0], num_samples) is not None and made.classes != reference.classes:
             raise UserError(
                 "intra: the class folders of both sets must have the same names, or classes must be numbers"
             )
@@ -210,8 +212,8 @@ def score(
     scored = {"hash": made.hash, "split": made.split, "changed": made.changed}
     record: Record = {
         "checkpoint": run[1] if run else "images",
-        "step": of_run(*run).step if run else 0,
-        "protocol": protocol if stated and run and real is None else f"{num_samples} against {reference.number}",
+        "step": made.step,
+        "protocol": protocol if run and stated and exact else f"{num_samples} against {reference.number}",
         "fake": {"name": _name(fake, made), "images": digest(prints), **scored},
         "dimension": scorer.dimension,
         "stamp": stamp,
@@ -256,6 +258,8 @@ def score_and_print(
         against: another run, already scored by the same protocol, to print next to this one
         options: all other options are those of mmgan.score
     """
+    if against and not (named_run(fake) and (against / "config.yaml").is_file()):
+        raise UserError(f"against compares two runs, and one of {fake} and {against} is none")
     record = score(fake, real, extractor, held_out=held_out, **options)
     others = [records.beside(record, against)] if against else []
     PartialState().print(records.summary(record, *others))
@@ -320,7 +324,8 @@ def _named_as_here() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace("data.resolution", "resize").replace("data.", "")) from error
+        words = re.sub(r"\bdata\.resolution\b", "resize", str(error))
+        raise UserError(re.sub(r"\bdata\.(?=(root|download|skip_broken|split)\b)", "", words)) from error
 
 
 def _open(

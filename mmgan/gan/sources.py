@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +82,8 @@ def open_source(
 def of_run(run: GANRun) -> Source:
     """The generator of a run; its name gives the weights, raw or ema. Classes are treated as in `of_files`."""
     inputs, content = run.inputs, hash_of(run.generator)
-    made = Source(run.weights, lambda seed: draw(run.generator, inputs, seed), run.shape, content, seeded=True)
+    draws = partial(draw, run.generator, inputs)
+    made = Source(run.weights, draws, run.shape, content, seeded=True, step=run.step)
     if not inputs.names:
         return made
     made = replace(made, labelled=lambda seed, n: inputs.labels(seed, 0, n), drawn=inputs.drawn)

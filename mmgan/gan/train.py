@@ -29,7 +29,7 @@ from mmgan.gan.state import State, build
 from mmgan.gan.steps import Steps
 from mmgan.gan.watch import Watch
 from mmgan.mixup.staged import check_layers
-from mmgan.scoring import Protocol, Scorer
+from mmgan.scoring import PROTOCOLS, Protocol, Scorer
 from mmgan.scoring.cache import content_hash
 from mmgan.scoring.source import reference_of
 
@@ -99,7 +99,12 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         scorer = None
         if config.score and extractor:
             protocol = Protocol(config.score.num_samples, config.score.reference)
-            scorer = Scorer(extractor, reference_of(config.data, protocol, accelerator), protocol, accelerator)
+            real = reference_of(config.data, protocol, accelerator)
+            if config.score.final and (final := PROTOCOLS[config.score.final]).reference != protocol.reference:
+                reference_of(config.data, final, accelerator)  # report what is missing now, not after training
+            if real.shape != images.shape[1:]:
+                raise UserError(f"score.reference {real.split}: its images are {list(real.shape)}, not as in training")
+            scorer = Scorer(extractor, real, protocol, accelerator)
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}
 

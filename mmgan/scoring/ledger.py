@@ -62,8 +62,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
     for file in there.values():
         try:
             whole = records.read(file.parent) if file.name == "scores.json" else _record(file)
-            run = file.parent if file.name == "scores.json" else None
-            found += [Entry(records.name_of(one, run), _checked(one)) for one in whole]
+            found += [Entry(records.name_of(one), _checked(one)) for one in whole]
         except (UserError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             warnings.warn(f"{file} is damaged and left out ({error})", stacklevel=2)
     return found

@@ -14,8 +14,7 @@ from mmgan.scoring.protocol import PROTOCOLS, comparable
 
 Record = dict[str, Any]
 """`checkpoint` (best, last, a step, or "images"), `step`, `protocol` (a name), `dimension` of the features, `stamp`,
-`scores`, `floor` of `num_floor` real images, what was scored (`fake`) and compared with (`real`), and `duplicates`.
-Records of version 0.1 lack the last three."""
+`scores`, `floor` of `num_floor` real images, what was scored (`fake`) and compared with (`real`), and `duplicates`."""
 KEYS: dict[str, type | tuple[type, ...]] = {
     "checkpoint": (str, int),
     "step": int,
@@ -24,10 +23,15 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "scores": dict,
 }
 """The keys of every record, and their types."""
+LATER = ("fake", "real", "duplicates")
+"""Keys that records of earlier versions may lack."""
 
 
 def read(run: Path) -> list[Record]:
-    """The records of a run, oldest first, without scores that are not finite; raises UserError for a damaged file."""
+    """The records of a run, oldest first, without scores that are not finite, named after its folder.
+
+    Raises UserError for a damaged file.
+    """
     file = run / "scores.json"
     if not file.exists():
         return []
@@ -37,6 +41,12 @@ def read(run: Path) -> list[Record]:
             for key, kind in KEYS.items():
                 if not isinstance(record[key], kind):
                     raise TypeError(f"{key} is {record[key]!r}")
+            for key in LATER:
+                if not isinstance(record.get(key, {}), dict):
+                    raise TypeError(f"{key} is {record[key]!r}")
+            if "fake" not in record:  # of an earlier version, whose floor was of other images
+                record.pop("floor", None)
+            record["fake"] = record.get("fake", {}) | {"name": f"{run}:{record['checkpoint']}"}
             for part in {"scores", "floor"} & record.keys():
                 record[part] = {name: score for name, score in record[part].items() if math.isfinite(score)}
     except (UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -53,7 +63,7 @@ def keep(run: Path, record: Record) -> None:
     for old in read(run):
         if any(old[key] != record[key] for key in ("checkpoint", "protocol", "stamp")):
             others.append(old)
-        elif old.get("fake", {}).get("hash") == record.get("fake", {}).get("hash"):
+        elif old["step"] == record["step"] and old["fake"].get("hash") in (None, record["fake"]["hash"]):
             both = {part: old[part] | record[part] for part in ("scores", "floor") if part in old and part in record}
             record = old | {key: value for key, value in record.items() if value is not None} | both
     files.write(run / "scores.json", json.dumps([*others, record], indent=1, allow_nan=False) + "\n")
@@ -74,15 +84,17 @@ def beside(record: Record, run: Path) -> Record:
 
 def summary(*made: Record) -> str:
     """Records of one protocol as a table, with a description of the measurement and notes on the scores."""
-    stamp, seeds = made[0]["stamp"], made[0].get("fake", {}).get("seeds", [])
+    stamp, seeds = made[0]["stamp"], made[0]["fake"].get("seeds", [])
     rows = [(name_of(record), record["scores"]) for record in made]
     if floored := next((record for record in made if "floor" in record), None):
         n = floored["num_floor"]
         rows.append((f"floor: {n} real images against {stamp['num_reference'] - n} others", floored["floor"]))
     spread = f", mean +- standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-    notes = [*_notes_on_all(made[0]), *(note for record in made for note in _notes_on_one(record))]
+    notes = [*_notes_on_all(floored or made[0])]
+    for record in made:
+        notes += [f"{name_of(record)}: {note}" if len(made) > 1 else note for note in _notes_on_one(record)]
     by = f"{made[0]['protocol']}: " if made[0]["protocol"] in PROTOCOLS else ""
-    return "\n".join([by + described(made[0]) + spread, table(rows), *dict.fromkeys(notes)])
+    return "\n".join([by + described(made[0]) + spread, table(rows), *notes])
 
 
 def described(record: Record) -> str:
@@ -96,14 +108,14 @@ def described(record: Record) -> str:
     return f"{stamp.get('num_samples')} images{few} against {count} images of {real}, {stamp.get('extractor')} features"
 
 
-def name_of(record: Record, run: Path | None = None) -> str:
-    """What was scored, as a table names it: images, or a run's checkpoint, weights and seeds; `run`: its folder now."""
-    fake, checkpoint, stamp = record.get("fake", {}), record.get("checkpoint", "images"), record["stamp"]
+def name_of(record: Record) -> str:
+    """What was scored, as a table names it: images, or a run's checkpoint, weights and seeds."""
+    fake, stamp = record["fake"], record["stamp"]
     if "source" in record:
         return f"{fake['name']} (published: {record['source']})"
-    if checkpoint == "images":
+    if (checkpoint := record["checkpoint"]) == "images":
         return str(fake["name"])
-    where = run or fake.get("name", "").removesuffix(f":{checkpoint}")
+    where = fake["name"].removesuffix(f":{checkpoint}")
     step = "" if checkpoint == record["step"] else f" (step {record['step']})"
     seeds = fake.get("seeds", [stamp.get("seed", 0)])
     said = "" if seeds == [0] else f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
@@ -119,6 +131,8 @@ def _notes_on_all(record: Record) -> Iterator[str]:
             f"{fewest} images do not span {record['dimension']} features: their covariance is singular, and FID is "
             "biased upwards, the more so the fewer there are; compare only with FIDs of equally many images"
         )
+    if "fid" in record.get("floor", {}) and record["num_floor"] < stamp["num_samples"]:
+        yield "the floor's FID is biased upwards because it has fewer images than the samples"
     if changed := record.get("real", {}).get("changed"):
         yield f"real images were changed: {changed}"
 
@@ -137,7 +151,7 @@ def _notes_on_one(record: Record) -> Iterator[str]:
     if "kid" in scores and "kid_std" not in scores:
         size = record["stamp"]["kid"][1]
         yield f"KID's spread needs more than the {size} images of a subset on both sides"
-    if changed := record.get("fake", {}).get("changed"):
+    if changed := record["fake"].get("changed"):
         yield f"images scored were changed: {changed}"
     if "fid_gap" in scores:
         spread = f" +- {scores['fid_gap_std']:.2g}" if "fid_gap_std" in scores else ""

@@ -57,6 +57,8 @@ class Source:
     """A description of the files, if they are decoded ones."""
     seeded: bool = False
     """Whether different sampling seeds give different images."""
+    step: int = 0
+    """Step of a run's checkpoint."""
 
 
 def labels_of(source: Source, seed: int, n: int) -> Tensor | None:
@@ -184,14 +186,16 @@ def of_files(data: DataConfig, accelerator: Accelerator) -> Source:
 
 
 def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator) -> Source:
-    """The images of a run's data set that `protocol` compares with; raises UserError if they are not available."""
-    data = replace(data, split=protocol.reference)
+    """The images of a run's data set that `protocol` compares with; classes are treated as in `of_files`.
+
+    Raises UserError if they are not available.
+    """
     try:
-        if data.name in ("folder", "array"):
-            return replace(of_files(data, accelerator), split=data.split)
-        return of_data(data, accelerator, protocol.num_reference)
+        found = of_data(replace(data, split=protocol.reference), accelerator, protocol.num_reference)
     except UserError as error:
         raise UserError(f"reference {protocol.reference}: {error}") from error
+    names = folder.classes(data) if data.name == "folder" and found.labels is not None else []
+    return named_classes(found, names) if names else found
 
 
 def data_of(text: str, data: DataConfig) -> DataConfig | None:

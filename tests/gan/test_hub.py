@@ -99,7 +99,8 @@ def test_the_scores_are_those_of_the_weights(trained: Path, pushed: Path) -> Non
     (record,) = mmgan.load(pushed).scores
     assert record == mmgan.load(trained).scores[0] | {"fake": record["fake"]}
     assert record["stamp"]["generator"] == "ema"
-    assert record["fake"]["name"] == "run"
+    (kept,) = json.loads((pushed / "scores.json").read_text())
+    assert kept["fake"]["name"] == "run:last"
 
 
 def test_no_path_of_the_machine_is_pushed(trained: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 import classifiers
+import mmgan
 from classifiers.load import Classifier
 from classifiers.studies import Setting
 from classifiers.studies._saved import finished
@@ -208,7 +209,7 @@ def test_kid_has_a_spread_only_where_its_subsets_are_drawn_of_both_sets(monkeypa
     assert one.keys() == {"kid"}
     assert one["kid"] == pytest.approx(kid(x, y), rel=0.1)
     stamp = both.stamp(0, "raw")
-    record = {"checkpoint": "last", "step": 1, "protocol": "few", "dimension": 12, "stamp": stamp, "scores": one}
+    record = RECORD | {"dimension": 12, "stamp": stamp, "scores": one}
     assert "KID's spread needs more than the 200 images of a subset" in records.summary(record)
     monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 199)
     assert scorer(**options).score(lambda a, b: made[a:b]).keys() == {"kid", "kid_std"}
@@ -393,7 +394,8 @@ def test_too_few_real_images_are_refused(metric: Metric, found: int) -> None:
     assert np.isfinite(list(scores.values())).all()
 
 
-RECORD = {"checkpoint": "last", "step": 3, "protocol": "test-10k", "stamp": {"seed": 0}}
+RECORD: dict[str, Any] = {"checkpoint": "last", "step": 3, "protocol": "test-10k", "stamp": {"seed": 0}}
+RECORD["fake"] = {"name": "run:last", "hash": "a"}
 
 
 def test_a_score_that_is_not_finite_is_left_out_of_json(tmp_path: Path) -> None:
@@ -406,6 +408,24 @@ def test_a_score_that_is_not_finite_is_left_out_of_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         records.keep(tmp_path, RECORD | {"scores": {"fid": float("inf")}})
     assert [record["scores"]["fid"] for record in records.read(tmp_path)] == [2.0, 1.0]
+
+
+def test_a_record_keeps_the_other_scores_of_the_same_weights(tmp_path: Path) -> None:
+    """Also those that an earlier version wrote, which did not say of which weights, but not its floor."""
+    earlier = {key: value for key, value in RECORD.items() if key != "fake"}
+    earlier |= {"scores": {"is": 2.0, "fid": 3.0}, "floor": {"fid": 1.0}, "num_floor": 297, "dimension": 12}
+    (tmp_path / "scores.json").write_text(json.dumps([earlier]))
+    new = RECORD | {"scores": {"fid": 3.5, "kid": 0.1}, "floor": {"kid": 0.0}, "num_floor": 700, "dimension": None}
+    records.keep(tmp_path, new)
+    (one,) = records.read(tmp_path)
+    assert one["scores"] == {"is": 2.0, "fid": 3.5, "kid": 0.1}
+    assert (one["floor"], one["num_floor"], one["dimension"]) == ({"kid": 0.0}, 700, 12)
+    assert (
+        records.name_of(one | {"stamp": {"generator": "ema", "seed": 1}}) == f"{tmp_path}, last (step 3), ema, seed 1"
+    )
+    for other in ({"fake": {"name": "run:last", "hash": "b"}}, {"step": 4}):
+        records.keep(tmp_path, new | {"scores": {"is": 1.0}} | other)
+        assert [record["scores"] for record in records.read(tmp_path)] == [{"is": 1.0}]
 
 
 @pytest.mark.parametrize(
@@ -425,6 +445,8 @@ def test_a_score_that_is_not_finite_is_left_out_of_json(tmp_path: Path) -> None:
         json.dumps([RECORD | {"scores": {"fid": "low"}}]).encode(),
         json.dumps([RECORD | {"scores": {"fid": 10**400}}]).encode(),
         json.dumps([RECORD | {"scores": {}, "stamp": None}]).encode(),
+        json.dumps([RECORD | {"scores": {}, "fake": [1]}]).encode(),
+        json.dumps([RECORD | {"scores": {}, "real": 3}]).encode(),
         None,
     ],
     ids=lambda content: "folder" if content is None else content[:40].decode(errors="replace"),
@@ -685,6 +707,25 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_protocol_gives_its_numbers_and_its_name_unless_options_change_it(
+    gan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROTOCOLS, "miyato", Protocol(20, "test", 100, is_samples=60))
+    options: dict[str, Any] = {"extractor": small(), "floor": False, "output": tmp_path / "record.json"}
+    record = mmgan.score(gan, protocol="miyato", **options)
+    samples, test = mmgan.load(gan).sample(60), load(replace(DIGITS, split="test")).images
+    real = test[torch.randperm(297, generator=stream(0, "reference", 0))[:100].sort().values]
+    want = mmgan.score(samples[:20], real, metrics="fid", **options)["scores"]
+    want |= mmgan.score(samples, real, metrics="is", **options)["scores"]
+    close(record["scores"], want, 1e-6)
+    numbers = ("reference", "num_samples", "is_samples", "num_reference")
+    assert [record["stamp"][name] for name in numbers] == ["test", 20, 60, 100]
+    assert record["protocol"] == "miyato"
+    for other in ({"num_samples": 20}, {"seeds": [1]}, {"weights": "raw"}, {"resize": 8}, {"real": "digits:test"}):
+        record = mmgan.score(gan, protocol="miyato", **options, **other)  # type: ignore[arg-type]
+        assert record["protocol"] == f"20 against {297 if 'real' in other else 100}", other
+
+
 def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path, tmp_path: Path) -> None:
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier)]
     other = tmp_path / "other"
@@ -698,6 +739,9 @@ def test_other_runs_are_printed_beside_it_or_refused(classifier: Path, gan: Path
     done = run("score", str(gan), *by, "--num_samples", "60", "--against", str(other))
     assert done.returncode == 2
     assert "num_samples 50, not 60" in done.stderr
+    for pair in ((str(gan), f"{other}:best"), ("digits:test", str(other))):
+        done = run("score", pair[0], *by, "--real", "digits", "--against", pair[1])
+        assert done.stderr == f"error: against compares two runs, and one of {pair[0]} and {pair[1]} is none\n"
 
 
 def test_a_classifier_of_other_images_is_refused(classifier: Path, tmp_path: Path) -> None:
