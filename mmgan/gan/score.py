@@ -9,7 +9,7 @@ import re
 import statistics
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -128,9 +128,8 @@ def score(
         ['fid']
     """
     output, nearest = (Path(file) if file is not None else None for file in (output, nearest))
-    _check_options(metrics, seeds, channels, nearest, batch_size=batch_size, num_samples=num_samples, resize=resize)
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol}")
+    counts = {"batch_size": batch_size, "num_samples": num_samples, "resize": resize}
+    _check_options(protocol, metrics, seeds, channels, nearest, counts)
     if held_out is not None and "fid" not in metrics.lower():
         raise UserError("held_out compares FIDs; include fid in metrics")
     _writable(output, "--output")
@@ -150,16 +149,13 @@ def score(
         return changed(_open(images, accelerator, data, resize, weights, z_dim, trust))
 
     made = opened(fake)
-    if real is None:
-        if not run:
-            raise UserError("real must name the images to compare with; only a run has a default")
-        own = config_of(GANConfig, run[0] / "config.yaml", trust).data
-        given: dict[str, Any] = {"root": root, "skip_broken": skip_broken, "download": download}
-        with _named_as_here():
-            own = replace(own, **{key: value for key, value in given.items() if value})
-            reference = changed(reference_of(own, by, accelerator))
-    else:
+    if real is not None:
         reference = opened(real)
+    elif run:
+        given = {"root": root, "skip_broken": skip_broken, "download": download}
+        reference = changed(_own_of(run[0], by, accelerator, trust, given))
+    else:
+        raise UserError("real must name the images to compare with; only a run has a default")
     if len(seeds) > 1 and not made.seeded:
         raise UserError("only a run or a TorchScript generator has seeds; a set of images or a function has none")
     if made.number is not None and (num_samples or 0) > made.number:
@@ -175,13 +171,7 @@ def score(
     _check_sizes(made, reference)
     is_samples = by.is_samples if stated else None
     wanted = Protocol(num_samples, reference.split or "all", is_samples=is_samples).of(metrics)
-    if "intra" in wanted.metrics:
-        if labels_of(made, seeds[0], num_samples) is not None and made.classes != reference.classes:
-            raise UserError(
-                "intra: the class folders of both sets must have the same names, or classes must be numbers"
-            )
-        if not (shared := _shared(made, seeds, num_samples, reference)):
-            raise UserError(NO_CLASS)
+    shared = _shared(made, seeds, num_samples, reference) if "intra" in wanted.metrics else set()
     unseen = None if held_out is None else _finite(opened(held_out), num_samples)
     scorer = Scorer(_extractor(extractor), reference, wanted, accelerator, batch_size)
     others = []
@@ -189,17 +179,7 @@ def score(
         others = _memorised_by(scorer, unseen)
         apart_by = others[1].compare(others[0].real)["fid"]
 
-    scores, prints = [], torch.empty(0, dtype=torch.int64)
-    for i, seed in enumerate(seeds):
-        draw = Remembered(made.draws(seed), num_samples, accelerator.device)
-        extracted = scorer.extracted(draw)
-        labels = labels_of(made, seed, num_samples)
-        if labels is not None and "intra" in wanted.metrics:  # only classes with enough images for every seed
-            labels = torch.where(torch.isin(labels, torch.tensor(sorted(shared))), labels, -1)
-        found = scorer.compare(extracted, labels)
-        scores.append(found | _memory(others, extracted))
-        if i == 0:
-            prints = draw.of_all()
+    scores, prints = _over_seeds(made, seeds, scorer, others, shared)
     assert reference.number is not None
     repeated = duplicates(prints, fingerprints_of(reference.draws(0), reference.number))
     stamp = scorer.stamp(seeds[0], made.name if run else "images")
@@ -268,8 +248,12 @@ def score_and_print(
 score_and_print.__annotations__ = score.__annotations__ | score_and_print.__annotations__  # so that errors name types
 
 
-def _check_options(metrics: Any, seeds: Any, channels: Any, nearest: Path | None, **counts: int | None) -> None:
+def _check_options(
+    protocol: Any, metrics: Any, seeds: Any, channels: Any, nearest: Path | None, counts: Mapping[str, int | None]
+) -> None:
     """Raise UserError for an option that no images could be scored with."""
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol}")
     if not isinstance(metrics, str):
         raise UserError(f"metrics must be names separated by commas, not {metrics!r}")
     if not isinstance(seeds, Sequence):
@@ -286,8 +270,32 @@ def _check_options(metrics: Any, seeds: Any, channels: Any, nearest: Path | None
 
 
 def _shared(made: Source, seeds: Sequence[int], n: int, reference: Source) -> set[int]:
-    """The classes that the images for every seed share with the reference."""
-    return set.intersection(*(set(shared_classes(labels_of(made, seed, n), reference.labels)) for seed in seeds))
+    """The classes that the images for every seed share with the reference; raises UserError if there are none."""
+    labels = [labels_of(made, seed, n) for seed in seeds]
+    if labels[0] is not None and made.classes != reference.classes:
+        raise UserError("intra: the class folders of both sets must have the same names, or classes must be numbers")
+    shared = set.intersection(*(set(shared_classes(one, reference.labels)) for one in labels))
+    if not shared:
+        raise UserError(NO_CLASS)
+    return shared
+
+
+def _over_seeds(
+    made: Source, seeds: Sequence[int], scorer: Scorer, others: Sequence[Scorer], shared: set[int]
+) -> tuple[list[dict[str, float]], Tensor]:
+    """The scores for every seed, and the fingerprints of the first one's images, int64 [num_samples].
+
+    Of images with labels, those in `shared` classes are compared class by class; `others`: as for `_memory`.
+    """
+    n, scores, prints = scorer.protocol.num_samples, [], []
+    for seed in seeds:
+        draw = Remembered(made.draws(seed), n, scorer.accelerator.device)
+        extracted, labels = scorer.extracted(draw), labels_of(made, seed, n)
+        if labels is not None:
+            labels = torch.where(torch.isin(labels, torch.tensor(sorted(shared), dtype=torch.int64)), labels, -1)
+        scores.append(scorer.compare(extracted, labels) | _memory(others, extracted))
+        prints.append(draw.of_all())
+    return scores, prints[0]
 
 
 class ToUnit(nn.Module):
@@ -316,6 +324,14 @@ def _code(module: nn.Module) -> str:
         own = ((key, value) for key, value in vars(part).items() if isinstance(value, SIMPLE) and key != "training")
         found += [f"{key}={value!r}" for key, value in own]
     return "\n".join(found)
+
+
+def _own_of(run: Path, protocol: Protocol, accelerator: Accelerator, trust: bool, given: Mapping[str, Any]) -> Source:
+    """The images of a run's own data set; `given` has options of it that replace the run's where they are set."""
+    data = config_of(GANConfig, run / "config.yaml", trust).data
+    with _named_as_here():
+        changed = replace(data, **{key: value for key, value in given.items() if value})
+        return reference_of(changed, protocol, accelerator)
 
 
 @contextmanager
