@@ -133,6 +133,8 @@ def _notes_on_all(record: Record) -> Iterator[str]:
         )
     if "fid" in record.get("floor", {}) and record["num_floor"] < stamp["num_samples"]:
         yield "the floor's FID is biased upwards because it has fewer images than the samples"
+    if n := record.get("duplicates", {}).get("real"):
+        yield f"{n} of the real images repeat an earlier one"
     if changed := record.get("real", {}).get("changed"):
         yield f"real images were changed: {changed}"
 
@@ -140,11 +142,10 @@ def _notes_on_all(record: Record) -> Iterator[str]:
 def _notes_on_one(record: Record) -> Iterator[str]:
     """What is to be known of the images scored."""
     scores, of = record["scores"], record.get("num_held_out")
-    repeated = record.get("duplicates", {"fake": 0, "real": 0, "both": 0})
-    for key in ("fake", "real"):
-        if n := repeated[key]:
-            yield f"{n} of the {'images scored' if key == 'fake' else 'real images'} repeat an earlier one"
-    if n := repeated["both"]:
+    repeated = record.get("duplicates", {})
+    if n := repeated.get("fake"):
+        yield f"{n} of the images scored repeat an earlier one"
+    if n := repeated.get("both"):
         yield f"{n} of the images scored are pixel-for-pixel among the real ones"
     if "num_classes" in record and (n := sum(name.startswith("fid/") for name in scores)) < record["num_classes"]:
         yield f"intra_fid covers {n} of the {record['num_classes']} real classes; the others have too few images"
