@@ -34,7 +34,7 @@ from classifiers.networks.preactresnet import PreActResNet
 from classifiers.updates import Updates
 from mmgan.data import Images
 from mmgan.engine import cli
-from mmgan.engine.run import accelerator_of
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.mixup import ClassifierMixup
 
 LAYERS = (0, 1, 2, 3)

@@ -22,7 +22,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import mmgan
 from mmgan.engine import cli
-from mmgan.engine.run import accelerator_of
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.scoring import Inception
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmgan.engine import cli
-from mmgan.engine.run import accelerator_of
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.gan.config import GANConfig
 from mmgan.gan.networks import resnet
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator

@@ -21,7 +21,7 @@ from classifiers.networks import build, moments
 from classifiers.networks.preactresnet import PreActResNet
 from mmgan.data import DataConfig
 from mmgan.engine import cli
-from mmgan.engine.run import accelerator_of
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.gan.inputs import Inputs
 from mmgan.gan.networks.resnet import ResNetGenerator
 from mmgan.gan.sources import draw

@@ -23,10 +23,12 @@ from classifiers.updates import Updates
 from mmgan import memory
 from mmgan.data import Images, load
 from mmgan.engine import checkpoint, cli
+from mmgan.engine.accelerator import make_accelerator
+from mmgan.engine.changes import refuse_other_run
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.log import Log
 from mmgan.engine.randomness import stream
-from mmgan.engine.run import Run, make_accelerator, refuse_other_run
+from mmgan.engine.run import Run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.mixup import Staged
@@ -91,7 +93,7 @@ def train(config: ClassifierConfig | Mapping[str, Any] | str | Path, folder: str
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}
 
-        with Log(run, accelerator, start, steps, config.log_every, logged) as log, Stop(accelerator) as stop:
+        with Log(run, start, steps, config.log_every, logged) as log, Stop(accelerator) as stop:
             for step in range(start + 1, steps + 1):
                 updates.set_lr((step - 1) * batch / size)
                 log.add(step, updates.step(step - 1), updates.lr)

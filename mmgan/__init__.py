@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from mmgan.errors import UserError
     from mmgan.gan import networks
     from mmgan.gan.augment import DiffAugment
-    from mmgan.gan.config import GANConfig
+    from mmgan.gan.config import BurnIn, GANConfig
     from mmgan.gan.push import push
     from mmgan.gan.run import GANRun, load
-    from mmgan.gan.schedule import BurnIn
     from mmgan.gan.score import score
     from mmgan.gan.train import train
     from mmgan.mixup import Mixable, Staged, discriminator_loss, generator_loss, losses, rules
@@ -63,11 +62,10 @@ _PLACES = {
     "mmgan.errors": ("UserError",),
     "mmgan.gan": ("networks",),
     "mmgan.gan.augment": ("DiffAugment",),
-    "mmgan.gan.config": ("GANConfig",),
+    "mmgan.gan.config": ("BurnIn", "GANConfig"),
     "mmgan.gan.score": ("score",),
     "mmgan.gan.push": ("push",),
     "mmgan.gan.run": ("GANRun", "load"),
-    "mmgan.gan.schedule": ("BurnIn",),
     "mmgan.gan.train": ("train",),
     "mmgan.mixup": ("Mixable", "Staged", "discriminator_loss", "generator_loss", "losses", "rules"),
     "mmgan.scoring": ("extractors",),

@@ -6,16 +6,13 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
-from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from mmgan.engine.values import load
 from mmgan.errors import UserError
 
 OWN = ["mmgan", "classifiers"]
@@ -58,19 +55,6 @@ def path_of(one: type) -> str:
     return f"{one.__module__}.{one.__qualname__}"
 
 
-def names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
-    """The names of code on a command line: values of `options` (the last word of each) that are not files."""
-    for before, argument in pairwise(["", *arguments]):
-        option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
-        word = option.removeprefix("--").rpartition(".")[2]
-        if not option.startswith("--") or word not in options or value.endswith((".yaml", ".yml", ".json")):
-            continue
-        try:
-            yield from names_in({word: load(value)})
-        except yaml.YAMLError:  # not a valid value
-            continue
-
-
 def names(package: ModuleType) -> list[str]:
     """The modules in `package`, except internal ones."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
@@ -82,17 +66,17 @@ def import_all(package: str) -> None:
         importlib.import_module(f"{package}.{name}")
 
 
-def find(package: ModuleType, name: str, option: str) -> ModuleType:
-    """The module `name` in `package`, or the trusted module `name`; otherwise raises UserError, naming `option`."""
+def find(package: ModuleType, name: str) -> ModuleType:
+    """The data set `name` in `package`, or the trusted module `name`; otherwise raises UserError."""
     known = names(package)
     if name not in known and name not in _trusted:
         raise UserError(
-            f"{option} {name!r} is not one of {', '.join(known)}; name your own module on the command line "
-            f"(--{option} {name}), because a file may not choose code"
+            f"data.name {name!r} is not one of {', '.join(known)}; name your own module on the command line "
+            f"(--data.name {name}), because a file may not choose code"
         )
     try:
         return importlib.import_module(f"{package.__name__}.{name}" if name in known else name)
     except (ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{option} {name!r} is neither one of {', '.join(known)} nor a module that can be imported ({error})"
+            f"data.name {name!r} is neither one of {', '.join(known)} nor a module that can be imported ({error})"
         ) from error

@@ -46,7 +46,7 @@ def report(
 
 def main() -> None:
     """Parse and call."""
-    cli.call(report, folders="runs")
+    cli.call(report)
 
 
 if __name__ == "__main__":

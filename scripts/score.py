@@ -28,7 +28,7 @@ def main() -> None:
     """Score or, after --list, print the records of folders."""
     if "--list" in sys.argv[1:]:
         sys.argv.remove("--list")
-        cli.call(tables, folders="folders")
+        cli.call(tables)
         return
     cli.call(score_and_print)
 

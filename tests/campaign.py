@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -186,4 +187,4 @@ def soak(steps: int = 20_000, output: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: cli.call(kills, soak))
+    cli.run(lambda: cli.call({"kills": kills, "soak": soak}[sys.argv.pop(1)]))

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from mmgan.data import load
 from mmgan.engine import cli
-from mmgan.engine.run import make_accelerator
+from mmgan.engine.accelerator import make_accelerator
 from mmgan.gan.config import GANConfig
 from mmgan.gan.data import inputs_of
 from mmgan.gan.state import State, build

@@ -113,7 +113,7 @@ def test_networks_and_their_states_are_channels_last() -> None:
 
 FAULTS = """
 import resource, sys, torch
-from mmgan.engine.run import accelerator_of
+from mmgan.engine.accelerator import accelerator_of
 if sys.argv[1] == "kept":
     accelerator_of()
 for i in range(12):

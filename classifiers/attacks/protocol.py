@@ -25,9 +25,9 @@ from classifiers.networks import normalise_of
 from classifiers.supervised import ClassifierLoss, CrossEntropy
 from mmgan.data import DataChange, fingerprint, load
 from mmgan.engine import files
+from mmgan.engine.accelerator import make_accelerator
 from mmgan.engine.checkpoint import Checkpoint
 from mmgan.engine.randomness import stream
-from mmgan.engine.run import make_accelerator
 from mmgan.errors import UserError
 
 EPS = {

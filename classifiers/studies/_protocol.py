@@ -19,7 +19,8 @@ from classifiers.studies import Setting, Verdict
 from mmgan import modules
 from mmgan.data import DataChange
 from mmgan.engine import files
-from mmgan.engine.run import differences, environment
+from mmgan.engine.changes import differences
+from mmgan.engine.run import environment
 from mmgan.errors import UserError
 
 KEYS = ("study", "title", "about", "settings", "seconds", "environment", "verdicts", "notes")

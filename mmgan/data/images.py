@@ -34,12 +34,18 @@ def data_sets() -> list[str]:
     return modules.names(sets)
 
 
+def class_names(config: DataConfig) -> list[str]:
+    """Names of the classes in the order of their labels; empty if they are only numbered."""
+    module = modules.find(sets, config.name)
+    return list(module.classes(config)) if hasattr(module, "classes") else []
+
+
 def load(config: DataConfig, square: bool = True) -> Images:
     """The images that `config` describes; raises UserError, saying what to do, if they are not available.
 
     With `square`, also raises it if they are not square.
     """
-    module = modules.find(sets, config.name, "data.name")
+    module = modules.find(sets, config.name)
     if not hasattr(module, "load"):
         raise UserError(f"data.name {config.name!r} has no `load` function")
     images, labels = module.load(config)

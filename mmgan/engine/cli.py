@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from argparse import ArgumentError, ArgumentParser, HelpFormatter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from itertools import pairwise
@@ -29,7 +29,7 @@ from torch import distributed
 from mmgan import modules
 from mmgan.engine import files
 from mmgan.engine.shipped import configuration
-from mmgan.engine.values import MODE, MOST_DIGITS, arguments, kinds, load, shown, type_of, words
+from mmgan.engine.values import MODE, MOST_DIGITS, arguments, from_yaml, kinds, shown, type_of, types_of, words
 from mmgan.errors import UserError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -95,6 +95,19 @@ def _typed(thing: Any) -> Iterator[tuple[str, type, bool]]:
                 yield name, one, not isinstance(hint, UnionType)
 
 
+def _names_on(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
+    """The names of code on a command line: values of `options` (the last word of each) that are not files."""
+    for before, argument in pairwise(["", *arguments]):
+        option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        word = option.removeprefix("--").rpartition(".")[2]
+        if not option.startswith("--") or word not in options or value.endswith((".yaml", ".yml", ".json")):
+            continue
+        try:
+            yield from modules.names_in({word: from_yaml(value)})
+        except yaml.YAMLError:  # not a valid value
+            continue
+
+
 def parse(
     config: type[C], description: str, args: Sequence[str] | None = None, named: Sequence[str] | None = None
 ) -> Arguments[C]:
@@ -112,7 +125,7 @@ def parse(
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(" (--help lists every option)", config):
         modules.trust(modules.path_of(kind) for kinds in parser.sections.values() for kind in kinds)
-        modules.trust(modules.names_on(args if named is None else named, _naming(config)))
+        modules.trust(_names_on(args if named is None else named, _naming(config)))
         found, rest = _files(_switched(args, config))
         for file in found:
             _of_this_command(file, config)
@@ -158,7 +171,7 @@ def config_of(config: type[C], values: C | Mapping[str, Any] | str | Path, trust
     if isinstance(values, config):
         if trust:
             modules.trust(modules.names_in(asdict(values)))  # type: ignore[call-overload]
-        values = load(to_yaml(values, comments=False))
+        values = from_yaml(to_yaml(values, comments=False))
     parser = _Parser()
     parser.add_class_arguments(config)
     with _mistakes_in_one_line(thing=config):
@@ -192,44 +205,29 @@ def to_yaml(config: Any, comments: bool = True) -> str:
             commented = parser.dump(values, with_comments=True, **options) if comments else plain
         except (AttributeError, yaml.YAMLError) as error:
             raise UserError(f"{type(config).__name__} holds a value that YAML cannot represent ({error})") from error
-        parser.parse_object(load(plain))
+        parser.parse_object(from_yaml(plain))
     if not comments:
         return plain
     commented = re.sub(r"default: \{'class_path': '[\w.]*?(\w+)'.*\}(?=[,)])", r"default: \1", commented)
     commented = re.sub(r", known subclasses: [\w., ]+(?=\))", "", commented)
     # When writing comments, the parser leaves a string such as "no" unquoted; then omit the comments.
-    return commented if load(commented) == load(plain) else plain
+    return commented if from_yaml(commented) == from_yaml(plain) else plain
 
 
-def call(*functions: Callable[..., Any], args: Sequence[str] | None = None, folders: str | None = None) -> Any:
-    """Call a function with the command line's arguments, and return its result; raises UserError like `parse`.
+def call(function: Callable[..., Any], args: Sequence[str] | None = None) -> None:
+    """Call a function with the command line's arguments; raises UserError like `parse`.
 
-    The function's docstring is its help. If there are several functions, the first argument names one. `folders` names
-    a parameter that takes one or more folders.
+    The function's docstring is its help. A parameter of type list[Path] takes one or more folders.
     """
-    args = sys.argv[1:] if args is None else args
-    parsers = {function.__name__: _parser_of(function, folders) for function in functions}
-    parser, chosen = parsers[functions[0].__name__], functions[0]
-    if len(functions) > 1:
-        parser = _Parser()
-        commands = parser.add_subcommands(dest="command")
-        for name, one in parsers.items():
-            commands.add_subcommand(name, one, help=one.description)
-        chosen = next((function for function in functions if function.__name__ in args[:1]), chosen)
-    with _mistakes_in_one_line(" (--help lists every option)", chosen):
-        options = set().union(*(_naming(function) for function in functions))
-        modules.trust(modules.names_on(args, options))
-        values = parser.parse_args(_switched(args, chosen))
-        given = arguments(chosen, vars(values[chosen.__name__] if len(functions) > 1 else values))
-    return chosen(**given)
+    function(**arguments_of(function, sys.argv[1:] if args is None else args))
 
 
-def _parser_of(function: Callable[..., Any], folders: str | None = None, positional: bool = True) -> _Parser:
+def _parser_of(function: Callable[..., Any], positional: bool) -> _Parser:
     parser = _Parser(description=(function.__doc__ or "").splitlines()[0])
-    if folders:
-        parser.add_argument(folders, nargs="+", type=Path, help="folders")
-    skip: set[str | int] = {folders} if folders else set()
-    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=skip)
+    folders = [name for name, hint in types_of(function).items() if hint == list[Path]]
+    for name in folders:
+        parser.add_argument(name, nargs="+", type=Path, help="folders")
+    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip={*folders})
     return parser
 
 
@@ -241,8 +239,8 @@ def arguments_of(
     Code from outside mmgan is imported only if `named` (None: `args`) names it. Raises UserError like `parse`.
     """
     with _mistakes_in_one_line(" (--help lists every option)", function):
-        modules.trust(modules.names_on(args if named is None else named, _naming(function)))
-        return arguments(function, vars(_parser_of(function, None, positional).parse_args(_switched(args, function))))
+        modules.trust(_names_on(args if named is None else named, _naming(function)))
+        return arguments(function, vars(_parser_of(function, positional).parse_args(_switched(args, function))))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mmgan.engine.values import load
+from mmgan.engine.values import from_yaml
 from mmgan.errors import UserError
 
 if TYPE_CHECKING:  # slow to import
@@ -52,7 +52,7 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The contents of a configuration; raises UserError like `read`, and if it is not a mapping of names to values."""
     try:
-        values = load(read(path).decode())
+        values = from_yaml(read(path).decode())
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove or repair it") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

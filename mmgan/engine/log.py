@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,27 +26,26 @@ class Log:
     Resumed with `state()`, it writes the rows it would have written without the interruption.
     """
 
-    def __init__(
-        self, run: Run, accelerator: Accelerator, start: int, steps: int, every: int, state: dict[str, Any]
-    ) -> None:
+    def __init__(self, run: Run, start: int, steps: int, every: int, state: dict[str, Any]) -> None:
         """For a run of `steps`, of which `start` are complete; `state` is what `state()` returned then, or empty."""
-        self.run, self.accelerator, self.steps, self.every = run, accelerator, steps, every
+        self.run, self.accelerator, self.steps, self.every = run, run.accelerator, steps, every
         self.names: list[str] = state.get("names", [])
         rows = state.get("rows", torch.empty(0))
         whole = isinstance(self.names, list) and isinstance(rows, Tensor)
         if not whole or (len(rows) and rows.shape[1:] != (len(self.names),)):
             raise UserError(f"the checkpoint of step {start} in {run.checkpoints} is damaged: its log is not a table")
         self.rows: list[Tensor] = []
-        self.means: Tensor = rows.to(accelerator.device)
+        self.means: Tensor = rows.to(self.accelerator.device)
         """Rows that have been averaged over all processes."""
         self.clock, self.timed = time.perf_counter(), 0
-        if accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main:
             run.truncate_metrics(start)
             self.file = run.metrics.open("a")
         options = _flat(files.read_yaml(run.folder / "config.yaml"))
-        accelerator.init_trackers("mmgan", options, {"tensorboard": {"purge_step": start + 1}})
-        self.lines = accelerator.is_main_process and not sys.stderr.isatty()
-        hidden = self.lines or not accelerator.is_main_process
+        self.accelerator.init_trackers("mmgan", options, {"tensorboard": {"purge_step": start + 1}})
+        self.lines = main and not sys.stderr.isatty()
+        hidden = self.lines or not main
         self.bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", dynamic_ncols=True)
 
     def add(self, step: int, scalars: dict[str, Tensor], lr: float | None = None) -> None:

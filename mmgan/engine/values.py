@@ -66,7 +66,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 
 
-def load(text: str) -> Any:
+def from_yaml(text: str) -> Any:
     """The value of a YAML text; raises YAMLError, in one line, if it is not valid."""
     try:
         return yaml.load(text, Loader=_Loader)
@@ -77,7 +77,7 @@ def load(text: str) -> Any:
         raise yaml.YAMLError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from error
 
 
-jsonargparse.set_loader(MODE, load, exceptions=(yaml.YAMLError,))
+jsonargparse.set_loader(MODE, from_yaml, exceptions=(yaml.YAMLError,))
 
 
 def kinds(base: type) -> Iterator[type]:

@@ -160,7 +160,7 @@ def forest(panels: Mapping[str, Sequence[Span]], path: Path) -> None:
 
 
 def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
-    """Arrange pictures in a grid, each below its name; JPEG, because samples of many arms are large."""
+    """Arrange pictures in a grid, a JPEG, because samples of many arms are large; each is below its name."""
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
@@ -171,4 +171,4 @@ def mosaic(pictures: Mapping[str, Path], path: Path) -> None:
         axes.imshow(imread(file), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])  # axis("off") would remove the space for the title
         axes.set_title(name, fontsize=8)
-    files.draw(figure, path, dpi=90, pil_kwargs={"quality": 85} if path.suffix == ".jpg" else None)
+    files.draw(figure, path, dpi=90, pil_kwargs={"quality": 85})

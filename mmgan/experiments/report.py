@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from mmgan.engine import files
-from mmgan.engine.run import HARMLESS
+from mmgan.engine.changes import HARMLESS
 from mmgan.errors import UserError
 from mmgan.experiments import figures, page, tables
 from mmgan.experiments.claims import decisions, source

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mmgan.engine import files
-from mmgan.engine.run import differences
+from mmgan.engine.changes import differences
 from mmgan.errors import UserError
 from mmgan.experiments.measures import ATTACKS, layer_name
 

@@ -12,7 +12,6 @@ from mmgan.errors import UserError
 from mmgan.gan.augment import DiffAugment
 from mmgan.gan.networks import DiscriminatorConfig, GeneratorConfig
 from mmgan.gan.networks.resnet import ResNetDiscriminator, ResNetGenerator
-from mmgan.gan.schedule import BurnIn
 from mmgan.mixup import JS, DiscriminatorMixup, DiscriminatorRule, Loss
 from mmgan.scoring import PROTOCOLS, ExtractorConfig, Inception
 from mmgan.scoring.protocol import Metric, ProtocolName
@@ -71,6 +70,37 @@ class ScoreConfig:
     def metrics(self) -> Sequence[Metric]:
         """`final_metrics` as a list."""
         return PROTOCOLS["train-50k"].of(self.final_metrics).metrics
+
+
+@dataclass(frozen=True)
+class BurnIn:
+    """R3GAN's schedule (Huang et al. 2024, arXiv:2501.05441): from the run's options to these along half a cosine.
+
+    The half-life of `ema` grows along the same curve, from 0, so an average loaded by `init_from` is discarded. The
+    defaults are the authors' for CIFAR-10.
+
+    Examples:
+        >>> from mmgan import BurnIn, GANConfig
+        >>> config = GANConfig(burn_in=BurnIn(images=640), lr_schedule="constant", r1_gamma=0.05)
+        >>> config.burn_in.gamma  # the final value of r1_gamma
+        0.005
+    """
+
+    images: int = 20_000_000
+    """Real images (generator steps times batch size) after which nothing changes any more."""
+    lr: float = 5e-5
+    """Final learning rate."""
+    gamma: float = 0.005
+    """Final gamma of R1 and R2, for those that are not 0."""
+    beta2: float = 0.99
+    """Final value of Adam's second decay rate, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "lr", "gamma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"burn_in.{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"burn_in.beta2 must be in [0, 1), not {self.beta2}")
 
 
 @dataclass(frozen=True)

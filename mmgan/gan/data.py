@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmgan.data import DataConfig, Feed, Images, load, to_network
-from mmgan.data.sets import folder
+from mmgan.data import Feed, Images, class_names, load, to_network
 from mmgan.engine.randomness import Draws, stream
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -39,11 +38,6 @@ def training_images(config: GANConfig) -> Images:
                 name = names[label] if names else label
                 raise UserError(f"conditional: {of} have none of class {name}; every class up to the last needs some")
     return found
-
-
-def class_names(data: DataConfig) -> list[str]:
-    """A folder's class names in the order of their labels; empty if classes are only numbered."""
-    return folder.classes(data) if data.name == "folder" else []
 
 
 def inputs_of(config: GANConfig, labels: Tensor) -> Inputs:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import json
 import re
 import statistics
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +20,15 @@ from torch import Tensor, nn
 
 from mmgan.data import DataConfig
 from mmgan.engine import files
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.engine.cli import config_of
-from mmgan.engine.run import accelerator_of
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
 from mmgan.gan.sample import save_grid
 from mmgan.gan.sources import named_run, open_source
 from mmgan.scoring import PROTOCOLS, Extractor, ExtractorConfig, Inception, Protocol, Scorer, records
 from mmgan.scoring.duplicates import Remembered, digest, duplicates, fingerprints_of
+from mmgan.scoring.extractors import of_module
 from mmgan.scoring.protocol import ProtocolName
 from mmgan.scoring.records import Record
 from mmgan.scoring.scorer import LEAST, NO_CLASS, Features, shared_classes
@@ -46,12 +45,10 @@ from mmgan.scoring.source import (
     resized,
 )
 
-Images = str | Path | Tensor | np.ndarray | Draw
 Networks = ExtractorConfig | Extractor | nn.Module
+Images = str | Path | Tensor | np.ndarray | Draw
 REAL_SEED = 2**40
 """Seed of a generator's images when others are compared with them."""
-SIMPLE = (bool, int, float, str, tuple)
-"""Types of a module's attributes that are included in its hash."""
 SHOWN = 10
 """Number of samples in the picture of nearest images."""
 
@@ -298,32 +295,14 @@ def _over_seeds(
     return scores, prints[0]
 
 
-class ToUnit(nn.Module):
-    """Maps bytes to [0, 1]."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`images`: uint8, any shape."""
-        return images / 255
-
-
 def _extractor(extractor: Networks) -> Extractor:
-    if isinstance(extractor, nn.Module):  # a copy, since it will be frozen
-        network = nn.Sequential(ToUnit(), copy.deepcopy(extractor))
-        return Extractor(type(extractor).__name__, network, "pixels to [0, 1], no resizing", code=_code(extractor))
-    if not isinstance(extractor, Extractor | ExtractorConfig):
+    if isinstance(extractor, ExtractorConfig):
+        return extractor.build()
+    if isinstance(extractor, nn.Module):
+        return of_module(extractor)
+    if not isinstance(extractor, Extractor):
         raise UserError(f"extractor must be one of mmgan.extractors or a module, not {extractor!r}")
-    return extractor if isinstance(extractor, Extractor) else extractor.build()
-
-
-def _code(module: nn.Module) -> str:
-    """What features depend on besides layers and weights: the code of a module's classes and its attributes."""
-    found = []
-    for part in module.modules():
-        with suppress(OSError, TypeError):  # entered interactively, not read from a file
-            found.append("" if type(part).__module__.startswith("torch.") else inspect.getsource(type(part)))
-        own = ((key, value) for key, value in vars(part).items() if isinstance(value, SIMPLE) and key != "training")
-        found += [f"{key}={value!r}" for key, value in own]
-    return "\n".join(found)
+    return extractor
 
 
 def _own_of(run: Path, protocol: Protocol, accelerator: Accelerator, trust: bool, given: Mapping[str, Any]) -> Source:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from mmgan import memory
 from mmgan.data import fingerprint
 from mmgan.engine import checkpoint, cli
+from mmgan.engine.accelerator import make_accelerator
+from mmgan.engine.changes import refuse_other_run
 from mmgan.engine.log import Log
 from mmgan.engine.randomness import stream
-from mmgan.engine.run import Run, make_accelerator, refuse_other_run
+from mmgan.engine.run import Run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 from mmgan.gan.config import GANConfig
@@ -108,7 +110,7 @@ def train(config: GANConfig | Mapping[str, Any] | str | Path, folder: str | Path
         best = saved.fact("best", float) if saved else math.inf
         logged = saved.fact("log", dict) if saved else {}
 
-        with Log(run, accelerator, start, config.steps, config.log_every, logged) as log:
+        with Log(run, start, config.steps, config.log_every, logged) as log:
             watch = Watch(config, run, steps, log, scorer, fresh, facts, best)
             with Stop(accelerator) as stop:
                 for step in range(start + 1, config.steps + 1):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import inspect
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +21,9 @@ from torch import Tensor, nn
 
 from mmgan.engine.modes import single_precision
 from mmgan.errors import UserError
+
+SIMPLE = (bool, int, float, str, tuple)
+"""Types of a module's attributes that are included in its hash."""
 
 
 class Extractor:
@@ -115,6 +121,31 @@ class _Torchvision(nn.Module):
         x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         logits = self.network((x - self.mean) / self.std)
         return self.given, logits
+
+
+class _ToUnit(nn.Module):
+    """Maps bytes to [0, 1]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images`: uint8, any shape."""
+        return images / 255
+
+
+def of_module(module: nn.Module) -> Extractor:
+    """A copy of any module that maps images in [0, 1] to features, or to features and logits, as an extractor."""
+    network = nn.Sequential(_ToUnit(), copy.deepcopy(module))
+    return Extractor(type(module).__name__, network, "pixels to [0, 1], no resizing", code=_code(module))
+
+
+def _code(module: nn.Module) -> str:
+    """What features depend on besides layers and weights: the code of a module's classes and its attributes."""
+    found = []
+    for part in module.modules():
+        with suppress(OSError, TypeError):  # entered interactively, not read from a file
+            found.append("" if type(part).__module__.startswith("torch.") else inspect.getsource(type(part)))
+        own = ((key, value) for key, value in vars(part).items() if isinstance(value, SIMPLE) and key != "training")
+        found += [f"{key}={value!r}" for key, value in own]
+    return "\n".join(found)
 
 
 class ExtractorConfig(ABC):

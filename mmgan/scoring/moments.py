@@ -26,11 +26,10 @@ class Moments:
         self.sum += x.sum(0)
         self.outer.addmm_(x.T, x)
 
-    def over_processes(self, accelerator: Accelerator) -> Moments:
-        """Replace the sums with those over all processes; returns itself."""
+    def over_processes(self, accelerator: Accelerator) -> None:
+        """Replace the sums with those over all processes."""
         for name in ("count", "sum", "outer"):
             setattr(self, name, accelerator.reduce(getattr(self, name), "sum"))
-        return self
 
     @property
     def mean(self) -> Tensor:

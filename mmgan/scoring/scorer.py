@@ -120,7 +120,7 @@ class Scorer:
         """Dimension of the features; None if FID is not among the metrics, and on processes other than the main one."""
         return len(self.real.moments["mean"]) if self.real.moments else None
 
-    def score(self, draw: Draw, labels: Tensor | None = None) -> dict[str, float]:
+    def score(self, draw: Draw) -> dict[str, float]:
         """Scores, by the requested metrics, of the images that `draw` makes.
 
         They are `is`, `is_std`, `fid`, `kid`, `kid_std`, `precision`, `recall`, `density`, `coverage` and, with
@@ -128,7 +128,7 @@ class Scorer:
         than a subset. Apart from rounding, scores do not depend on the batch size or the number of processes.
         Raises UserError if images or features cannot be scored.
         """
-        return self.compare(self.extracted(draw), labels)
+        return self.compare(self.extracted(draw))
 
     def extracted(self, draw: Draw) -> Features:
         """The features that `compare` needs from images made by `draw`; each process extracts a share of them."""
@@ -146,8 +146,8 @@ class Scorer:
         metrics = [metric for metric in self.protocol.metrics if real.number >= LEAST[metric]]
         return self.compare(self._cached(real, metrics, logits=True), real.labels)
 
-    def nearest(self, draw: Draw, samples: int = 10, neighbours: int = 5) -> Nearest | None:
-        """The first `samples` images from `draw`, and their nearest neighbours in the reference.
+    def nearest(self, draw: Draw, samples: int) -> Nearest | None:
+        """The first `samples` images from `draw`, and their five nearest neighbours in the reference.
 
         All processes must call this; only the main one gets the result.
         """
@@ -157,7 +157,7 @@ class Scorer:
             return None
         centre = real.double().mean(0)  # keeps distances and avoids rounding
         distances = torch.cdist(made.double() - centre, real.double() - centre)
-        found = distances.topk(min(neighbours, len(real)), largest=False)
+        found = distances.topk(min(5, len(real)), largest=False)
         show = self.reference.draws(0)
         images = torch.stack([torch.cat([show(row, row + 1) for row in rows]) for rows in found.indices.tolist()])
         return Nearest(draw(0, samples).cpu(), images.cpu())

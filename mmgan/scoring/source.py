@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mmgan import modules
-from mmgan.data import DataConfig, data_sets, load
+from mmgan.data import DataConfig, class_names, data_sets, load
 from mmgan.data.sets import folder
 from mmgan.engine.randomness import stream
 from mmgan.errors import UserError
@@ -194,8 +194,8 @@ def reference_of(data: DataConfig, protocol: Protocol, accelerator: Accelerator)
         found = of_data(replace(data, split=protocol.reference), accelerator, protocol.num_reference)
     except UserError as error:
         raise UserError(f"reference {protocol.reference}: {error}") from error
-    names = folder.classes(data) if data.name == "folder" and found.labels is not None else []
-    return named_classes(found, names) if names else found
+    names = class_names(data)
+    return named_classes(found, names) if names and found.labels is not None else found
 
 
 def data_of(text: str, data: DataConfig) -> DataConfig | None:

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmgan.engine import checkpoint, cli
+from mmgan.engine.accelerator import accelerator_of
 from mmgan.engine.log import Log
 from mmgan.engine.modes import evaluating
 from mmgan.engine.randomness import Draws, batch_rows, stream
-from mmgan.engine.run import Run, accelerator_of
+from mmgan.engine.run import Run
 from mmgan.engine.stop import Stop
 from mmgan.errors import UserError
 
@@ -156,7 +157,7 @@ def test_a_resumed_log_writes_the_rows_of_an_unbroken_one(tmp_path: Path) -> Non
         accelerator, start = Accelerator(cpu=True), 0
         state: dict[str, Any] = {}
         for stop in stops:
-            with Run(folder, "a: 1\n", accelerator) as run, Log(run, accelerator, start, 10, 4, state) as log:
+            with Run(folder, "a: 1\n", accelerator) as run, Log(run, start, 10, 4, state) as log:
                 for step in range(start + 1, stop + 1):
                     log.add(step, {"x": torch.tensor(float(step))})
                 state, start = log.state(stop), stop
@@ -173,7 +174,7 @@ def test_a_resumed_log_writes_the_rows_of_an_unbroken_one(tmp_path: Path) -> Non
 def test_a_scalar_that_is_not_finite_names_step_and_term(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
     run = Run(tmp_path / "run", "a: 1\n", accelerator)
-    with run, Log(run, accelerator, 0, 10, 5, {}) as log:
+    with run, Log(run, 0, 10, 5, {}) as log:
         for step in range(1, 5):
             log.add(step, {"good": torch.tensor(1.0), "bad": torch.tensor(float("nan") if step > 2 else 0.0)})
         with pytest.raises(UserError, match="bad became nan at step 3"):
