@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +13,15 @@ import pytest
 from PIL import Image
 
 from mmgan.engine import checkpoint, files
-from tests.conftest import ENVIRONMENT, begin, digits, result, run, same, stop, train, wait_for
+from tests.classifiers.runs import begun
+from tests.conftest import ENVIRONMENT, begin, digits, result, run, same, train, wait_for
 from tests.experiments.test_sweep import sweep
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, which only root may"),
 ]
-OPTIONS = ["--steps", "90", "--log_every", "1", "--checkpoint_every", "15", "--sample_every", "15"]
+OPTIONS = ["--steps", "60", "--log_every", "1", "--checkpoint_every", "15", "--sample_every", "15"]
 OPTIONS += ["--keep_checkpoints", "9", "--tracker", "tensorboard"]
 
 
@@ -62,14 +62,13 @@ def errors_of(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a whole run, one that was stopped after some steps, and one of a classifier."""
+    """A folder with a whole run, one that has come to its first checkpoint, and one of a classifier."""
     folder = tmp_path_factory.mktemp("runs")
     train(folder / "whole", *OPTIONS)
     few = ["--config", "configs/cls/digits.yaml", "--data.labels_per_class", "20", "--batch_size", "20"]
     few += ["--network.width", "0.125", "--epochs", "1", "--milestones", "[]", "--tracker", "null"]
     assert run("train_cls", *few, "--output", str(folder / "classifier")).returncode == 0
-    with begin("train_gan", *digits(folder / "begun"), *OPTIONS) as process:
-        stop(process, signal.SIGTERM)
+    begun(folder / "whole", folder / "begun")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def test_one_then_two_then_one_process_end_as_one(script: str, tmp_path: Path, m
     train(script, whole)
     shutil.copytree(whole, other)
     keep(other, 1)
-    assert "was trained by 1 process(es) up to step" in train(script, other, processes=2)
+    said = train(script, other, processes=2)
+    assert re.search(r"was trained by 1 process\(es\) up to step \d+ and continues with 2", said)
     keep(other, 2)
     assert "was trained by 2 process(es) up to step" in train(script, other)
     (a, rows), (b, others) = result(whole), result(other)

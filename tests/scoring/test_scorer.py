@@ -259,7 +259,8 @@ def test_the_inception_score_of_a_sure_extractor_is_a_number() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 1000])
-def test_the_batch_size_does_not_matter(batch_size: int) -> None:
+def test_the_batch_size_does_not_matter(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmgan.scoring.scorer.KID_SUBSET_SIZE", 200)
     made = noisy(60, 700)
     a, b = (scorer(batch_size=size).score(lambda a, b: made[a:b]) for size in (batch_size, 256))
     close({name: a[name] for name in ("is", "fid")}, {name: b[name] for name in ("is", "fid")}, 1e-6)
@@ -268,9 +269,12 @@ def test_the_batch_size_does_not_matter(batch_size: int) -> None:
 
 def test_is_may_take_another_number_of_samples() -> None:
     made = noisy(60)
-    both = scorer(num_samples=300, is_samples=900).score(lambda a, b: made[a:b])
-    assert both["fid"] == pytest.approx(scorer(num_samples=300).score(lambda a, b: made[a:b])["fid"], rel=1e-9)
-    assert both["is"] == pytest.approx(scorer(num_samples=900).score(lambda a, b: made[a:b])["is"], rel=1e-9)
+    both, few, many = (
+        scorer(metrics=("is", "fid"), **numbers).score(lambda a, b: made[a:b])
+        for numbers in ({"num_samples": 300, "is_samples": 900}, {"num_samples": 300}, {"num_samples": 900})
+    )
+    assert both["fid"] == pytest.approx(few["fid"], rel=1e-9)
+    assert both["is"] == pytest.approx(many["is"], rel=1e-9)
 
 
 def test_fid_of_real_images_is_near_zero_and_grows_with_noise(tmp_path: Path) -> None:
@@ -546,9 +550,9 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TRAIN = ["--config", "configs/gan/digits.yaml", *SMALL, "--tracker", "null", "--steps", "9", "--checkpoint_every", "3"]
 
 
-def scoring(classifier: Path, final: str = "test-10k") -> list[str]:
+def scoring(classifier: Path) -> list[str]:
     options = ["--score.extractor", "Classifier", "--score.extractor.run", str(classifier), "--score.num_samples", "50"]
-    return [*options, "--score.every", "3", "--score.final", final, "--score.final_metrics", "is,fid,prc"]
+    return [*options, "--score.every", "3", "--score.final", "test-10k", "--score.final_metrics", "fid"]
 
 
 def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Path, tmp_path: Path) -> None:
@@ -572,7 +576,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert (last["checkpoint"], last["step"], other["checkpoint"], other["step"]) == ("last", 9, "best", best)
     assert last["stamp"] == other["stamp"]
     assert last["stamp"]["num_samples"] == 10_000
-    assert last["scores"].keys() == {"is", "is_std", "fid", "precision", "recall"}
+    assert last["scores"].keys() == {"fid"}
 
     # The command scores a checkpoint as training did, and by number as by name.
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
@@ -593,11 +597,12 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
 
     # Scores of an earlier reading of the protocol, or of images of other levels, are not the final ones.
     config, extractor = cli.config_of(GANConfig, scored / "config.yaml"), Classifier(str(classifier)).build()
-    for old in ({"num_samples": 5000}, {"quantisation": "nearest of 256 levels"}):
-        (scored / "scores.json").write_text(json.dumps([one | {"stamp": one["stamp"] | old} for one in (last, other)]))
-        AcceleratorState._reset_state(reset_partial_state=True)
-        final_scores(config, scored, extractor, Accelerator(cpu=True))
-        assert [one["stamp"] for one in records.read(scored)[2:]] == [last["stamp"]] * 2
+    stamps = [one["stamp"] | old for one, old in ((last, {"num_samples": 5000}), (other, {"quantisation": "nearest"}))]
+    earlier = [one | {"stamp": stamp} for one, stamp in zip((last, other), stamps, strict=True)]
+    (scored / "scores.json").write_text(json.dumps(earlier))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    final_scores(config, scored, extractor, Accelerator(cpu=True))
+    assert [one["stamp"] for one in records.read(scored)] == [*stamps, last["stamp"], last["stamp"]]
 
     # If the final scores are missing, the same command makes them again.
     (scored / "scores.json").unlink()
@@ -673,7 +678,7 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "10 images against 12 train images of folder, inception-v3-compat" in done.stdout
     (record,) = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert record["scores"]["is"] >= 1
+    assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}
     assert "10 images do not span 2048 features" in done.stdout
     assert "299x299" in record["stamp"]["preprocessing"]
     assert record["stamp"]["kid"] == [100, 10]
