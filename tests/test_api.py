@@ -61,6 +61,7 @@ def test_what_is_exported_has_a_docstring_whose_example_runs(name: str, tmp_path
 
 
 def test_the_names_are_those_that_are_promised() -> None:
+    assert set(mmgan.__all__) <= set(dir(mmgan))
     assert all(getattr(mmgan, name) is not None for name in mmgan.__all__)
     assert len(mmgan.__all__) <= 17
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -15,12 +15,11 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-import scripts
 from classifiers.config import ClassifierConfig
 from mmgan.engine import cli
 from mmgan.experiments.experiment import Experiment
 from mmgan.gan.config import GANConfig
-from tests.conftest import ENVIRONMENT, FORKS, ROOT
+from tests.conftest import ENVIRONMENT, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +89,8 @@ def commands(page: Path) -> list[list[str]]:
 @cache
 def help_of(verb: str) -> str:
     """What the command mmgan says of one of its verbs."""
-    done = FORKS.run([str(scripts.commands()[verb]), "--help"], ENVIRONMENT, timeout=300)
+    line = [sys.executable, "-c", "import scripts; scripts.main()", verb, "--help"]
+    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -158,7 +158,7 @@ def score(
     if made.number is not None and (num_samples or 0) > made.number:
         raise UserError(f"num_samples {num_samples} is more than the {made.number} available images")
     stated = num_samples is None and made.number is None
-    exact = (real, resize, channels, weights, tuple(seeds)) == (None, None, None, "auto", (0,))
+    exact = real is None and (resize, channels, weights, tuple(seeds)) == (None, None, "auto", (0,))
     num_samples = num_samples or made.number or by.num_samples
     if num_samples < LEAST["is"]:
         raise UserError(f"{num_samples} images are too few to score; at least {LEAST['is']} are needed")

@@ -274,15 +274,16 @@ def train(output: Path, *more: str, processes: int = 1) -> str:
     return done.stdout
 
 
-def test_a_stopped_run_of_two_processes_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path: Path, processes: int) -> None:
     busy = ["--epochs", "3", "--log_every", "5", "--checkpoint_every", "1", "--mixed_precision", "bf16"]
     busy += ["--adversarial.order", "mix-attack", "--network.dropout", "0.1"]
     options = [*SMALL, *ATTACKED, "--output", str(tmp_path / "stopped"), *busy]
-    with begin("train_cls", *options, processes=2) as process:
+    with begin("train_cls", *options, processes=processes) as process:
         text = stop(process, signal.SIGTERM)
     assert "the same command resumes from there" in text
-    train(tmp_path / "stopped", *busy, processes=2)
-    train(tmp_path / "whole", *busy, processes=2)
+    train(tmp_path / "stopped", *busy, processes=processes)
+    train(tmp_path / "whole", *busy, processes=processes)
     assert same(result(tmp_path / "whole"), result(tmp_path / "stopped"))
 
 

@@ -385,6 +385,7 @@ def test_a_fortified_network_is_attacked_by_averaged_gradients_and_says_that_it_
 
     found, text = attacked(tmp_path / "rand", "--eot", "3", "--autoattack", "true")
     assert (found["random"], found["eot"], found["checks"][0]["passed"]) == (True, 3, True)
+    assert 0 <= found["changed"]["share"] <= 1
     assert "the network draws at random" in text
     one, _ = attacked(tmp_path / "one", "--eot", "1")
     again, _ = attacked(tmp_path / "again", "--eot", "1")

@@ -132,6 +132,10 @@ def test_two_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest.Mon
     """With a network without batch norm, whose statistics are a process's own, they end with the same weights."""
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
     plain = ["--network", "tests.plain_network.Plain", "--data.cutout", "2", "--data.flip", "true"]
+    one, two, none = tmp_path / "one", tmp_path / "two", [*plain, "--epochs", "1", "--mixup", "null"]
+    train(one, *none)
+    train(two, *none, processes=2)
+    alike(one, two)
     pair = ["--mixup.lam_per", "pair"]
     for name, options in (("mixup", [*pair, "--mixup.layers", "[0,1]"]), ("cutmix", CUTMIX)):
         mixed = [*plain, *options, *TWO_EPOCHS]
@@ -152,6 +156,10 @@ def test_a_run_that_mixes_is_not_taken_up_by_more_processes_than_share_out_its_p
         assert done.returncode
         assert words in done.stderr
         assert "start it with 1, or a divisor of 1" in done.stderr
+    none = ["--mixup", "null", *TWO_EPOCHS]
+    train(tmp_path / "none", *none)
+    said = train(begun(tmp_path / "none", tmp_path / "begun"), *none, processes=2)
+    assert "was trained by 1 process(es) up to step 13 and continues with 2" in said
 
 
 def alike(one: Path, two: Path) -> None:
@@ -323,6 +331,7 @@ def test_runs_are_made_and_opened_from_python(tmp_path: Path) -> None:
         assert same(result(tmp_path / "file"), result(tmp_path / name))
     with pytest.raises(UserError, match=r"tests\.unnamed\.Network is not part of mmgan"):
         classifiers.train(values | {"network": {"class_path": "tests.unnamed.Network"}}, tmp_path / "own")
+    assert set(classifiers.__all__) <= set(dir(classifiers))
     assert all(getattr(classifiers, name) is not None for name in classifiers.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         classifiers.nothing  # noqa: B018

@@ -90,12 +90,12 @@ def sweeper(host: Host, *options: str) -> subprocess.Popen[str]:
 def test_workers_on_two_hosts_and_the_server_are_killed_and_every_run_is_done_once(
     hosts: Sequence[Host], server: Server, tmp_path: Path
 ) -> None:
-    seeds = list(range(2))
+    seeds = list(range(3))
     grids = [{"mixup": [None], "seed": seeds}, {"mixup.alpha": [0.5], "mixup.layers": [[0, 1]], "seed": seeds}]
     options = [*sweep(tmp_path, grids=grids), "--storage", server.url]
     workers = [sweeper(hosts[i % 2], *options) for i in range(4)]
     chance = random.Random(time.time_ns())
-    for _ in range(7):
+    for _ in range(10):
         time.sleep(chance.uniform(0.5, 4))
         i = chance.randrange(6)
         if i < len(workers):
@@ -108,11 +108,11 @@ def test_workers_on_two_hosts_and_the_server_are_killed_and_every_run_is_done_on
             server.start()
     said = [one.communicate(timeout=300)[0] for one in workers]
     assert not [text for one, text in zip(workers, said, strict=True) if one.returncode]
-    assert all(text.splitlines()[-1] == "4 jobs: 4 done" for text in said)
+    assert all(text.splitlines()[-1] == "6 jobs: 6 done" for text in said)
     ended = "select value_json from trials join trial_user_attributes using (trial_id) where state = 'COMPLETE'"
     with psycopg.connect(server.local) as database:
         jobs = [json.loads(job)["name"] for (job,) in database.execute(f"{ended} and key = 'job'").fetchall()]
-    assert len(jobs) == len(set(jobs)) == 4
+    assert len(jobs) == len(set(jobs)) == 6
     plain = ["--mixup.alpha", "0.5", "--mixup.layers", "[0,1]", "--seed", "1", "--steps", str(STEPS)]
     train(tmp_path / "alone", *plain, "--log_every", "5", "--checkpoint_every", "10")
     assert same(result(tmp_path / "alone"), result(tmp_path / "runs" / "alpha-0.5_layers-0-1" / "seed-1"))

@@ -139,9 +139,11 @@ def test_every_family_has_conditional_networks(
     logits, _ = D.eval()(made[:1].expand(5, -1, -1, -1), Plans(), y)
     assert logits.shape == (5,)
     assert len(logits.unique()) == 5
+    spectral = torch.linalg.matrix_norm(D.embedding.weight, 2)  # type: ignore[arg-type]
     for _ in range(50):
         D.train()(made, Plans(), y)
     torch.testing.assert_close(torch.linalg.matrix_norm(D.eval().embedding.weight, 2), torch.tensor(1.0))  # type: ignore[arg-type]
+    assert spectral > 0
 
 
 # Labels

@@ -126,7 +126,7 @@ def test_every_pair_of_kinds_of_source_of_the_same_images_gives_one_number(tmp_p
             archive.write(tmp_path / "folder" / f"{i:03}.png", f"{i:03}.png")
     function = f"{__name__}:rows_of_the_test_split"
     files = [str(tmp_path / name) for name in ("x.npy", "x.npz", "x.zip", "folder")]
-    kinds: list[Images] = ["digits:test", *files, function, TEST, rows_of_the_test_split]
+    kinds: list[Images] = ["digits:test", *files, function, TEST, rows_of_the_test_split, TEST.numpy()]
     options = {"metrics": "is,fid,kid,prc,dc", "num_samples": len(TEST), "floor": False}
     forth = [scored(one, "digits", **options) for one in kinds]
     for record in forth:

@@ -552,7 +552,7 @@ TRAIN = ["--config", "configs/gan/digits.yaml", *SMALL, "--tracker", "null", "--
 
 def scoring(classifier: Path) -> list[str]:
     options = ["--score.extractor", "Classifier", "--score.extractor.run", str(classifier), "--score.num_samples", "50"]
-    return [*options, "--score.every", "3", "--score.final", "test-10k", "--score.final_metrics", "fid"]
+    return [*options, "--score.every", "3", "--score.final", "test-10k", "--score.final_metrics", "is,fid,prc"]
 
 
 def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Path, tmp_path: Path) -> None:
@@ -576,7 +576,7 @@ def test_a_run_keeps_its_best_checkpoint_and_scores_best_and_last(classifier: Pa
     assert (last["checkpoint"], last["step"], other["checkpoint"], other["step"]) == ("last", 9, "best", best)
     assert last["stamp"] == other["stamp"]
     assert last["stamp"]["num_samples"] == 10_000
-    assert last["scores"].keys() == {"fid"}
+    assert last["scores"].keys() == {"is", "is_std", "fid", "precision", "recall"}
 
     # The command scores a checkpoint as training did, and by number as by name.
     by = ["--extractor", "Classifier", "--extractor.run", str(classifier), "--num_samples", "50"]
@@ -650,6 +650,23 @@ def test_more_processes_than_images_score_them_too(classifier: Path, tmp_path: P
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
 
+def test_any_number_of_processes_and_any_batch_size_give_the_same_score(classifier: Path, tmp_path: Path) -> None:
+    assert run("train_gan", *TRAIN, "--output", str(tmp_path / "run")).returncode == 0
+    options = [str(tmp_path / "run"), "--extractor", "Classifier", "--extractor.run", str(classifier)]
+    options += ["--metrics", "is,fid,kid,prc", "--num_samples", "331"]
+    scores = []
+    for processes, batch_size in ((1, 256), (2, 256), (2, 7)):
+        done = run("score", *options, "--batch_size", str(batch_size), processes=processes)
+        assert done.returncode == 0, done.stderr
+        assert "floor: 331 real images against 1169 others" in done.stdout
+        scores.append(json.loads((tmp_path / "run" / "scores.json").read_text())[0])
+        (tmp_path / "run" / "scores.json").unlink()
+    for other in scores[1:]:
+        close(scores[0]["scores"], other["scores"], 1e-5)
+        close(scores[0]["floor"], other["floor"], 1e-5)
+        assert scores[0]["stamp"] == other["stamp"]
+
+
 def test_scoring_in_two_processes_changes_nothing_in_training(classifier: Path, tmp_path: Path) -> None:
     options = [*TRAIN, "--batch_size", "8", "--g_batch_size", "8", "--ema", "null"]
     plain, scored = tmp_path / "plain", tmp_path / "scored"
@@ -678,6 +695,7 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "10 images against 12 train images of folder, inception-v3-compat" in done.stdout
     (record,) = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert record["scores"]["is"] >= 1
     assert record["scores"].keys() == {"is", "is_std", "fid", "kid"}
     assert "10 images do not span 2048 features" in done.stdout
     assert "299x299" in record["stamp"]["preprocessing"]
@@ -699,7 +717,8 @@ def test_inception_scores_a_run_end_to_end(weights: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_mistake_gets_one_line(options: list[str], words: str, gan: Path) -> None:
-    done = run("score", str(gan) + "".join(options)) if len(options) == 1 else run("score", str(gan), *options)
+    checkpoint = options[0] if options[0].startswith(":") else ""
+    done = run("score", f"{gan}{checkpoint}", *options[bool(checkpoint) :])
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
